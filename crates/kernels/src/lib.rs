@@ -1,0 +1,1 @@
+//! Arithmetic on slices, each forward beside its backward: knows no model.

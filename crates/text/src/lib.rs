@@ -1,0 +1,2 @@
+//! Text to token ids and back, chat templates: knows no files, no tensors.
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The program: arguments, commands, printing, exit codes.
+#![forbid(unsafe_code)]
+fn main() {}

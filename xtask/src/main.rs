@@ -1,0 +1,3 @@
+//! The project's chores: `check` is exactly what CI runs.
+#![forbid(unsafe_code)]
+fn main() {}
