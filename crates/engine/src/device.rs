@@ -1,0 +1,208 @@
+//! The device contract, on one page: memory in slots, and the named operations on them.
+//!
+//! Block, loss and optimiser code only ever talk to this page; a new accelerator is one more
+//! implementation of it. No operation returns a slice: numbers leave through [`Device::download`].
+//! Every operation is row-invariant: what it writes for a row depends on that row's inputs alone, never
+//! on how many rows or threads there are. Operations marked `+=` accumulate.
+//!
+//! Sizes are agreed before the first step; operations assert and do not fail.
+
+use crate::batch::{HeadEntry, RunTable};
+
+/// A place of `len` elements in one of the device's arenas. Copied freely; owns nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Which allocation it lies in.
+    pub arena: u32,
+    /// First element, counted in elements.
+    pub offset: usize,
+    /// Number of elements.
+    pub len: usize,
+}
+
+impl Slot {
+    /// `len` elements from `start` of this slot.
+    pub fn part(self, start: usize, len: usize) -> Slot {
+        assert!(start + len <= self.len, "part {start}+{len} of a slot of {}", self.len);
+        Slot { arena: self.arena, offset: self.offset + start, len }
+    }
+}
+
+/// A frozen weight matrix that the device holds in the form it likes best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WeightId(pub u32);
+
+/// How the numbers of a weight tensor are stored in its bytes (little endian; GGUF block layouts).
+pub use kernels::quant::Storage;
+
+/// What can go wrong when a device is asked for memory or weights.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The arena would not fit.
+    #[error("{name} needs {needed} bytes, more than can be allocated")]
+    OutOfMemory { /// What the memory was for.
+        name: String, /// Bytes asked for.
+        needed: usize },
+    /// A weight's bytes do not have the size that its shape and storage say.
+    #[error("weight {name}: {given} bytes given, {expected} expected for {rows} x {cols} in {storage:?}")]
+    WeightSize { /// Name for the message.
+        name: String, /// Bytes given.
+        given: usize, /// Bytes that shape and storage ask for.
+        expected: usize, /// Output features.
+        rows: usize, /// Input features.
+        cols: usize, /// Storage.
+        storage: Storage },
+}
+
+/// Sizes of a product `c[m,n] = alpha * op(a) op(b)`, with `op(a)` of `m x k` and `op(b)` of `k x n`.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    /// Rows of the result.
+    pub m: usize,
+    /// Columns of the result.
+    pub n: usize,
+    /// Inner size, summed over in ascending order.
+    pub k: usize,
+    /// `a` is stored `k x m`.
+    pub a_transposed: bool,
+    /// `b` is stored `n x k`.
+    pub b_transposed: bool,
+    /// Factor on the product.
+    pub alpha: f32,
+    /// Add to `c` instead of overwriting it.
+    pub accumulate: bool,
+}
+
+/// Sizes of attention; all are constant over a model's layers but the window.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// A query sees the last `window` keys of its chain, itself included; `None`: all.
+    pub window: Option<usize>,
+    /// Factor on q·k before the softmax.
+    pub scale: f32,
+}
+
+/// AdamW (Loshchilov & Hutter 2019), as PyTorch computes it.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamW {
+    /// Learning rate of this step.
+    pub learning_rate: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Step number, from 1, for the bias corrections.
+    pub step: u32,
+    /// Factor on the gradient (clipping, normalisation).
+    pub gradient_scale: f32,
+}
+
+/// The largest sizes that a device will be asked to work at; its scratch is laid out from these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Rows of one forward pass.
+    pub rows: usize,
+    /// Longest chain of keys that one query reads.
+    pub chain: usize,
+    /// Widest linear layer, in or out, the head's vocabulary not counted.
+    pub width: usize,
+    /// Rows with loss entries or logits in one pass.
+    pub head_rows: usize,
+    /// Vocabulary.
+    pub vocab: usize,
+    /// Residual channels.
+    pub hidden: usize,
+}
+
+/// A device: arenas, frozen weights, and the operations of a transformer's forward and backward.
+pub trait Device {
+    // ---- memory ------------------------------------------------------------------------------
+    /// A zeroed arena of `len` f32 elements; `name` stands in the error.
+    fn allocate(&mut self, name: &str, len: usize) -> Result<Slot, DeviceError>;
+    /// Gives an arena back; `slot` must be what `allocate` returned.
+    fn release(&mut self, slot: Slot);
+    /// Lays out the kernels' scratch for these sizes; called before the first operation and again to grow.
+    fn reserve(&mut self, limits: &Limits) -> Result<(), DeviceError>;
+    /// Bytes of scratch that `reserve` would hold for these sizes.
+    fn scratch_bytes(&self, limits: &Limits) -> usize;
+    /// Host → slot; lengths must be equal.
+    fn upload(&mut self, slot: Slot, values: &[f32]);
+    /// Slot → host; lengths must be equal.
+    fn download(&self, slot: Slot, values: &mut [f32]);
+    /// One element, in the device's own precision (finite differences need more than f32).
+    fn read(&self, slot: Slot, index: usize) -> f64;
+    /// slot = 0.
+    fn zero(&mut self, slot: Slot);
+    /// to = from.
+    fn copy(&mut self, to: Slot, from: Slot);
+    /// Takes a frozen weight `[rows = out, cols = in]`; the device decides how it holds it.
+    fn weight(&mut self, name: &str, storage: Storage, rows: usize, cols: usize, bytes: &[u8]) -> Result<WeightId, DeviceError>;
+    /// Bytes that `weight` holds for such a tensor.
+    fn weight_bytes(&self, storage: Storage, rows: usize, cols: usize) -> usize;
+
+    // ---- rows --------------------------------------------------------------------------------
+    /// y[m,k] = rows `ids` of weight w[n,k].
+    fn embed(&mut self, y: Slot, w: WeightId, ids: &[u32]);
+    /// y[i] = x[rows[i]], rows of `c` elements.
+    fn gather(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize);
+    /// y[rows[i]] += x[i], in the order of `i`; rows of `c` elements.
+    fn scatter_add(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize);
+    /// y[rows[i]] = x[i]; `rows` are distinct. Fills the key/value cache.
+    fn scatter(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize);
+
+    // ---- linear ------------------------------------------------------------------------------
+    /// y[m,n] = x[m,k] · wᵀ, or += where `accumulate`.
+    fn linear(&mut self, y: Slot, x: Slot, w: WeightId, m: usize, accumulate: bool);
+    /// dx[m,k] = dy[m,n] · w, or += where `accumulate`.
+    fn linear_backward(&mut self, dx: Slot, dy: Slot, w: WeightId, m: usize, accumulate: bool);
+    /// c = alpha * op(a) op(b), small dense operands (adapters and their gradients).
+    fn matmul(&mut self, c: Slot, a: Slot, b: Slot, product: Product);
+
+    // ---- block -------------------------------------------------------------------------------
+    /// y = x / rms(x) * gain, per row of `c`; saves rstd[m].
+    fn rms_norm(&mut self, y: Slot, rstd: Slot, x: Slot, gain: Slot, m: usize, c: usize, eps: f32);
+    /// dx += ∂/∂x of `rms_norm`; gain frozen.
+    fn rms_norm_backward(&mut self, dx: Slot, dy: Slot, x: Slot, gain: Slot, rstd: Slot, m: usize, c: usize);
+    /// x[m, heads, head_dim] rotated in place by position ("rotate half" pairs i, i + d/2); `inverse` turns back (the backward).
+    fn rotary(&mut self, x: Slot, positions: &[u32], heads: usize, head_dim: usize, inv_freq: &[f32], inverse: bool);
+    /// out[m,h,d] = softmax(scale · q kᵀ) v over each run's chain; saves lse[m,h]. k, v: [key rows, g, d].
+    fn attention(&mut self, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape);
+    /// dq =, dk +=, dv += : a run's dK and dV are summed over its readers in the table's order.
+    fn attention_backward(&mut self, dq: Slot, dk: Slot, dv: Slot, dout: Slot, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape);
+    /// h = silu(gate) * up.
+    fn silu_gate(&mut self, h: Slot, gate: Slot, up: Slot);
+    /// dgate =, dup = ; `dgate`/`dup` may be the slots of nothing else.
+    fn silu_gate_backward(&mut self, dgate: Slot, dup: Slot, dh: Slot, gate: Slot, up: Slot);
+    /// y += x.
+    fn add(&mut self, y: Slot, x: Slot);
+    /// y = x · mask / (1 - p), or += where `accumulate` (the backward is the same mask on dy).
+    /// The mask is counter-based: element j of row i is drawn from (keys[i], module, j).
+    fn dropout(&mut self, y: Slot, x: Slot, keys: &[u64], module: u32, p: f32, c: usize, accumulate: bool);
+
+    // ---- loss --------------------------------------------------------------------------------
+    /// For the head rows x[m,c]: log_prob[e] = ln softmax(x[row_e] · wᵀ)[target_e]; with `expected` also
+    /// expected[m,c] = Σ_v p_v w_v per row, from which every entry's gradient follows. Walks the
+    /// vocabulary in tiles: logits are never materialised. `HeadEntry::row` counts rows of `x`.
+    fn head(&mut self, log_prob: Slot, expected: Option<Slot>, x: Slot, w: WeightId, entries: &[HeadEntry], m: usize);
+    /// dx[m,c] = Σ over the row's entries of coefficient_e · (w[target_e] − expected[row]): the gradient of
+    /// Σ coefficient_e · log_prob[e].
+    fn head_backward(&mut self, dx: Slot, expected: Slot, w: WeightId, entries: &[HeadEntry], coefficients: &[f32], m: usize);
+
+    // ---- optimiser ---------------------------------------------------------------------------
+    /// Σ x², in the fixed tree.
+    fn squared_norm(&self, x: Slot) -> f64;
+    /// x *= factor.
+    fn scale(&mut self, x: Slot, factor: f32);
+    /// One AdamW step on parameters p with gradient g and moments m, v.
+    fn adamw(&mut self, p: Slot, m: Slot, v: Slot, g: Slot, adamw: AdamW);
+}
