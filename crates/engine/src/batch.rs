@@ -27,15 +27,6 @@ pub struct LossEntry {
     pub sequence: u32,
 }
 
-/// An entry after the rows with entries were gathered: `row` counts gathered rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeadEntry {
-    /// Row of the head's input.
-    pub row: u32,
-    /// Token id.
-    pub target: u32,
-}
-
 /// A packed batch, borrowed from whoever packed it.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
@@ -51,27 +42,8 @@ pub struct Batch<'a> {
     pub entries: &'a [LossEntry],
 }
 
-/// Where queries stand and which keys they read: the index table of attention.
-///
-/// Run `i` has query rows `runs[i].rows` and reads the key spans `spans[runs[i].spans]`, root first. The
-/// last span is its own: it ends with the run's own rows (key of the last query row is the span's last
-/// key) and is read causally; the spans before it are read whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RunTable {
-    /// Runs in batch order; their rows tile the query rows.
-    pub runs: Vec<Run>,
-    /// Spans of key rows.
-    pub spans: Vec<Range<usize>>,
-}
-
-/// See [`RunTable`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// Query rows.
-    pub rows: Range<usize>,
-    /// Indices into `RunTable::spans`, root first, own span last.
-    pub spans: Range<usize>,
-}
+/// Which keys each query reads, and an entry of the head: defined beside the arithmetic on them.
+pub use kernels::{attention::{Run, RunTable}, head::HeadEntry};
 
 /// Why a batch is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
