@@ -1,3 +1,65 @@
-//! The project's chores: `check` is exactly what CI runs.
+//! The project's chores. `cargo xtask check` is exactly what CI runs; the others are slow proofs.
 #![forbid(unsafe_code)]
-fn main() {}
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, reason = "a chore runner talks to a person and reads files")]
+
+mod layers;
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask <task>
+
+  check     formatting, clippy, layers, tests, docs: what CI runs
+  layers    the crate edges, forbidden dependencies and licences
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.first().map(String::as_str) {
+        Some("check") => check(),
+        Some("layers") => layers::check(),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One step of `check`: the words before `--` are cargo's, `envs` are set for it alone.
+struct Step {
+    name: &'static str,
+    cargo: &'static [&'static str],
+    envs: &'static [(&'static str, &'static str)],
+}
+
+/// Everything CI runs. One profile (dev) serves clippy, tests and docs, so that nothing is built twice.
+fn check() -> Result<()> {
+    const STEPS: &[Step] = &[
+        Step { name: "format", cargo: &["fmt", "--all", "--check"], envs: &[] },
+        Step { name: "clippy", cargo: &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"], envs: &[] },
+        Step { name: "docs", cargo: &["doc", "--workspace", "--no-deps", "--quiet"], envs: &[("RUSTDOCFLAGS", "-D warnings")] },
+        Step { name: "tests", cargo: &["test", "--workspace"], envs: &[] },
+    ];
+    layers::check()?;
+    for step in STEPS {
+        let start = Instant::now();
+        println!("== {}: cargo {}", step.name, step.cargo.join(" "));
+        let status = Command::new(env!("CARGO")).args(step.cargo).envs(step.envs.iter().copied()).status().context("cargo did not start")?;
+        if !status.success() {
+            bail!("{} failed: cargo {}", step.name, step.cargo.join(" "));
+        }
+        println!("== {}: ok, {:.0} s", step.name, start.elapsed().as_secs_f64());
+    }
+    println!("check: all green");
+    Ok(())
+}
