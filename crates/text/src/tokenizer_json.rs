@@ -1,0 +1,1 @@
+//! tokenizer.json, checked before the library sees it.
