@@ -8,6 +8,8 @@
 //! Legend (rows first): `m` rows (tokens), `n` outputs of a linear layer, `k` its inputs, `c` channels of
 //! the residual stream, `h` heads, `g` key/value heads, `d` head size, `v` vocabulary, `r` LoRA rank.
 
+#![deny(unsafe_code)]
+
 pub mod math;
 pub mod matmul;
 pub mod quant;
