@@ -141,6 +141,11 @@ pub trait Device {
     fn download(&self, slot: Slot, values: &mut [f32]);
     /// One element, in the device's own precision (finite differences need more than f32).
     fn read(&self, slot: Slot, index: usize) -> f64;
+    /// Slot → host in the device's own precision; lengths must be equal.
+    fn download_exact(&self, slot: Slot, values: &mut [f64]) {
+        assert_eq!(slot.len, values.len());
+        values.iter_mut().enumerate().for_each(|(index, value)| *value = self.read(slot, index));
+    }
     /// slot = 0.
     fn zero(&mut self, slot: Slot);
     /// to = from.

@@ -1,5 +1,26 @@
 //! Model, adapters, optimiser, training step, generation: knows no text, disk, clock, HTTP, nor any family by name.
+//!
+//! Integers and floats in, floats out. Read in this order: [`config`] (what a model is), [`batch`] (what goes
+//! in), [`device`] (the operations), [`memory`] (where everything lies), [`block`] (forward, and backward in
+//! reverse), [`model`], [`adapter`], [`trainer`]; then what a trained model is asked: [`score`], [`choose`],
+//! [`generate`].
 #![forbid(unsafe_code)]
+
+pub mod adapter;
 pub mod batch;
+pub mod block;
+pub mod choose;
 pub mod config;
+pub mod cpu;
 pub mod device;
+pub mod error;
+pub mod generate;
+pub mod memory;
+pub mod model;
+pub mod random;
+pub mod schedule;
+pub mod score;
+pub mod trainer;
+pub mod trie;
+
+pub use error::EngineError;

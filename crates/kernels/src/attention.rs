@@ -1,6 +1,31 @@
 //! Softmax attention over chains of runs, forward and backward.
+//!
+//! For a query at chain position `p` (Vaswani et al. 2017; online softmax of Milakov & Gimelshein 2018, tiled
+//! as in FlashAttention, Dao et al. 2022):
+//!
+//! ```text
+//! s_j = scale · q·k_j          over the positions j it sees: p - window < j <= p
+//! lse = ln Σ_j exp(s_j)        p_j = exp(s_j - lse)        out = Σ_j p_j v_j
+//!
+//! delta = dout·out             ds_j = p_j (dout·v_j - delta) scale
+//! dq = Σ_j ds_j k_j            dk_j += Σ ds_j q            dv_j += Σ p_j dout
+//! ```
+//!
+//! What a query gets is a function of the keys and values along its chain alone, bit for bit: positions are
+//! counted along the chain, tiles of [`TILE`] positions start at position 0, a score is summed over `d` in order, the
+//! softmax is rescaled at tile borders in order, values are added in order of position, and what a query does
+//! not see takes part with weight 0, which changes nothing. How the chain is cut into spans, which rows are computed
+//! together and by how many threads is free; training, prefill and decoding agree. (Keys and values must be finite.)
+//!
+//! The backward works through the queries in chunks that fit the scratch: first `p`, `ds` and `dq` of the
+//! chunk, in parallel over queries; then `dk` and `dv`, in parallel over keys, each summing over its
+//! readers in the order of the table.
 
+use crate::math;
+use crate::simd::{LANES, Level, Simd, WithSimd};
+use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Mutex;
 
 /// Where queries stand and which keys they read: the index table of attention.
 ///
@@ -22,4 +47,946 @@ pub struct Run {
     pub rows: Range<usize>,
     /// Indices into `RunTable::spans`, root first, own span last.
     pub spans: Range<usize>,
+}
+
+impl RunTable {
+    /// Keys in the chain of a run.
+    fn chain(&self, run: &Run) -> usize {
+        self.spans[run.spans.clone()].iter().map(Range::len).sum()
+    }
+
+    /// Keys in the longest chain: what [`scratch_len`] asks for.
+    pub fn longest_chain(&self) -> usize {
+        self.runs.iter().map(|run| self.chain(run)).max().unwrap_or(0)
+    }
+}
+
+/// Sizes of attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; divides `heads`: query head `h` reads key/value head `h / (heads / kv_heads)`.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// A query sees the last `window` keys of its chain, itself included; `None`: all.
+    pub window: Option<usize>,
+    /// Factor on q·k before the softmax.
+    pub scale: f32,
+}
+
+impl Shape {
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// `head_dim` rounded up to whole vectors.
+    fn padded(&self) -> usize {
+        self.head_dim.next_multiple_of(LANES)
+    }
+
+    /// The first chain position that a query at `position` sees.
+    fn first_seen(&self, position: usize) -> usize {
+        (position + 1).saturating_sub(self.window.unwrap_or(usize::MAX))
+    }
+
+    fn check(&self) {
+        assert!(self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads), "{self:?}");
+        assert!((1..=MAX_HEAD_DIM).contains(&self.head_dim), "{self:?}: heads of 1 to {MAX_HEAD_DIM}");
+        assert!(self.group() * self.padded() <= BLOCK, "{self:?}: the queries of one key head are {BLOCK} elements at most");
+        assert!(self.window != Some(0), "{self:?}: a query sees itself");
+    }
+}
+
+/// Positions of a tile of keys.
+pub const TILE: usize = 64;
+/// Largest head.
+pub const MAX_HEAD_DIM: usize = 256;
+/// Query elements that one task works on (of one key head).
+const BLOCK: usize = 1 << 13;
+/// Query rows that go through the inner loops together.
+const STRIP: usize = 4;
+/// Elements of `p`, `ds`, queries and `dout` that a chunk of the backward keeps.
+const CHUNK: usize = 1 << 20;
+/// Below every score, and finite, so that differences are no NaN.
+const LOWEST: f32 = f32::MIN;
+
+/// Scratch of one worker: transposed queries twice, results, a tile in three forms, and per row 16 sums, a
+/// maximum and a difference.
+const WORKER: usize = 2 * (BLOCK + LANES * MAX_HEAD_DIM) + BLOCK + 3 * TILE * MAX_HEAD_DIM + (LANES + 2) * (BLOCK / LANES);
+
+/// Elements of scratch for chains of up to `chain` keys on `threads` threads.
+pub fn scratch_len(threads: usize, chain: usize) -> usize {
+    threads * WORKER + CHUNK.max(64 * 2 * (chain + LANES + MAX_HEAD_DIM))
+}
+
+/// Consecutive query rows of a run that are worked on together.
+#[derive(Clone, Debug)]
+struct Block {
+    run: usize,
+    /// Query rows.
+    rows: Range<usize>,
+    /// Chain position of the first of them.
+    position: usize,
+}
+
+impl Block {
+    /// Chain positions that its rows see, from a tile's border.
+    fn seen(&self, shape: &Shape) -> Range<usize> {
+        shape.first_seen(self.position) / TILE * TILE..self.position + self.rows.len()
+    }
+}
+
+/// Cuts the runs into blocks of at most `positions(chain length)` rows.
+fn blocks(table: &RunTable, rows: usize, positions: impl Fn(usize) -> usize) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut next = 0;
+    for (index, run) in table.runs.iter().enumerate() {
+        assert_eq!(run.rows.start, next, "runs tile the rows");
+        next = run.rows.end;
+        let chain = table.chain(run);
+        let own = table.spans[run.spans.clone()].last().map_or(0, Range::len);
+        assert!(run.rows.len() <= own, "run {index}: its last span has {own} keys, but it has {} rows", run.rows.len());
+        let first = chain - run.rows.len();
+        let step = positions(chain);
+        for start in run.rows.clone().step_by(step) {
+            let rows = start..(start + step).min(run.rows.end);
+            blocks.push(Block { run: index, position: first + start - run.rows.start, rows });
+        }
+    }
+    assert_eq!(next, rows, "runs tile the rows");
+    blocks
+}
+
+/// Splits rows of `shape.kv_heads * len` elements among the key heads: `views[g]` has one slice per row.
+fn by_head<'a>(rows: &'a mut [f32], kv_heads: usize, len: usize) -> impl Iterator<Item = Vec<&'a mut [f32]>> {
+    let mut views: Vec<Vec<&'a mut [f32]>> = (0..kv_heads).map(|_| Vec::with_capacity(rows.len() / (kv_heads * len))).collect();
+    for (i, view) in rows.chunks_exact_mut(len).enumerate() {
+        views[i % kv_heads].push(view);
+    }
+    views.into_iter()
+}
+
+/// Hands `tasks` out to workers that have a piece of `scratch` each, first come first served.
+fn each<T: Send>(scratch: &mut [f32], tasks: impl Iterator<Item = T> + Send, work: impl Fn(&mut [f32], T) + Sync) {
+    let tasks = Mutex::new(tasks);
+    scratch.par_chunks_exact_mut(WORKER).with_max_len(1).for_each(|scratch| {
+        loop {
+            let task = tasks.lock().expect("no worker has panicked").next();
+            let Some(task) = task else { return };
+            work(scratch, task);
+        }
+    });
+}
+
+/// The inputs of a task, all of them read only.
+#[derive(Clone, Copy)]
+struct Inputs<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    table: &'a RunTable,
+    shape: Shape,
+}
+
+impl Inputs<'_> {
+    fn check(&self) -> usize {
+        self.shape.check();
+        let Shape { heads, kv_heads, head_dim: d, .. } = self.shape;
+        let rows = self.q.len() / (heads * d);
+        assert_eq!(self.q.len(), rows * heads * d);
+        assert_eq!(self.k.len(), self.v.len());
+        assert_eq!(self.k.len() % (kv_heads * d), 0);
+        let keys = self.k.len() / (kv_heads * d);
+        assert!(self.table.spans.iter().all(|span| span.end <= keys), "a span beyond {keys} keys");
+        rows
+    }
+
+    /// Where in `k` and `v` the keys of positions `from..from + TILE` (below `end`) lie; `None` where there is none.
+    #[inline(always)]
+    fn key_offsets(&self, run: usize, g: usize, from: usize, end: usize) -> [Option<usize>; TILE] {
+        let Shape { kv_heads, head_dim: d, .. } = self.shape;
+        let mut offsets = [None; TILE];
+        let end = end.min(from + TILE);
+        let mut start = 0; // position of the span's first key
+        for span in &self.table.spans[self.table.runs[run].spans.clone()] {
+            for position in start.max(from)..(start + span.len()).min(end) {
+                let key = span.start + position - start;
+                offsets[position - from] = Some((key * kv_heads + g) * d);
+            }
+            start += span.len();
+        }
+        offsets
+    }
+
+    /// Where in `q` (or `dout`, `out`) row `r` of a block's key head lies.
+    #[inline(always)]
+    fn query_offset(&self, block: &Block, g: usize, r: usize) -> usize {
+        let Shape { heads, head_dim: d, .. } = self.shape;
+        let group = self.shape.group();
+        ((block.rows.start + r / group) * heads + g * group + r % group) * d
+    }
+}
+
+// ---- packing ----------------------------------------------------------------------------------
+
+/// 16 rows of `d` elements as columns: `out[j * stride + i] = x[offsets[i] + j]`, zero where there is none.
+#[inline(always)]
+fn pack_columns<S: Simd>(s: S, out: &mut [f32], stride: usize, x: &[f32], offset: impl Fn(usize) -> Option<usize>, d: usize) {
+    for from in (0..d).step_by(LANES) {
+        let width = (d - from).min(LANES);
+        let mut rows = [s.splat(0.0); LANES];
+        for i in 0..LANES {
+            if let Some(at) = offset(i) {
+                let x = &x[at + from..][..width];
+                rows[i] = if width == LANES { s.load(x) } else { s.load_partial(x, 0.0) };
+            }
+        }
+        let columns = s.transpose(rows);
+        for j in 0..width {
+            s.store(&mut out[(from + j) * stride..], columns[j]);
+        }
+    }
+}
+
+/// One row of `d` elements padded with zeros to `out`'s length.
+#[inline(always)]
+fn pack_row<S: Simd>(s: S, out: &mut [f32], x: &[f32]) {
+    for (out, x) in out.chunks_exact_mut(LANES).zip(x.chunks(LANES)) {
+        s.store(out, if x.len() == LANES { s.load(x) } else { s.load_partial(x, 0.0) });
+    }
+}
+
+/// The block's rows of `x` as columns, 16 at a time: `out[r / 16][j][r % 16]`.
+#[inline(always)]
+fn pack_queries<S: Simd>(s: S, out: &mut [f32], x: &[f32], inputs: &Inputs<'_>, block: &Block, g: usize) {
+    let d = inputs.shape.head_dim;
+    let rows = block.rows.len() * inputs.shape.group();
+    for first in (0..rows).step_by(LANES) {
+        let offset = |i: usize| (first + i < rows).then(|| inputs.query_offset(block, g, first + i));
+        pack_columns(s, &mut out[first * d..][..LANES * d], LANES, x, offset, d);
+    }
+}
+
+// ---- inner loops ------------------------------------------------------------------------------
+
+/// An inner loop for `R` rows and `C` vectors at a time, both known when it is compiled.
+trait Inner {
+    fn run<S: Simd, const R: usize, const C: usize>(self, s: S);
+}
+
+struct Sized<K, const R: usize, const C: usize>(K);
+
+impl<K: Inner, const R: usize, const C: usize> WithSimd for Sized<K, R, C> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        self.0.run::<S, R, C>(s);
+    }
+}
+
+/// Vectors that an inner loop keeps per row: what the registers of the level hold for [`STRIP`] rows.
+const fn vectors<S: Simd>() -> usize {
+    match S::LEVEL {
+        Level::Avx512 => 4,
+        _ => 1,
+    }
+}
+
+/// Runs `inner` at its sizes: 1 to [`STRIP`] rows, 1 to [`vectors`] vectors.
+#[inline(always)]
+fn sized<S: Simd, K: Inner>(s: S, inner: K, rows: usize, columns: usize) {
+    macro_rules! rows {
+        ($columns:literal) => {
+            match rows {
+                1 => s.vectorize(Sized::<K, 1, $columns>(inner)),
+                2 => s.vectorize(Sized::<K, 2, $columns>(inner)),
+                3 => s.vectorize(Sized::<K, 3, $columns>(inner)),
+                _ => s.vectorize(Sized::<K, STRIP, $columns>(inner)),
+            }
+        };
+    }
+    debug_assert!((1..=STRIP).contains(&rows));
+    if vectors::<S>() == 1 {
+        return rows!(1);
+    }
+    match columns {
+        1 => rows!(1),
+        2 => rows!(2),
+        3 => rows!(3),
+        _ => rows!(4),
+    }
+}
+
+/// Rows of a tile of scores, or of weights.
+type Strip = [[f32; TILE]; STRIP];
+
+/// `out[r][first..] = Σ_j queries[j][r] keys[j][first..]`, j in order; `keys` is `[d, TILE]`.
+struct Dots<'a> {
+    out: &'a mut Strip,
+    /// `[d, 16]`, the strip's rows from `offset`.
+    queries: &'a [f32],
+    offset: usize,
+    keys: &'a [f32],
+    /// First element of the tile's rows.
+    first: usize,
+}
+
+impl Inner for Dots<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const R: usize, const C: usize>(self, s: S) {
+        let mut sums = [[s.splat(0.0); C]; R];
+        for (q, k) in self.queries.chunks_exact(LANES).zip(self.keys.chunks_exact(TILE)) {
+            let q = &q[self.offset..][..R];
+            let k = &k[self.first..][..C * LANES];
+            let mut key = [s.splat(0.0); C];
+            for c in 0..C {
+                key[c] = s.load(&k[c * LANES..]);
+            }
+            for r in 0..R {
+                let q = s.splat(q[r]);
+                for c in 0..C {
+                    sums[r][c] = s.mul_add(q, key[c], sums[r][c]);
+                }
+            }
+        }
+        for r in 0..R {
+            let out = &mut self.out[r][self.first..][..C * LANES];
+            for c in 0..C {
+                s.store(&mut out[c * LANES..], sums[r][c]);
+            }
+        }
+    }
+}
+
+/// `out[r] = factors[r] out[r] + Σ_key weights[r][key] values[key]`, keys in order; one column of `C` vectors.
+struct Mix<'a> {
+    /// From the strip's first row and the column's first element; rows are `stride` apart.
+    out: &'a mut [f32],
+    factors: [f32; STRIP],
+    weights: &'a Strip,
+    keys: Range<usize>,
+    /// `[TILE, stride]`, from the column's first element.
+    values: &'a [f32],
+    stride: usize,
+}
+
+impl Inner for Mix<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const R: usize, const C: usize>(self, s: S) {
+        let mut sums = [[s.splat(0.0); C]; R];
+        for r in 0..R {
+            let out = &self.out[r * self.stride..][..C * LANES];
+            let factor = s.splat(self.factors[r]);
+            for c in 0..C {
+                sums[r][c] = s.mul(s.load(&out[c * LANES..]), factor);
+            }
+        }
+        for (key, values) in self.keys.clone().zip(self.values[self.keys.start * self.stride..].chunks(self.stride)) {
+            let values = &values[..C * LANES];
+            let mut value = [s.splat(0.0); C];
+            for c in 0..C {
+                value[c] = s.load(&values[c * LANES..]);
+            }
+            for r in 0..R {
+                let weight = s.splat(self.weights[r][key]);
+                for c in 0..C {
+                    sums[r][c] = s.mul_add(weight, value[c], sums[r][c]);
+                }
+            }
+        }
+        for r in 0..R {
+            let out = &mut self.out[r * self.stride..][..C * LANES];
+            for c in 0..C {
+                s.store(&mut out[c * LANES..], sums[r][c]);
+            }
+        }
+    }
+}
+
+/// `out[r] += Σ_row weights[row][r] values[row]`, rows in order; one column of `C` vectors.
+struct Gather<'a> {
+    /// From the first key and the column's first element; keys are `stride` apart.
+    out: &'a mut [f32],
+    /// Rows `weights_stride` apart, from the first key.
+    weights: &'a [f32],
+    weights_stride: usize,
+    /// Rows `stride` apart, from the column's first element.
+    values: &'a [f32],
+    stride: usize,
+    rows: usize,
+}
+
+impl Inner for Gather<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const R: usize, const C: usize>(self, s: S) {
+        let mut sums = [[s.splat(0.0); C]; R];
+        for r in 0..R {
+            let out = &self.out[r * self.stride..][..C * LANES];
+            for c in 0..C {
+                sums[r][c] = s.load(&out[c * LANES..]);
+            }
+        }
+        let rows = self.weights.chunks(self.weights_stride).zip(self.values.chunks(self.stride));
+        for (weights, values) in rows.take(self.rows) {
+            let weights = &weights[..R];
+            let values = &values[..C * LANES];
+            let mut value = [s.splat(0.0); C];
+            for c in 0..C {
+                value[c] = s.load(&values[c * LANES..]);
+            }
+            for r in 0..R {
+                let weight = s.splat(weights[r]);
+                for c in 0..C {
+                    sums[r][c] = s.mul_add(weight, value[c], sums[r][c]);
+                }
+            }
+        }
+        for r in 0..R {
+            let out = &mut self.out[r * self.stride..][..C * LANES];
+            for c in 0..C {
+                s.store(&mut out[c * LANES..], sums[r][c]);
+            }
+        }
+    }
+}
+
+/// The part of a tile that some of a strip's rows see.
+#[derive(Clone, Copy)]
+struct Sight {
+    rows: usize,
+    /// First and last chain position of the strip's rows, relative to the tile (may be negative).
+    keys: (usize, usize),
+    /// The same in whole vectors, as elements.
+    vectors: (usize, usize),
+}
+
+impl Sight {
+    /// What rows `from..from + STRIP` of a block see of the tile at `tile`; `None` if nothing.
+    #[inline(always)]
+    fn new(shape: &Shape, block: &Block, from: usize, tile: usize) -> Option<Sight> {
+        let group = shape.group();
+        let rows = (block.rows.len() * group - from).min(STRIP);
+        let first = shape.first_seen(block.position + from / group).saturating_sub(tile);
+        let end = (block.position + (from + rows - 1) / group + 1).saturating_sub(tile).min(TILE);
+        (first < end).then(|| Sight { rows, keys: (first, end), vectors: (first / LANES * LANES, end.next_multiple_of(LANES)) })
+    }
+
+    /// Gives what row `r` of the block does not see of this tile the score -inf.
+    #[inline(always)]
+    fn hide(&self, scores: &mut [f32; TILE], shape: &Shape, block: &Block, r: usize, tile: usize) {
+        let position = block.position + r / shape.group();
+        let (from, to) = self.vectors;
+        let end = (position + 1).saturating_sub(tile).clamp(from, to);
+        let first = shape.first_seen(position).saturating_sub(tile).clamp(from, end);
+        scores[from..first].fill(f32::NEG_INFINITY);
+        scores[end..to].fill(f32::NEG_INFINITY);
+    }
+}
+
+/// `Dots` over the vectors in sight.
+#[inline(always)]
+fn dots<S: Simd>(s: S, out: &mut Strip, queries: &[f32], row: usize, keys: &[f32], d: usize, sight: Sight) {
+    let queries = &queries[row / LANES * LANES * d..][..LANES * d];
+    let keys = &keys[..TILE * d];
+    let mut first = sight.vectors.0;
+    while first < sight.vectors.1 {
+        let columns = ((sight.vectors.1 - first) / LANES).min(vectors::<S>());
+        sized(s, Dots { out, queries, offset: row % LANES, keys, first }, sight.rows, columns);
+        first += columns * LANES;
+    }
+}
+
+/// `Mix` over all columns.
+#[inline(always)]
+fn mix<S: Simd>(s: S, out: &mut [f32], factors: [f32; STRIP], weights: &Strip, values: &[f32], stride: usize, sight: Sight) {
+    let mut column = 0;
+    while column < stride {
+        let columns = ((stride - column) / LANES).min(vectors::<S>());
+        let (out, values) = (&mut out[column..], &values[column..]);
+        sized(s, Mix { out, factors, weights, keys: sight.keys.0..sight.keys.1, values, stride }, sight.rows, columns);
+        column += columns * LANES;
+    }
+}
+
+/// `Gather` over all columns.
+#[inline(always)]
+fn gather<S: Simd>(s: S, out: &mut [f32], keys: usize, weights: &[f32], weights_stride: usize, values: &[f32], stride: usize, rows: usize) {
+    let mut column = 0;
+    while column < stride {
+        let columns = ((stride - column) / LANES).min(vectors::<S>());
+        let (out, values) = (&mut out[column..], &values[column..]);
+        sized(s, Gather { out, weights, weights_stride, values, stride, rows }, keys, columns);
+        column += columns * LANES;
+    }
+}
+
+// ---- forward ----------------------------------------------------------------------------------
+
+/// `out = softmax(scale · q kᵀ) v` over each run's chain; saves `lse`, the logarithm of the softmax's denominator.
+///
+/// # Shapes
+/// `out`, `q`: `[m, heads, d]`, `lse`: `[m, heads]`, `k`, `v`: `[any, kv_heads, d]`; `scratch`: at least
+/// [`scratch_len`] for one thread (every thread's worth lets one more thread work).
+pub fn attention(
+    level: Level,
+    out: &mut [f32],
+    lse: &mut [f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    table: &RunTable,
+    shape: Shape,
+    scratch: &mut [f32],
+) {
+    let inputs = Inputs { q, k, v, table, shape };
+    let rows = inputs.check();
+    let Shape { heads, kv_heads, head_dim: d, .. } = shape;
+    let group = shape.group();
+    assert_eq!(out.len(), q.len());
+    assert_eq!(lse.len(), rows * heads);
+    let blocks = blocks(table, rows, |_| (BLOCK / (group * shape.padded())).max(1));
+    let (mut out, mut lse) = (out, lse);
+    let mut tasks = Vec::with_capacity(blocks.len() * kv_heads);
+    for block in &blocks {
+        let (block_out, block_lse);
+        (block_out, out) = out.split_at_mut(block.rows.len() * heads * d);
+        (block_lse, lse) = lse.split_at_mut(block.rows.len() * heads);
+        let views = by_head(block_out, kv_heads, group * d).zip(by_head(block_lse, kv_heads, group));
+        tasks.extend(views.enumerate().map(|(g, (out, lse))| (block, g, out, lse)));
+    }
+    // The last blocks of a run have most to read: they go first.
+    each(workers(scratch, tasks.len()), tasks.into_iter().rev(), |scratch, (block, g, out, lse)| {
+        level.dispatch(Forward { inputs, block, g, out, lse, scratch });
+    });
+}
+
+/// The scratch of as many workers as there are threads, tasks and room for.
+fn workers(scratch: &mut [f32], tasks: usize) -> &mut [f32] {
+    let workers = (scratch.len() / WORKER).min(rayon::current_num_threads()).min(tasks.max(1));
+    assert!(workers > 0, "scratch of {} for one worker's {WORKER}", scratch.len());
+    &mut scratch[..workers * WORKER]
+}
+
+struct Forward<'a> {
+    inputs: Inputs<'a>,
+    block: &'a Block,
+    g: usize,
+    /// One slice of `group * d` per row.
+    out: Vec<&'a mut [f32]>,
+    lse: Vec<&'a mut [f32]>,
+    scratch: &'a mut [f32],
+}
+
+/// Takes the first `len` elements off `scratch`.
+fn take<'a>(scratch: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+    let (taken, rest) = std::mem::take(scratch).split_at_mut(len);
+    *scratch = rest;
+    taken
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Forward { inputs, block, g, mut out, mut lse, mut scratch } = self;
+        let shape = &inputs.shape;
+        let (d, stride, group) = (shape.head_dim, shape.padded(), shape.group());
+        let rows = block.rows.len() * group;
+        let queries = take(&mut scratch, rows.next_multiple_of(LANES) * d);
+        let keys = take(&mut scratch, TILE * d);
+        let values = take(&mut scratch, TILE * stride);
+        let result = take(&mut scratch, rows * stride);
+        let sums = take(&mut scratch, rows * LANES);
+        let tops = take(&mut scratch, rows);
+        pack_queries(s, queries, inputs.q, &inputs, block, g);
+        result.fill(0.0);
+        sums.fill(0.0);
+        tops.fill(LOWEST);
+
+        let seen = block.seen(shape);
+        let mut strip: Strip = [[0.0; TILE]; STRIP];
+        for tile in seen.clone().step_by(TILE) {
+            let offsets = inputs.key_offsets(block.run, g, tile, seen.end);
+            for from in (0..(seen.end - tile).min(TILE)).step_by(LANES) {
+                pack_columns(s, &mut keys[from..], TILE, inputs.k, |i| offsets[from + i], d);
+            }
+            for (values, offset) in values.chunks_exact_mut(stride).zip(offsets) {
+                if let Some(at) = offset {
+                    pack_row(s, values, &inputs.v[at..][..d]);
+                }
+            }
+            for row in (0..rows).step_by(STRIP) {
+                let Some(sight) = Sight::new(shape, block, row, tile) else { continue };
+                dots(s, &mut strip, queries, row, keys, d, sight);
+                let (tops, sums) = (&mut tops[row..][..sight.rows], &mut sums[row * LANES..][..sight.rows * LANES]);
+                for r in 0..sight.rows {
+                    sight.hide(&mut strip[r], shape, block, row + r, tile);
+                }
+                let factors = soften(s, &mut strip, tops, sums, shape.scale, sight);
+                mix(s, &mut result[row * stride..], factors, &strip, values, stride, sight);
+            }
+        }
+
+        for (first, sums) in (0..rows).step_by(LANES).zip(sums.chunks(LANES * LANES)) {
+            let mut totals = [1.0; LANES];
+            for (total, sums) in totals.iter_mut().zip(sums.chunks_exact(LANES)) {
+                *total = s.reduce_add(s.load(sums));
+            }
+            let logs = s.to_array(math::ln(s, s.load(&totals)));
+            for r in first..(first + LANES).min(rows) {
+                let head = r % group;
+                lse[r / group][head] = tops[r] + logs[r - first];
+                let total = s.splat(totals[r - first]);
+                let out = &mut out[r / group][head * d..][..d];
+                for (out, sum) in out.chunks_mut(LANES).zip(result[r * stride..].chunks_exact(LANES)) {
+                    // + 0: a sum that vanished is +0, whatever it was multiplied by on the way.
+                    let y = s.add(s.div(s.load(sum), total), s.splat(0.0));
+                    if out.len() == LANES { s.store(out, y) } else { s.store_partial(out, y) }
+                }
+            }
+        }
+    }
+}
+
+/// Turns a strip's dot products into weights `exp(scale · dot - top)` with the new maximum `top` of each row;
+/// adds them to the sums and returns the factors for what was accumulated under the old maximum.
+#[inline(always)]
+fn soften<S: Simd>(s: S, strip: &mut Strip, tops: &mut [f32], sums: &mut [f32], scale: f32, sight: Sight) -> [f32; STRIP] {
+    let (from, to) = sight.vectors;
+    let scale = s.splat(scale);
+    let mut old = [0.0; LANES];
+    let mut new = [0.0; LANES];
+    for r in 0..sight.rows {
+        let row = &mut strip[r][from..to];
+        let mut top = s.splat(tops[r]);
+        for x in row.chunks_exact_mut(LANES) {
+            let score = s.mul(s.load(x), scale);
+            s.store(x, score);
+            top = s.max(top, score);
+        }
+        old[r] = tops[r];
+        tops[r] = s.reduce_max(top);
+        new[r] = tops[r];
+    }
+    let factors = s.to_array(math::exp(s, s.sub(s.load(&old), s.load(&new))));
+    for r in 0..sight.rows {
+        let row = &mut strip[r];
+        let top = s.splat(tops[r]);
+        let mut parts = [s.splat(0.0); TILE / LANES];
+        for i in from / LANES..to / LANES {
+            let x = &mut row[i * LANES..][..LANES];
+            parts[i] = math::exp(s, s.sub(s.load(x), top));
+            s.store(x, parts[i]);
+        }
+        let sum = s.add(s.add(parts[0], parts[1]), s.add(parts[2], parts[3]));
+        let total = &mut sums[r * LANES..][..LANES];
+        s.store(total, s.mul_add(s.load(total), s.splat(factors[r]), sum));
+    }
+    [factors[0], factors[1], factors[2], factors[3]]
+}
+
+// ---- backward ---------------------------------------------------------------------------------
+
+/// What one task of the backward's first half computes, and where it leaves it for the second half.
+struct Item<'a> {
+    block: &'a Block,
+    g: usize,
+    /// One slice of `group * d` per row.
+    dq: Vec<&'a mut [f32]>,
+    /// Where its region starts in the chunk.
+    start: usize,
+}
+
+/// The layout of an item's region: p `[rows, span]`, ds `[rows, span]`, queries `[rows, stride]`, dout `[rows, stride]`.
+#[derive(Clone, Copy)]
+struct Region {
+    rows: usize,
+    /// Chain position of the first column.
+    first: usize,
+    /// Columns: positions, in whole vectors.
+    span: usize,
+    stride: usize,
+}
+
+impl Region {
+    fn new(block: &Block, shape: &Shape) -> Region {
+        let seen = block.seen(shape);
+        let (rows, stride) = (block.rows.len() * shape.group(), shape.padded());
+        Region { rows, first: seen.start, span: seen.len().next_multiple_of(LANES), stride }
+    }
+
+    fn len(&self) -> usize {
+        2 * self.rows * (self.span + self.stride)
+    }
+}
+
+/// The gradients of [`attention`]: `dq` is overwritten, `dk` and `dv` are added to.
+///
+/// # Shapes
+/// `dq`, `dout`, `out`, `q`: `[m, heads, d]`, `lse`: `[m, heads]`, `dk`, `dv`, `k`, `v`: `[any, kv_heads, d]`;
+/// `scratch`: [`scratch_len`].
+pub fn attention_backward(
+    level: Level,
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+    dout: &[f32],
+    out: &[f32],
+    lse: &[f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    table: &RunTable,
+    shape: Shape,
+    scratch: &mut [f32],
+) {
+    let inputs = Inputs { q, k, v, table, shape };
+    let rows = inputs.check();
+    let Shape { heads, kv_heads, head_dim: d, .. } = shape;
+    let group = shape.group();
+    assert!(dq.len() == q.len() && dout.len() == q.len() && out.len() == q.len());
+    assert!(dk.len() == k.len() && dv.len() == v.len());
+    assert_eq!(lse.len(), rows * heads);
+    let workers = (scratch.len().saturating_sub(CHUNK) / WORKER).min(rayon::current_num_threads());
+    assert!(workers > 0, "scratch of {} for one worker's {WORKER} and a chunk of {CHUNK}", scratch.len());
+    let (scratch, chunk) = scratch.split_at_mut(workers * WORKER);
+
+    // A block's region is at most a quarter of the chunk for every worker, where a position is not more than that.
+    let most = chunk.len() / (2 * workers);
+    let blocks = blocks(table, rows, |chain| {
+        let position = 2 * group * (chain.next_multiple_of(LANES) + TILE + shape.padded());
+        (BLOCK / (group * shape.padded())).min(most / position).max(1)
+    });
+    let mut items: Vec<Item<'_>> = Vec::with_capacity(blocks.len() * kv_heads);
+    let mut dq = dq;
+    for block in &blocks {
+        let block_dq;
+        (block_dq, dq) = dq.split_at_mut(block.rows.len() * heads * d);
+        items.extend(by_head(block_dq, kv_heads, group * d).enumerate().map(|(g, dq)| Item { block, g, dq, start: 0 }));
+    }
+    let mut readers = Vec::with_capacity(k.len() / (TILE * d) + kv_heads);
+    for (i, (dk, dv)) in dk.chunks_mut(TILE * kv_heads * d).zip(dv.chunks_mut(TILE * kv_heads * d)).enumerate() {
+        let views = by_head(dk, kv_heads, d).zip(by_head(dv, kv_heads, d));
+        readers.extend(views.enumerate().map(|(g, (dk, dv))| Keys { first: i * TILE, g, dk, dv }));
+    }
+
+    let mut rest = &mut items[..];
+    while !rest.is_empty() {
+        // As many items as the chunk holds, each with its region.
+        let mut regions = Vec::new();
+        let mut free = &mut *chunk;
+        let capacity = free.len();
+        for item in rest.iter_mut() {
+            let region = Region::new(item.block, &shape);
+            if region.len() > free.len() {
+                assert!(!regions.is_empty(), "scratch of {capacity} for a query row's {}", region.len());
+                break;
+            }
+            item.start = capacity - free.len();
+            regions.push((region, take(&mut free, region.len())));
+        }
+        let (now, later) = rest.split_at_mut(regions.len());
+        rest = later;
+        let tasks = now.iter_mut().zip(regions).rev();
+        each(scratch, tasks, |scratch, (item, (region, memory))| {
+            level.dispatch(Queries { inputs, dout, out, lse, item, region, memory, scratch });
+        });
+        let (now, chunk) = (&*now, &*chunk);
+        each(scratch, readers.iter_mut(), |scratch, keys| {
+            level.dispatch(KeysOf { inputs, keys, items: now, chunk, scratch });
+        });
+    }
+}
+
+/// First half: p, ds and dq of an item.
+struct Queries<'a, 'b> {
+    inputs: Inputs<'a>,
+    dout: &'a [f32],
+    out: &'a [f32],
+    lse: &'a [f32],
+    item: &'b mut Item<'a>,
+    region: Region,
+    memory: &'b mut [f32],
+    scratch: &'b mut [f32],
+}
+
+impl WithSimd for Queries<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Queries { inputs, dout, out, lse, item, region, memory, mut scratch } = self;
+        let Item { block, g, ref mut dq, .. } = *item;
+        let shape = &inputs.shape;
+        let (d, stride, group) = (shape.head_dim, shape.padded(), shape.group());
+        let Region { rows, span, .. } = region;
+        let padded_rows = rows.next_multiple_of(LANES);
+        let queries = take(&mut scratch, padded_rows * d);
+        let douts = take(&mut scratch, padded_rows * d);
+        let keys = take(&mut scratch, TILE * d);
+        let values = take(&mut scratch, TILE * d);
+        let key_rows = take(&mut scratch, TILE * stride);
+        let result = take(&mut scratch, rows * stride);
+        let deltas = take(&mut scratch, rows);
+        let logs = take(&mut scratch, rows);
+        pack_queries(s, queries, inputs.q, &inputs, block, g);
+        pack_queries(s, douts, dout, &inputs, block, g);
+        result.fill(0.0);
+        let (p, memory) = memory.split_at_mut(rows * span);
+        let (ds, memory) = memory.split_at_mut(rows * span);
+        let (kept_q, kept_dout) = memory.split_at_mut(rows * stride);
+        for r in 0..rows {
+            let at = inputs.query_offset(block, g, r);
+            pack_row(s, &mut kept_q[r * stride..][..stride], &inputs.q[at..][..d]);
+            pack_row(s, &mut kept_dout[r * stride..][..stride], &dout[at..][..d]);
+            let mut sum = s.splat(0.0);
+            for (dout, out) in dout[at..][..d].chunks(LANES).zip(out[at..][..d].chunks(LANES)) {
+                sum = s.mul_add(s.load_partial(dout, 0.0), s.load_partial(out, 0.0), sum);
+            }
+            deltas[r] = s.reduce_add(sum);
+            logs[r] = lse[at / d];
+        }
+
+        let seen = block.seen(shape);
+        let mut strip: Strip = [[0.0; TILE]; STRIP];
+        let mut dstrip: Strip = [[0.0; TILE]; STRIP];
+        let scale = s.splat(shape.scale);
+        for tile in seen.clone().step_by(TILE) {
+            let offsets = inputs.key_offsets(block.run, g, tile, seen.end);
+            let width = (seen.end - tile).min(TILE);
+            for from in (0..width).step_by(LANES) {
+                pack_columns(s, &mut keys[from..], TILE, inputs.k, |i| offsets[from + i], d);
+                pack_columns(s, &mut values[from..], TILE, inputs.v, |i| offsets[from + i], d);
+            }
+            for (row, offset) in key_rows.chunks_exact_mut(stride).zip(offsets) {
+                if let Some(at) = offset {
+                    pack_row(s, row, &inputs.k[at..][..d]);
+                }
+            }
+            let columns = tile - seen.start..tile - seen.start + width.next_multiple_of(LANES);
+            for row in (0..rows).step_by(STRIP) {
+                let Some(sight) = Sight::new(shape, block, row, tile) else {
+                    for r in row..(row + STRIP).min(rows) {
+                        p[r * span..][columns.clone()].fill(0.0);
+                        ds[r * span..][columns.clone()].fill(0.0);
+                    }
+                    continue;
+                };
+                dots(s, &mut strip, queries, row, keys, d, sight);
+                dots(s, &mut dstrip, douts, row, values, d, sight);
+                let (from, to) = sight.vectors;
+                for r in 0..sight.rows {
+                    sight.hide(&mut strip[r], shape, block, row + r, tile);
+                    let p = &mut p[(row + r) * span..][columns.clone()];
+                    let ds = &mut ds[(row + r) * span..][columns.clone()];
+                    let (lse, delta) = (s.splat(logs[row + r]), s.splat(deltas[row + r]));
+                    p[..from].fill(0.0);
+                    p[to..].fill(0.0);
+                    ds[..from].fill(0.0);
+                    ds[to..].fill(0.0);
+                    let strips = strip[r][from..to].chunks_exact(LANES).zip(dstrip[r][from..to].chunks_exact_mut(LANES));
+                    let outs = p[from..to].chunks_exact_mut(LANES).zip(ds[from..to].chunks_exact_mut(LANES));
+                    for ((x, dx), (p, ds)) in strips.zip(outs) {
+                        let weight = math::exp(s, s.sub(s.mul(s.load(x), scale), lse));
+                        let gradient = s.mul(s.mul(weight, s.sub(s.load(dx), delta)), scale);
+                        s.store(p, weight);
+                        s.store(ds, gradient);
+                        s.store(dx, gradient);
+                    }
+                }
+                mix(s, &mut result[row * stride..], [1.0; STRIP], &dstrip, key_rows, stride, sight);
+            }
+        }
+        for r in 0..rows {
+            let dq = &mut dq[r / group][r % group * d..][..d];
+            dq.copy_from_slice(&result[r * stride..][..d]);
+        }
+    }
+}
+
+/// A tile of key rows of one head and their gradients.
+struct Keys<'a> {
+    /// First key row.
+    first: usize,
+    g: usize,
+    /// One slice of `d` per key.
+    dk: Vec<&'a mut [f32]>,
+    dv: Vec<&'a mut [f32]>,
+}
+
+/// Second half: dk and dv of a tile of key rows, from all items that read it.
+struct KeysOf<'a, 'b> {
+    inputs: Inputs<'a>,
+    keys: &'b mut Keys<'a>,
+    items: &'b [Item<'a>],
+    chunk: &'b [f32],
+    scratch: &'b mut [f32],
+}
+
+impl WithSimd for KeysOf<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let KeysOf { inputs, keys, items, chunk, mut scratch } = self;
+        let shape = &inputs.shape;
+        let (d, stride, group) = (shape.head_dim, shape.padded(), shape.group());
+        let dk = take(&mut scratch, TILE * stride);
+        let dv = take(&mut scratch, TILE * stride);
+        let mine = keys.first..keys.first + keys.dk.len();
+        let mut touched = false;
+        for item in items.iter().filter(|item| item.g == keys.g) {
+            let block = item.block;
+            let region = Region::new(block, shape);
+            let Region { rows, first: base, span: width, .. } = region;
+            let memory = &chunk[item.start..][..region.len()];
+            let (p, memory) = memory.split_at(rows * width);
+            let (ds, memory) = memory.split_at(rows * width);
+            let (kept_q, kept_dout) = memory.split_at(rows * stride);
+            let mut start = 0; // position of the span's first key
+            for span in &inputs.table.spans[inputs.table.runs[block.run].spans.clone()] {
+                let shared = span.start.max(mine.start)..span.end.min(mine.end);
+                // Position of the key in row `shared.start`; the block sees base..base + width of them at most.
+                let position = start + shared.start.saturating_sub(span.start);
+                start += span.len();
+                if shared.is_empty() {
+                    continue;
+                }
+                let end = (position + shared.len()).min(block.position + block.rows.len());
+                let position_of = |key: usize| position + key - shared.start;
+                let begin = position.max(base);
+                let mut key = shared.start + begin - position;
+                while key < shared.start + end.saturating_sub(position) {
+                    let at = position_of(key);
+                    let count = (end - at).min(STRIP);
+                    // Rows at positions at ..= at + count - 1 + window - 1 see some of these keys.
+                    let from = at.saturating_sub(block.position);
+                    let until = shape.window.map_or(block.rows.len(), |window| {
+                        (at + count - 1).saturating_add(window).saturating_sub(block.position).min(block.rows.len())
+                    });
+                    if from < until {
+                        if !touched {
+                            touched = true;
+                            for (i, (from_dk, from_dv)) in keys.dk.iter().zip(&keys.dv).enumerate() {
+                                pack_row(s, &mut dk[i * stride..][..stride], from_dk);
+                                pack_row(s, &mut dv[i * stride..][..stride], from_dv);
+                            }
+                        }
+                        let (from, until) = (from * group, until * group);
+                        let (weights, values) = (from * width + at - base, from * stride);
+                        let out = (key - mine.start) * stride;
+                        gather(s, &mut dk[out..], count, &ds[weights..], width, &kept_q[values..], stride, until - from);
+                        gather(s, &mut dv[out..], count, &p[weights..], width, &kept_dout[values..], stride, until - from);
+                    }
+                    key += count;
+                }
+            }
+        }
+        if touched {
+            for (i, (to_dk, to_dv)) in keys.dk.iter_mut().zip(&mut keys.dv).enumerate() {
+                to_dk.copy_from_slice(&dk[i * stride..][..d]);
+                to_dv.copy_from_slice(&dv[i * stride..][..d]);
+            }
+        }
+    }
 }

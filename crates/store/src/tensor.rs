@@ -1,6 +1,7 @@
 //! What a stored tensor is: its name, how its numbers are coded, its shape.
 
-/// How the numbers of a tensor are coded in a file, little endian.
+/// How the numbers of a tensor are coded in a file, little endian. In ascending order of alignment, as
+/// the reference implementation of safetensors sorts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Dtype {
     /// One byte, 0 or 1.
@@ -9,26 +10,26 @@ pub enum Dtype {
     U8,
     /// Signed byte.
     I8,
-    /// 16-bit unsigned.
-    U16,
     /// 16-bit signed.
     I16,
-    /// 32-bit unsigned.
-    U32,
-    /// 32-bit signed.
-    I32,
-    /// 64-bit unsigned.
-    U64,
-    /// 64-bit signed.
-    I64,
+    /// 16-bit unsigned.
+    U16,
     /// IEEE half.
     F16,
     /// bfloat16.
     BF16,
+    /// 32-bit signed.
+    I32,
+    /// 32-bit unsigned.
+    U32,
     /// IEEE single.
     F32,
     /// IEEE double.
     F64,
+    /// 64-bit signed.
+    I64,
+    /// 64-bit unsigned.
+    U64,
     /// GGUF block of 32: f16 scale, 16 bytes of nibbles.
     Q4_0,
     /// GGUF block of 32: f16 scale, f16 minimum, 16 bytes of nibbles.

@@ -1,58 +1,302 @@
-//! Text to ids and back.
+//! Text to ids and back, by HF `tokenizers` with its pure-Rust regular expressions.
 
+use crate::tokenizer_json::Parts;
 use crate::{GgufVocabulary, TextError, TokenizerConfig};
+use serde_json::json;
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
+use tokenizers::models::bpe::BPE;
+use tokenizers::tokenizer::{AddedVocabulary, Encoding, OffsetType, PreTokenizedString};
+use tokenizers::{
+    AddedToken, DecoderWrapper, Model as _, ModelWrapper, NormalizerWrapper, PreTokenizer as _, PreTokenizerWrapper,
+};
+
+/// Most tokens that a stream holds back while it waits for the rest of a character (a character has at most four bytes).
+const MAX_HELD_BACK: usize = 4;
 
 /// What the text of a special token becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Specials { /// Ordinary text: for everything a user or a document says.
-    AsText, /// The special token: for what a template says.
-    Parse }
+pub enum Specials {
+    /// Ordinary text: for everything that a user or a document says.
+    AsText,
+    /// The special token: for what a template says.
+    Parse,
+}
 
 /// A tokenizer; clones share it.
-#[derive(Clone, Debug)]
-pub struct Tokenizer {}
+///
+/// ```
+/// # let json = br#"{"model": {"type": "BPE", "vocab": {"h": 0, "i": 1, "hi": 2}, "merges": ["h i"]},
+/// #   "added_tokens": [{"id": 3, "content": "<end>", "special": true}], "decoder": {"type": "Fuse"}}"#;
+/// use text::{Specials, Tokenizer};
+/// let tokenizer = Tokenizer::from_json(json, None)?;
+/// assert_eq!(tokenizer.encode("hi<end>", Specials::Parse)?, [2, 3]);
+/// assert_eq!(tokenizer.decode(&[2, 3], true)?, "hi");
+/// # Ok::<(), text::TextError>(())
+/// ```
+#[derive(Clone)]
+pub struct Tokenizer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    library: tokenizers::Tokenizer,
+    /// The added tokens again, set to leave special ones alone.
+    as_text: AddedVocabulary,
+    special_ids: Vec<u32>,
+    vocab_size: usize,
+    begin: Vec<u32>,
+    end: Vec<u32>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    pad: Option<u32>,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.shared.vocab_size).finish_non_exhaustive()
+    }
+}
+
+/// Ids of the tokens that have a role of their own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Named {
+    pub(crate) bos: Option<u32>,
+    pub(crate) eos: Option<u32>,
+    pub(crate) pad: Option<u32>,
+}
 
 impl Tokenizer {
-    /// From tokenizer.json, and tokenizer_config.json where there is one.
-    pub fn from_json(bytes: &[u8], config: Option<&TokenizerConfig>) -> Result<Self, TextError> { let _ = (bytes, config); todo!() }
-    /// From a GGUF file's keys.
-    pub fn from_gguf(vocabulary: &GgufVocabulary) -> Result<Self, TextError> { let _ = vocabulary; todo!() }
+    /// From tokenizer.json, and tokenizer_config.json where there is one (it names the begin and end tokens).
+    pub fn from_json(bytes: &[u8], config: Option<&TokenizerConfig>) -> Result<Self, TextError> {
+        let mut parts = Parts::from_json(bytes)?;
+        let config = config.cloned().unwrap_or_default();
+        let id = |field: &'static str, token: &Option<String>| match token {
+            None => Ok(None),
+            Some(token) => parts.vocab.get(token).copied().map(Some).ok_or_else(|| TextError::Field {
+                field,
+                given: format!("{token:?}"),
+                expected: "a token of the vocabulary",
+            }),
+        };
+        let named = Named {
+            bos: id("bos_token", &config.bos_token)?,
+            eos: id("eos_token", &config.eos_token)?,
+            pad: id("pad_token", &config.pad_token)?,
+        };
+        if parts.around.is_none() {
+            let begin = named.bos.filter(|_| config.add_bos_token == Some(true));
+            let end = named.eos.filter(|_| config.add_eos_token == Some(true));
+            parts.around = Some((begin.into_iter().collect(), end.into_iter().collect()));
+        }
+        Self::from_parts(parts, named)
+    }
+
+    /// From the tokenizer keys of a GGUF file: the same kind of tokenizer, with llama.cpp's ids.
+    pub fn from_gguf(vocabulary: &GgufVocabulary) -> Result<Self, TextError> {
+        let (parts, named) = vocabulary.parts()?;
+        Self::from_parts(parts, named)
+    }
+
+    fn from_parts(parts: Parts, named: Named) -> Result<Self, TextError> {
+        let vocab_size = parts.vocab.values().max().map_or(0, |id| *id as usize + 1);
+        let special_ids: Vec<u32> = parts.added.iter().filter(|token| token.special).map(|token| token.id).collect();
+        let mut bpe = BPE::builder()
+            .vocab_and_merges(parts.vocab.into_iter().collect::<ahash_map::Vocab>(), parts.merges)
+            .fuse_unk(parts.fuse_unk)
+            .byte_fallback(parts.byte_fallback)
+            .ignore_merges(parts.ignore_merges);
+        if let Some(token) = parts.unk_token {
+            bpe = bpe.unk_token(token);
+        }
+        let mut library = tokenizers::Tokenizer::new(bpe.build().map_err(library_error)?);
+        let json = |error: serde_json::Error| TextError::Library { reason: error.to_string() };
+        if let Some(value) = parts.normalizer {
+            let part: Option<NormalizerWrapper> = serde_json::from_value(value).map_err(json)?;
+            library.with_normalizer(part).map_err(library_error)?;
+        }
+        if let Some(value) = parts.pre_tokenizer {
+            library.with_pre_tokenizer(serde_json::from_value::<Option<PreTokenizerWrapper>>(value).map_err(json)?);
+        }
+        if let Some(value) = parts.decoder {
+            library.with_decoder(serde_json::from_value::<Option<DecoderWrapper>>(value).map_err(json)?);
+        }
+        let added = parts.added.into_iter().map(|token| AddedToken {
+            content: token.content,
+            single_word: token.single_word,
+            lstrip: token.lstrip,
+            rstrip: token.rstrip,
+            normalized: token.normalized,
+            special: token.special,
+        });
+        library.add_tokens(added).map_err(library_error)?;
+        let mut as_text = library.get_added_vocabulary().clone();
+        as_text.set_encode_special_tokens(true);
+        let (begin, end) = parts.around.unwrap_or_default();
+        let Named { bos, eos, pad } = named;
+        let shared = Shared { library, as_text, special_ids, vocab_size, begin, end, bos, eos, pad };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    fn encoding(&self, text: &str, specials: Specials, offsets: OffsetType) -> Result<Encoding, TextError> {
+        let library = &self.shared.library;
+        let added = match specials {
+            Specials::Parse => library.get_added_vocabulary(),
+            Specials::AsText => &self.shared.as_text,
+        };
+        let mut pieces: PreTokenizedString = added.extract_and_normalize(library.get_normalizer(), text);
+        if let Some(pre_tokenizer) = library.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut pieces).map_err(library_error)?;
+        }
+        let model: &ModelWrapper = library.get_model();
+        pieces.tokenize(|piece| model.tokenize(piece.get())).map_err(library_error)?;
+        let encoding = pieces.into_encoding(None, 0, offsets).map_err(library_error)?;
+        if specials == Specials::AsText {
+            // A vocabulary that spells a special token in ordinary pieces could bring one back.
+            if let Some(&id) = encoding.get_ids().iter().find(|id| self.is_special(**id)) {
+                return Err(TextError::Library { reason: format!("plain text became the special token {id}") });
+            }
+        }
+        Ok(encoding)
+    }
+
     /// Ids of a text, nothing added before or after.
-    pub fn encode(&self, text: &str, specials: Specials) -> Result<Vec<u32>, TextError> { let _ = (text, specials); todo!() }
-    /// Ids with the bytes each stands for.
-    pub fn encode_with_offsets(&self, text: &str, specials: Specials) -> Result<Vec<(u32, Range<usize>)>, TextError> { let _ = (text, specials); todo!() }
-    /// Ids of a whole document: with what the model expects around it (a begin token, say).
-    pub fn encode_document(&self, text: &str, specials: Specials) -> Result<Vec<u32>, TextError> { let _ = (text, specials); todo!() }
-    /// The text of ids.
-    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> { let _ = (ids, skip_special); todo!() }
-    /// Decoding one id at a time.
-    pub fn decode_stream(&self, skip_special: bool) -> DecodeStream<'_> { let _ = skip_special; todo!() }
-    /// Highest id + 1.
-    pub fn vocab_size(&self) -> usize { todo!() }
-    /// A token as the vocabulary writes it.
-    pub fn token_text(&self, id: u32) -> Option<String> { let _ = id; todo!() }
+    pub fn encode(&self, text: &str, specials: Specials) -> Result<Vec<u32>, TextError> {
+        Ok(self.encoding(text, specials, OffsetType::None)?.get_ids().to_vec())
+    }
+
+    /// Ids with the bytes of `text` that each stands for. Tokens that share a character share its bytes.
+    pub fn encode_with_offsets(&self, text: &str, specials: Specials) -> Result<Vec<(u32, Range<usize>)>, TextError> {
+        let encoding = self.encoding(text, specials, OffsetType::Byte)?;
+        let offsets = encoding.get_offsets().iter().map(|(start, end)| *start..*end);
+        Ok(encoding.get_ids().iter().copied().zip(offsets).collect())
+    }
+
+    /// Ids of a whole document, with what the model expects around it (a begin token, say).
+    pub fn encode_document(&self, text: &str, specials: Specials) -> Result<Vec<u32>, TextError> {
+        let mut ids = self.shared.begin.clone();
+        ids.extend(self.encode(text, specials)?);
+        ids.extend(&self.shared.end);
+        Ok(ids)
+    }
+
+    /// The text of ids. Ids that the vocabulary lacks stand for no text: models pad their tables.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
+        self.shared.library.decode(ids, skip_special).map_err(library_error)
+    }
+
+    /// Decodes ids one at a time.
+    pub fn decode_stream(&self, skip_special: bool) -> DecodeStream<'_> {
+        DecodeStream { tokenizer: self, skip_special, context: Vec::new(), pending: Vec::new() }
+    }
+
+    /// Highest id + 1. A model's embedding may have more rows.
+    pub fn vocab_size(&self) -> usize {
+        self.shared.vocab_size
+    }
+
+    /// A token as the vocabulary writes it (byte-level tokens in their own alphabet).
+    pub fn token_text(&self, id: u32) -> Option<String> {
+        self.shared.library.id_to_token(id)
+    }
+
     /// Id of a token as the vocabulary writes it.
-    pub fn token_id(&self, text: &str) -> Option<u32> { let _ = text; todo!() }
+    pub fn token_id(&self, text: &str) -> Option<u32> {
+        self.shared.library.token_to_id(text)
+    }
+
     /// Ids of special tokens, ascending.
-    pub fn special_ids(&self) -> &[u32] { todo!() }
+    pub fn special_ids(&self) -> &[u32] {
+        &self.shared.special_ids
+    }
+
+    /// Whether an id is a special token.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.shared.special_ids.binary_search(&id).is_ok()
+    }
+
+    /// Ids of all tokens that are matched in raw text, special or not, with their texts.
+    pub(crate) fn added_tokens(&self) -> HashMap<u32, String> {
+        let decoder = self.shared.library.get_added_vocabulary().get_added_tokens_decoder();
+        decoder.iter().map(|(id, token)| (*id, token.content.clone())).collect()
+    }
+
     /// Begin-of-text.
-    pub fn bos(&self) -> Option<u32> { todo!() }
+    pub fn bos(&self) -> Option<u32> {
+        self.shared.bos
+    }
+
     /// End-of-text.
-    pub fn eos(&self) -> Option<u32> { todo!() }
+    pub fn eos(&self) -> Option<u32> {
+        self.shared.eos
+    }
+
     /// Padding.
-    pub fn pad(&self) -> Option<u32> { todo!() }
-    /// Bytes that are equal exactly when two tokenizers are: what a manifest hashes.
-    pub fn canonical_bytes(&self) -> Vec<u8> { todo!() }
+    pub fn pad(&self) -> Option<u32> {
+        self.shared.pad
+    }
+
+    /// What stands before and after a document.
+    pub fn around_document(&self) -> (&[u32], &[u32]) {
+        (&self.shared.begin, &self.shared.end)
+    }
+
+    /// Bytes that are equal exactly when two tokenizers give the same ids and texts: what a manifest hashes.
+    pub fn canonical_bytes(&self) -> Result<Vec<u8>, TextError> {
+        let mut bytes = self.shared.library.to_string(false).map_err(library_error)?.into_bytes();
+        let Shared { begin, end, bos, eos, pad, .. } = &*self.shared;
+        let roles = json!({"begin": begin, "end": end, "bos": bos, "eos": eos, "pad": pad});
+        bytes.push(b'\n');
+        bytes.extend(roles.to_string().bytes());
+        Ok(bytes)
+    }
+}
+
+/// The library's map type by a name that this crate can write.
+mod ahash_map {
+    pub(super) type Vocab = tokenizers::models::bpe::Vocab;
+}
+
+fn library_error(error: tokenizers::Error) -> TextError {
+    TextError::Library { reason: error.to_string() }
 }
 
 /// Decodes ids as they come; incomplete UTF-8 is held back.
 #[derive(Debug)]
-pub struct DecodeStream<'a> { tokenizer: &'a Tokenizer }
+pub struct DecodeStream<'a> {
+    tokenizer: &'a Tokenizer,
+    skip_special: bool,
+    /// Ids whose text is out, kept because the next text may depend on them.
+    context: Vec<u32>,
+    /// Ids whose text is not out.
+    pending: Vec<u32>,
+}
 
 impl DecodeStream<'_> {
     /// The text that one more id completes, often empty.
-    pub fn push(&mut self, id: u32) -> Result<String, TextError> { let _ = (id, self.tokenizer); todo!() }
-    /// What is still held back, incomplete bytes as U+FFFD.
-    pub fn finish(self) -> Result<String, TextError> { todo!() }
+    pub fn push(&mut self, id: u32) -> Result<String, TextError> {
+        self.pending.push(id);
+        let text = self.pending_text()?;
+        if text.ends_with('\u{FFFD}') && self.pending.len() < MAX_HELD_BACK {
+            return Ok(String::new());
+        }
+        if !text.is_empty() {
+            self.context = std::mem::take(&mut self.pending);
+        }
+        Ok(text)
+    }
+
+    /// What is still held back, incomplete characters as U+FFFD.
+    pub fn finish(self) -> Result<String, TextError> {
+        self.pending_text()
+    }
+
+    fn pending_text(&self) -> Result<String, TextError> {
+        let known = self.tokenizer.decode(&self.context, self.skip_special)?;
+        let mut ids = self.context.clone();
+        ids.extend(&self.pending);
+        let whole = self.tokenizer.decode(&ids, self.skip_special)?;
+        Ok(whole.get(known.len()..).unwrap_or_default().to_owned())
+    }
 }

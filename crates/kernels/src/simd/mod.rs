@@ -29,11 +29,11 @@
 //! Threads go around a dispatch, never inside it: closures handed to rayon are compiled without the level.
 //!
 //! This is the only module of the crate with `unsafe`: intrinsics behind the tokens of their level, the
-//! micro-kernel of the matrix product ([`tile`]), and the disjoint tiles of one output matrix ([`tiles`]).
+//! micro-kernel of the matrix product ([`microkernel`]), and the disjoint tiles of one output matrix ([`disjoint`]).
 
+pub mod disjoint;
+pub mod microkernel;
 mod portable;
-pub mod tile;
-pub mod tiles;
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -166,6 +166,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_f16(self, x: &[u8; 2 * LANES]) -> Self::F;
     /// 16 little-endian bfloat16 numbers, exactly.
     fn load_bf16(self, x: &[u8; 2 * LANES]) -> Self::F;
+    /// The little-endian half-precision number `x` in every lane.
+    fn splat_f16(self, x: [u8; 2]) -> Self::F;
     /// The first 16 elements at `x`.
     ///
     /// # Safety

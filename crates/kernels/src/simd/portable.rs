@@ -54,6 +54,10 @@ impl Simd for Portable {
         from_fn(|i| f32::from_bits(u32::from(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])) << 16))
     }
     #[inline(always)]
+    fn splat_f16(self, x: [u8; 2]) -> Self::F {
+        [half::f16::from_le_bytes(x).to_f32(); LANES]
+    }
+    #[inline(always)]
     unsafe fn load_ptr(self, x: *const f32) -> Self::F {
         // SAFETY: the caller promises 16 readable f32; arrays of f32 have the alignment of f32.
         unsafe { *x.cast() }

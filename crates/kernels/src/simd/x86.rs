@@ -122,6 +122,11 @@ impl Simd for Avx2 {
         self.from_bits(self.shl_i(i, 16))
     }
     #[inline(always)]
+    fn splat_f16(self, x: [u8; 2]) -> Self::F {
+        let v = call!(_mm256_cvtph_ps(_mm_set1_epi16(i16::from_le_bytes(x))));
+        [v; 2]
+    }
+    #[inline(always)]
     unsafe fn load_ptr(self, x: *const f32) -> Self::F {
         // SAFETY: the caller promises 16 readable f32.
         unsafe { [_mm256_loadu_ps(x), _mm256_loadu_ps(x.add(8))] }
@@ -386,6 +391,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn load_bf16(self, x: &[u8; 2 * LANES]) -> Self::F {
         self.from_bits(self.shl_i(call!(_mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()))), 16))
+    }
+    #[inline(always)]
+    fn splat_f16(self, x: [u8; 2]) -> Self::F {
+        call!(_mm512_cvtph_ps(_mm256_set1_epi16(i16::from_le_bytes(x))))
     }
     #[inline(always)]
     unsafe fn load_ptr(self, x: *const f32) -> Self::F {
