@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use engine::config::{ModelConfig, TensorName};
 use engine::device::Storage;
-use engine::model::{TensorView, WeightSource};
+use engine::cpu::CpuDevice;
+use engine::model::{Model, SourceError, TensorView, WeightSource};
 use families::Described;
 use families::gguf::MetaValue;
 use families::tensors::{Naming, Placed};
@@ -122,6 +123,12 @@ impl Base {
         Ok(Base { name: name.to_owned(), path, entry, described, hashes, tokenizer, chat, end_ids, files, placed, naming })
     }
 
+    /// Loads the weights.
+    pub fn load(&self, threads: usize) -> Result<Model<CpuDevice>> {
+        self.storages()?; // says which tensor is stored in a way that is not read, before anything is allocated
+        Ok(Model::load(CpuDevice::new(threads), self.config().clone(), self)?)
+    }
+
     /// The engine's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.described.config
@@ -186,12 +193,11 @@ impl Base {
 }
 
 impl WeightSource for Base {
-    type Error = Error;
-
-    fn tensor(&self, name: TensorName) -> Result<TensorView<'_>> {
-        let placed = &self.placed[&name];
+    fn tensor(&self, name: TensorName) -> std::result::Result<TensorView<'_>, SourceError> {
+        let placed = self.placed.get(&name).ok_or(SourceError::Missing)?;
         let info = self.info(&placed.source);
-        let mut bytes = self.files.read(&placed.source)?;
+        let unreadable = |error: Error| SourceError::Unreadable(std::io::Error::other(error));
+        let mut bytes = self.files.read(&placed.source).map_err(|error| unreadable(error.into()))?;
         if self.naming == Naming::Gguf
             && let Some(order) = families::gguf::row_order(name, self.config())
         {
@@ -202,7 +208,7 @@ impl WeightSource for Base {
             [cols] => (1, cols),
             _ => unreachable!("placed tensors have one or two dimensions"),
         };
-        Ok(TensorView { storage: storage(info.dtype, &info.name)?, rows, cols, bytes: bytes.into() })
+        Ok(TensorView { storage: storage(info.dtype, &info.name).map_err(unreadable)?, rows, cols, bytes: bytes.into() })
     }
 }
 
