@@ -1,0 +1,626 @@
+//! A Llama block: the forward calls, and below them the backward calls in reverse, names mirrored.
+//!
+//! ```text
+//! n1 = rms_norm(x)                      NormAttention, RstdAttention
+//! q, k, v = Wq n1, Wk n1, Wv n1         Query, Key, Value      (q and k after rotary)
+//! o = attention(q, k, v)                Mixed, LogSum
+//! x2 = x + Wo o                         Middle
+//! n2 = rms_norm(x2)                     NormMlp, RstdMlp
+//! gate, up = Wg n2, Wu n2               Gate, Up
+//! h = silu(gate) · up                   Inner
+//! y = x2 + Wd h                         Output
+//! ```
+//! Each `W x` is `W x + s · B (A drop(x))` where the layer carries an adapter; `A drop(x)` is `Low`.
+//!
+//! What the backward needs is a *set of saved tensors*. What is needed and not saved is computed again by
+//! the same calls on the same shapes, so that a policy never changes a bit.
+
+use crate::{
+    batch::RunTable,
+    config::{Linear, ModelConfig},
+    device::{AttentionShape, Device, Product, Slot, WeightId},
+};
+
+/// A tensor of a block's forward pass; rows of the pass by [`Activation::width`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Normed block input.
+    NormAttention,
+    /// 1 / rms of the block input.
+    RstdAttention,
+    /// Queries after rotary.
+    Query,
+    /// Keys after rotary.
+    Key,
+    /// Values.
+    Value,
+    /// Output of attention, heads side by side.
+    Mixed,
+    /// Log-sum-exp of every query's scores.
+    LogSum,
+    /// Residual stream between attention and MLP.
+    Middle,
+    /// Normed `Middle`.
+    NormMlp,
+    /// 1 / rms of `Middle`.
+    RstdMlp,
+    /// Gate before its silu.
+    Gate,
+    /// Up projection.
+    Up,
+    /// silu(gate) · up.
+    Inner,
+    /// A drop(x) of an adapted linear layer.
+    Low(Linear),
+    /// Block output.
+    Output,
+}
+
+impl Activation {
+    /// All of them, in the order in which the forward makes them.
+    pub const ALL: [Activation; 21] = {
+        use Activation::*;
+        [
+            NormAttention, RstdAttention,
+            Low(Linear::Query), Query, Low(Linear::Key), Key, Low(Linear::Value), Value,
+            Mixed, LogSum, Low(Linear::Output), Middle,
+            NormMlp, RstdMlp, Low(Linear::Gate), Gate, Low(Linear::Up), Up,
+            Inner, Low(Linear::Down), Output,
+        ]
+    };
+
+    /// Place in [`Activation::ALL`].
+    pub fn index(self) -> usize {
+        Activation::ALL.iter().position(|&a| a == self).expect("ALL has every activation")
+    }
+
+    /// Elements per row, with adapters of rank `rank`.
+    pub fn width(self, config: &ModelConfig, rank: usize) -> usize {
+        match self {
+            Activation::NormAttention | Activation::NormMlp | Activation::Middle | Activation::Output => config.hidden,
+            Activation::RstdAttention | Activation::RstdMlp => 1,
+            Activation::Query | Activation::Mixed => config.heads * config.head_dim,
+            Activation::Key | Activation::Value => config.kv_heads * config.head_dim,
+            Activation::LogSum => config.heads,
+            Activation::Gate | Activation::Up | Activation::Inner => config.intermediate,
+            Activation::Low(_) => rank,
+        }
+    }
+
+    /// Its name in the memory tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::NormAttention => "norm_attention",
+            Activation::RstdAttention => "rstd_attention",
+            Activation::Query => "query",
+            Activation::Key => "key",
+            Activation::Value => "value",
+            Activation::Mixed => "mixed",
+            Activation::LogSum => "log_sum",
+            Activation::Middle => "middle",
+            Activation::NormMlp => "norm_mlp",
+            Activation::RstdMlp => "rstd_mlp",
+            Activation::Gate => "gate",
+            Activation::Up => "up",
+            Activation::Inner => "inner",
+            Activation::Output => "output",
+            Activation::Low(Linear::Query) => "low_query",
+            Activation::Low(Linear::Key) => "low_key",
+            Activation::Low(Linear::Value) => "low_value",
+            Activation::Low(Linear::Output) => "low_output",
+            Activation::Low(Linear::Gate) => "low_gate",
+            Activation::Low(Linear::Up) => "low_up",
+            Activation::Low(Linear::Down) => "low_down",
+        }
+    }
+
+    /// What the forward reads to make it; the block input is always there.
+    fn inputs(self) -> &'static [Activation] {
+        use Activation::*;
+        match self {
+            NormAttention | RstdAttention => &[],
+            Low(Linear::Query | Linear::Key | Linear::Value) => &[NormAttention],
+            Query => &[NormAttention, Low(Linear::Query)],
+            Key => &[NormAttention, Low(Linear::Key)],
+            Value => &[NormAttention, Low(Linear::Value)],
+            Mixed | LogSum => &[Query, Key, Value],
+            Low(Linear::Output) => &[Mixed],
+            Middle => &[Mixed, Low(Linear::Output)],
+            NormMlp | RstdMlp => &[Middle],
+            Low(Linear::Gate | Linear::Up) => &[NormMlp],
+            Gate => &[NormMlp, Low(Linear::Gate)],
+            Up => &[NormMlp, Low(Linear::Up)],
+            Inner => &[Gate, Up],
+            Low(Linear::Down) => &[Inner],
+            Output => &[Middle, Inner, Low(Linear::Down)],
+        }
+    }
+
+    /// What makes it when adapters make it at all.
+    fn exists(self, adapted: LinearSet) -> bool {
+        match self {
+            Activation::Low(linear) => adapted.has(linear),
+            _ => true,
+        }
+    }
+}
+
+/// A set of linear layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinearSet(u8);
+
+impl LinearSet {
+    /// With `linear` in it.
+    pub fn with(self, linear: Linear) -> LinearSet {
+        LinearSet(self.0 | 1 << linear as u8)
+    }
+    /// Whether `linear` is in it.
+    pub fn has(self, linear: Linear) -> bool {
+        self.0 & (1 << linear as u8) != 0
+    }
+    /// Whether any of `linears` is in it.
+    pub fn has_any(self, linears: &[Linear]) -> bool {
+        linears.iter().any(|&linear| self.has(linear))
+    }
+}
+
+/// A set of activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ActivationSet(u32);
+
+impl ActivationSet {
+    /// None.
+    pub const EMPTY: ActivationSet = ActivationSet(0);
+
+    /// The given ones.
+    pub fn of(activations: &[Activation]) -> ActivationSet {
+        ActivationSet(activations.iter().fold(0, |set, a| set | 1 << a.index()))
+    }
+    /// Every tensor of the forward.
+    pub fn all(adapted: LinearSet) -> ActivationSet {
+        ActivationSet(Activation::ALL.iter().enumerate().filter(|(_, a)| a.exists(adapted)).fold(0, |set, (i, _)| set | 1 << i))
+    }
+    /// Whether `activation` is in it.
+    pub fn has(self, activation: Activation) -> bool {
+        self.0 & (1 << activation.index()) != 0
+    }
+    /// In both.
+    pub fn and(self, other: ActivationSet) -> ActivationSet {
+        ActivationSet(self.0 & other.0)
+    }
+    /// In this, not in `other`.
+    pub fn without(self, other: ActivationSet) -> ActivationSet {
+        ActivationSet(self.0 & !other.0)
+    }
+
+    /// What [`backward`] reads of the forward, when the block carries `adapted` and must give `dx` or not.
+    pub fn read_by_backward(adapted: LinearSet, dx: bool) -> ActivationSet {
+        use Activation::*;
+        let mut list = Vec::with_capacity(21);
+        let reach = Reach::of(adapted, dx);
+        list.extend(Linear::ALL.into_iter().filter(|&l| adapted.has(l)).map(Low));
+        if adapted.has(Linear::Down) {
+            list.push(Inner);
+        }
+        if reach.gate_up {
+            list.extend([Gate, Up]);
+        }
+        if adapted.has_any(&[Linear::Gate, Linear::Up]) {
+            list.push(NormMlp);
+        }
+        if reach.middle {
+            list.extend([Middle, RstdMlp]);
+        }
+        if adapted.has(Linear::Output) || reach.attention {
+            list.push(Mixed);
+        }
+        if reach.attention {
+            list.extend([Query, Key, Value, LogSum]);
+        }
+        if adapted.has_any(&[Linear::Query, Linear::Key, Linear::Value]) {
+            list.push(NormAttention);
+        }
+        if dx {
+            list.push(RstdAttention);
+        }
+        ActivationSet::of(&list)
+    }
+
+    /// What must be computed so that all of `goal` is there, when `saved` is there already.
+    pub fn needed_for(goal: ActivationSet, saved: ActivationSet, adapted: LinearSet) -> ActivationSet {
+        let mut needed = goal.without(saved);
+        for activation in Activation::ALL.iter().rev() {
+            if needed.has(*activation) {
+                for input in activation.inputs().iter().filter(|input| input.exists(adapted) && !saved.has(**input)) {
+                    needed = ActivationSet(needed.0 | 1 << input.index());
+                }
+            }
+        }
+        needed
+    }
+}
+
+/// Which parts of a block the gradient must pass on its way down.
+#[derive(Clone, Copy)]
+struct Reach {
+    /// dgate and dup are needed.
+    gate_up: bool,
+    /// d middle is needed.
+    middle: bool,
+    /// dq, dk, dv are needed.
+    attention: bool,
+}
+
+impl Reach {
+    fn of(adapted: LinearSet, dx: bool) -> Reach {
+        let attention = dx || adapted.has_any(&[Linear::Query, Linear::Key, Linear::Value]);
+        let middle = attention || adapted.has(Linear::Output);
+        Reach { attention, middle, gate_up: middle || adapted.has_any(&[Linear::Gate, Linear::Up]) }
+    }
+}
+
+/// The adapter of one linear layer: its numbers and where their gradients go.
+#[derive(Clone, Copy, Debug)]
+pub struct LoraSlots {
+    /// `[rank, in]`.
+    pub a: Slot,
+    /// `[out, rank]`.
+    pub b: Slot,
+    /// Gradient of `a`, where training.
+    pub da: Option<Slot>,
+    /// Gradient of `b`, where training.
+    pub db: Option<Slot>,
+    /// Inner size.
+    pub rank: usize,
+    /// Factor s.
+    pub scale: f32,
+}
+
+/// One block: its frozen weights and its adapters.
+pub struct Block<'a> {
+    /// Sizes.
+    pub config: &'a ModelConfig,
+    /// Which block; names the dropout masks.
+    pub layer: usize,
+    /// By `Linear as usize`.
+    pub linears: [WeightId; 7],
+    /// Gain of the norm before attention.
+    pub attention_norm: Slot,
+    /// Gain of the norm before the MLP.
+    pub mlp_norm: Slot,
+    /// By `Linear as usize`.
+    pub lora: [Option<LoraSlots>; 7],
+}
+
+/// Where keys and values come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Keys<'a> {
+    /// The pass's own rows.
+    Own,
+    /// A cached prefix of `rows` rows, copied before the pass's own rows.
+    Prefix {
+        /// Rows of the prefix.
+        rows: usize,
+        /// Its keys in this layer.
+        key: Slot,
+        /// Its values in this layer.
+        value: Slot,
+    },
+    /// A cache: the pass's rows are put at `rows` of it, and attention reads it.
+    Cache {
+        /// Cache row of each row of the pass.
+        rows: &'a [u32],
+        /// Keys of this layer.
+        key: Slot,
+        /// Values of this layer.
+        value: Slot,
+    },
+}
+
+/// What a pass gives to every block.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    /// Rows.
+    pub m: usize,
+    /// Position of each row.
+    pub positions: &'a [u32],
+    /// Chains.
+    pub runs: &'a RunTable,
+    /// Keys of the random draws, and the probability of dropping, where dropout is on.
+    pub dropout: Option<(&'a [u64], f32)>,
+    /// Keys and values.
+    pub keys: Keys<'a>,
+}
+
+/// Places of a block's forward tensors, for as many rows as planned.
+#[derive(Clone, Debug, Default)]
+pub struct Slots {
+    /// By [`Activation::index`].
+    pub forward: [Option<Slot>; 21],
+    /// `drop(x)`, as wide as the widest input; where dropout is on.
+    pub dropped: Option<Slot>,
+}
+
+impl Slots {
+    /// The place of `activation`, `len` elements of it.
+    fn at(&self, activation: Activation, len: usize) -> Slot {
+        self.forward[activation.index()].unwrap_or_else(|| panic!("{activation:?} has no place")).part(0, len)
+    }
+}
+
+/// Places of the gradients of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct GradientSlots {
+    /// Gradient of the residual stream, `[m, hidden]`: of the block's output on entry, of its input on return.
+    pub dx: Slot,
+    /// Gradient of a norm's output, `[m, hidden]`.
+    pub dnorm: Slot,
+    /// Gradient of `Inner`, `[m, intermediate]`.
+    pub dinner: Slot,
+    /// Gradient of `Gate`.
+    pub dgate: Slot,
+    /// Gradient of `Up`.
+    pub dup: Slot,
+    /// Gradient of `Mixed`.
+    pub dmixed: Slot,
+    /// Gradient of `Query`.
+    pub dquery: Slot,
+    /// Gradient of `Key`.
+    pub dkey: Slot,
+    /// Gradient of `Value`.
+    pub dvalue: Slot,
+    /// Gradient of `Low`, `[m, rank]`.
+    pub dlow: Slot,
+}
+
+impl Block<'_> {
+    /// Which linear layers carry adapters.
+    pub fn adapted(&self) -> LinearSet {
+        Linear::ALL.into_iter().filter(|&l| self.lora[l as usize].is_some()).fold(LinearSet::default(), LinearSet::with)
+    }
+
+    fn attention_shape(&self) -> AttentionShape {
+        AttentionShape {
+            heads: self.config.heads,
+            kv_heads: self.config.kv_heads,
+            head_dim: self.config.head_dim,
+            window: self.config.window,
+            scale: 1.0 / (self.config.head_dim as f32).sqrt(),
+        }
+    }
+
+    /// Names the dropout masks of one linear layer.
+    fn module(&self, linear: Linear) -> u32 {
+        (self.layer * Linear::ALL.len()) as u32 + linear as u32
+    }
+}
+
+/// The block forward: makes the tensors of `make` in `slots`, reading `x[m, hidden]` and whatever of
+/// `slots` is not in `make`. `Output` goes to `y`, which may not be `x`.
+pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, slots: &Slots, x: Slot, y: Slot, make: ActivationSet) {
+    use Activation::*;
+    let (c, m) = (block.config, pass.m);
+    let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+    let at = |activation: Activation| slots.at(activation, m * activation.width(c, 0));
+    let project = Project { block, pass, slots, make };
+
+    if make.has(NormAttention) || make.has(RstdAttention) {
+        device.rms_norm(at(NormAttention), at(RstdAttention), x, block.attention_norm, m, c.hidden, c.norm_eps);
+    }
+    let (key_rows, own) = match pass.keys {
+        Keys::Prefix { rows, .. } => (rows + m, rows * kv_width),
+        Keys::Own | Keys::Cache { .. } => (m, 0),
+    };
+    let (key, value) = (slots.at(Key, key_rows * kv_width), slots.at(Value, key_rows * kv_width));
+    let (key_own, value_own) = (key.part(own, m * kv_width), value.part(own, m * kv_width));
+    project.forward(device, Linear::Query, Query, || (at(Query), at(NormAttention)), false);
+    if make.has(Query) {
+        device.rotary(at(Query), pass.positions, c.heads, c.head_dim, &c.rotary_inv_freq, false);
+    }
+    project.forward(device, Linear::Key, Key, || (key_own, at(NormAttention)), false);
+    if make.has(Key) {
+        device.rotary(key_own, pass.positions, c.kv_heads, c.head_dim, &c.rotary_inv_freq, false);
+    }
+    project.forward(device, Linear::Value, Value, || (value_own, at(NormAttention)), false);
+    if make.has(Mixed) || make.has(LogSum) {
+        let (key, value) = match pass.keys {
+            Keys::Own => (key, value),
+            Keys::Prefix { rows, key: prefix_key, value: prefix_value } => {
+                device.copy(key.part(0, rows * kv_width), prefix_key.part(0, rows * kv_width));
+                device.copy(value.part(0, rows * kv_width), prefix_value.part(0, rows * kv_width));
+                (key, value)
+            }
+            Keys::Cache { rows, key: cache_key, value: cache_value } => {
+                device.scatter(cache_key, key, rows, kv_width);
+                device.scatter(cache_value, value, rows, kv_width);
+                (cache_key, cache_value)
+            }
+        };
+        device.attention(at(Mixed), at(LogSum), at(Query), key, value, pass.runs, block.attention_shape());
+    }
+    debug_assert_eq!(q_width, Mixed.width(c, 0));
+    if make.has(Middle) {
+        device.copy(at(Middle), x);
+    }
+    project.forward(device, Linear::Output, Middle, || (at(Middle), at(Mixed)), true);
+    if make.has(NormMlp) || make.has(RstdMlp) {
+        device.rms_norm(at(NormMlp), at(RstdMlp), at(Middle), block.mlp_norm, m, c.hidden, c.norm_eps);
+    }
+    project.forward(device, Linear::Gate, Gate, || (at(Gate), at(NormMlp)), false);
+    project.forward(device, Linear::Up, Up, || (at(Up), at(NormMlp)), false);
+    if make.has(Inner) {
+        device.silu_gate(at(Inner), at(Gate), at(Up));
+    }
+    if make.has(Output) {
+        device.copy(y, at(Middle));
+    }
+    project.forward(device, Linear::Down, Output, || (y, at(Inner)), true);
+}
+
+/// The block backward: `gradients.dx` holds dy on entry and, if `dx` is asked for, the gradient of the block
+/// input on return. Gradients of the adapters are added to. Everything in
+/// [`ActivationSet::read_by_backward`] must be in `slots`.
+pub fn backward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, slots: &Slots, gradients: &GradientSlots, x: Slot, dx: bool) {
+    use Activation::*;
+    let (c, m) = (block.config, pass.m);
+    let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+    let at = |activation: Activation| slots.at(activation, m * activation.width(c, 0));
+    let (reach, adapted) = (Reach::of(block.adapted(), dx), block.adapted());
+    let project = Project { block, pass, slots, make: ActivationSet::EMPTY };
+    let dlow = gradients.dlow;
+    let dstream = gradients.dx.part(0, m * c.hidden);
+    let dnorm = gradients.dnorm.part(0, m * c.hidden);
+
+    // y = middle + Wd inner
+    let dinner = gradients.dinner.part(0, m * c.intermediate);
+    project.backward(device, Linear::Down, reach.gate_up.then_some(dinner), dstream, Inner, dlow, false);
+    if !reach.gate_up {
+        return;
+    }
+    // inner = silu(gate) · up
+    let (dgate, dup) = (gradients.dgate.part(0, m * c.intermediate), gradients.dup.part(0, m * c.intermediate));
+    device.silu_gate_backward(dgate, dup, dinner, at(Gate), at(Up));
+    // gate, up = Wg n2, Wu n2
+    let dnorm_mlp = reach.middle.then_some(dnorm);
+    project.backward(device, Linear::Up, dnorm_mlp, dup, NormMlp, dlow, false);
+    project.backward(device, Linear::Gate, dnorm_mlp, dgate, NormMlp, dlow, true);
+    if !reach.middle {
+        return;
+    }
+    // n2 = rms_norm(middle): dstream becomes the gradient of middle
+    device.rms_norm_backward(dstream, dnorm, at(Middle), block.mlp_norm, at(RstdMlp), m, c.hidden);
+    // middle = x + Wo mixed
+    let dmixed = gradients.dmixed.part(0, m * q_width);
+    project.backward(device, Linear::Output, reach.attention.then_some(dmixed), dstream, Mixed, dlow, false);
+    if !reach.attention {
+        return;
+    }
+    // mixed = attention(q, k, v)
+    let (dquery, dkey, dvalue) = (gradients.dquery.part(0, m * q_width), gradients.dkey.part(0, m * kv_width), gradients.dvalue.part(0, m * kv_width));
+    device.zero(dkey);
+    device.zero(dvalue);
+    device.attention_backward(
+        dquery, dkey, dvalue, dmixed, at(Mixed), at(LogSum), at(Query), at(Key), at(Value), pass.runs, block.attention_shape(),
+    );
+    // q, k, v = Wq n1, Wk n1, Wv n1
+    let dnorm_attention = dx.then_some(dnorm);
+    project.backward(device, Linear::Value, dnorm_attention, dvalue, NormAttention, dlow, false);
+    if dx || adapted.has(Linear::Key) {
+        device.rotary(dkey, pass.positions, c.kv_heads, c.head_dim, &c.rotary_inv_freq, true);
+    }
+    project.backward(device, Linear::Key, dnorm_attention, dkey, NormAttention, dlow, true);
+    if dx || adapted.has(Linear::Query) {
+        device.rotary(dquery, pass.positions, c.heads, c.head_dim, &c.rotary_inv_freq, true);
+    }
+    project.backward(device, Linear::Query, dnorm_attention, dquery, NormAttention, dlow, true);
+    // n1 = rms_norm(x): dstream becomes the gradient of x
+    if dx {
+        device.rms_norm_backward(dstream, dnorm, x, block.attention_norm, at(RstdAttention), m, c.hidden);
+    }
+}
+
+/// A linear layer with its adapter: y = W x + s · B (A drop(x)).
+struct Project<'a> {
+    block: &'a Block<'a>,
+    pass: &'a Pass<'a>,
+    slots: &'a Slots,
+    make: ActivationSet,
+}
+
+impl Project<'_> {
+    /// Makes `Low(linear)` and `y`, those of them that are asked for.
+    fn forward<D: Device>(&self, device: &mut D, linear: Linear, made: Activation, y_and_x: impl FnOnce() -> (Slot, Slot), accumulate: bool) {
+        let (make_y, make_low) = (self.make.has(made), self.make.has(Activation::Low(linear)));
+        if !make_y && !make_low {
+            return;
+        }
+        let (y, x) = y_and_x();
+        let (m, (n, k)) = (self.pass.m, self.block.config.linear_shape(linear));
+        let lora = self.block.lora[linear as usize];
+        if make_low {
+            let lora = lora.expect("Low is made where there is an adapter");
+            let x = self.dropped(device, linear, x, k);
+            let low = self.slots.at(Activation::Low(linear), m * lora.rank);
+            device.matmul(low, x, lora.a, product(m, lora.rank, k, false, true, 1.0, false));
+        }
+        if make_y {
+            device.linear(y, x, self.block.linears[linear as usize], m, accumulate);
+            if let Some(lora) = lora {
+                let low = self.slots.at(Activation::Low(linear), m * lora.rank);
+                device.matmul(y, low, lora.b, product(m, n, lora.rank, false, true, lora.scale, true));
+            }
+        }
+    }
+
+    /// dB += s dyᵀ low, dA += (s dy B)ᵀ drop(x), and dx = (or +=) dy W + drop(s dy B A).
+    fn backward<D: Device>(&self, device: &mut D, linear: Linear, dx: Option<Slot>, dy: Slot, input: Activation, dlow: Slot, accumulate: bool) {
+        let (m, (n, k)) = (self.pass.m, self.block.config.linear_shape(linear));
+        let lora = self.block.lora[linear as usize];
+        if let Some(lora) = lora {
+            let (r, s) = (lora.rank, lora.scale);
+            let (low, dlow) = (self.slots.at(Activation::Low(linear), m * r), dlow.part(0, m * r));
+            let (da, db) = lora.da.zip(lora.db).expect("an adapter in backward has gradients");
+            device.matmul(db, dy, low, product(n, r, m, true, false, s, true));
+            device.matmul(dlow, dy, lora.b, product(m, r, n, false, false, s, false));
+            let x = self.dropped(device, linear, self.slots.at(input, m * k), k);
+            device.matmul(da, dlow, x, product(r, k, m, true, false, 1.0, true));
+        }
+        let Some(dx) = dx else { return };
+        device.linear_backward(dx, dy, self.block.linears[linear as usize], m, accumulate);
+        if let Some(lora) = lora {
+            let dlow = dlow.part(0, m * lora.rank);
+            match self.pass.dropout {
+                None => device.matmul(dx, dlow, lora.a, product(m, k, lora.rank, false, false, 1.0, true)),
+                Some((keys, p)) => {
+                    let through = self.slots.dropped.expect("dropout has a place").part(0, m * k);
+                    device.matmul(through, dlow, lora.a, product(m, k, lora.rank, false, false, 1.0, false));
+                    device.dropout(dx, through, keys, self.block.module(linear), p, k, true);
+                }
+            }
+        }
+    }
+
+    /// drop(x), or x where nothing is dropped.
+    fn dropped<D: Device>(&self, device: &mut D, linear: Linear, x: Slot, k: usize) -> Slot {
+        let Some((keys, p)) = self.pass.dropout else { return x };
+        let dropped = self.slots.dropped.expect("dropout has a place").part(0, self.pass.m * k);
+        device.dropout(dropped, x, keys, self.block.module(linear), p, k, false);
+        dropped
+    }
+}
+
+fn product(m: usize, n: usize, k: usize, a_transposed: bool, b_transposed: bool, alpha: f32, accumulate: bool) -> Product {
+    Product { m, n, k, a_transposed, b_transposed, alpha, accumulate }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_activation_has_its_index() {
+        for (i, activation) in Activation::ALL.iter().enumerate() {
+            assert_eq!(activation.index(), i);
+            assert!(activation.inputs().iter().all(|input| input.index() < i), "{activation:?} reads something later");
+        }
+    }
+
+    #[test]
+    fn gradients_stop_at_the_lowest_adapter() {
+        let down = LinearSet::default().with(Linear::Down);
+        assert_eq!(ActivationSet::read_by_backward(down, false), ActivationSet::of(&[Activation::Inner, Activation::Low(Linear::Down)]));
+        let value = LinearSet::default().with(Linear::Value);
+        assert!(ActivationSet::read_by_backward(value, false).has(Activation::LogSum));
+        assert!(!ActivationSet::read_by_backward(value, false).has(Activation::RstdAttention));
+    }
+
+    #[test]
+    fn what_is_not_saved_is_made_with_all_it_reads() {
+        let adapted = LinearSet::default().with(Linear::Down);
+        let saved = ActivationSet::of(&[Activation::Gate, Activation::Up]);
+        let goal = ActivationSet::of(&[Activation::Inner, Activation::Low(Linear::Down), Activation::Gate]);
+        assert_eq!(ActivationSet::needed_for(goal, saved, adapted), ActivationSet::of(&[Activation::Inner, Activation::Low(Linear::Down)]));
+        let all = ActivationSet::needed_for(goal, ActivationSet::EMPTY, adapted);
+        assert!(all.has(Activation::NormAttention) && all.has(Activation::Mixed) && !all.has(Activation::Output));
+    }
+}

@@ -1,0 +1,696 @@
+//! Two tables describe all memory: parameters and activations, laid out before the first step.
+//!
+//! [`plan`] makes both from sizes alone, without weights and without allocating; [`crate::model::Model`]
+//! allocates exactly that. Every activation has a place in one arena. Training, scoring and generation never
+//! overlap in time, so each has its own table over the same arena; and within one table, tensors whose
+//! lifetimes do not meet share a place.
+
+use std::ops::Range;
+
+use crate::{
+    adapter::LoraConfig,
+    batch::PassLimits,
+    block::{Activation, ActivationSet, GradientSlots, LinearSet, Slots},
+    config::{Linear, ModelConfig, TensorName},
+    device::{Device, Limits, Slot, Storage},
+};
+
+/// Places are multiples of this many elements: 64 bytes, a cache line and an AVX-512 register.
+const ALIGNMENT: usize = 16;
+
+/// What the backward finds saved, and what it computes again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Everything but the norms' outputs and silu(gate) · up, which are cheap to make again.
+    Keep,
+    /// Only the block inputs: every block runs again in the backward.
+    Recompute,
+    /// These tensors, by layer.
+    Custom(Vec<ActivationSet>),
+}
+
+impl Policy {
+    /// The tensors saved in `layer`.
+    pub fn saved(&self, layer: usize) -> ActivationSet {
+        use Activation::*;
+        match self {
+            Policy::Keep => ActivationSet::of(&[
+                RstdAttention, Query, Key, Value, Mixed, LogSum, Middle, RstdMlp, Gate, Up,
+                Low(Linear::Query), Low(Linear::Key), Low(Linear::Value), Low(Linear::Output),
+                Low(Linear::Gate), Low(Linear::Up), Low(Linear::Down),
+            ]),
+            Policy::Recompute => ActivationSet::EMPTY,
+            Policy::Custom(layers) => layers[layer],
+        }
+    }
+}
+
+/// Training passes and the optimiser.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingUse {
+    /// Largest micro-batch.
+    pub pass: PassLimits,
+    /// Saved tensors.
+    pub policy: Policy,
+    /// Leaves of the fixed tree in which gradients are summed; 4 lets 1, 2 or 4 ranks divide them. Part of
+    /// what determines the bits.
+    pub reduction_leaves: usize,
+    /// Most micro-batches of one step.
+    pub micro_batches: usize,
+}
+
+impl TrainingUse {
+    /// Gradient sums alive at once: one for each level of the tree that can be open.
+    pub fn gradient_sums(&self) -> usize {
+        let levels = self.reduction_leaves.max(1).ilog2() as usize + 1;
+        levels.min(self.micro_batches.max(1))
+    }
+}
+
+/// Forward passes that only want log-probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScoringUse {
+    /// Largest pass; `chain` counts the prefix too.
+    pub pass: PassLimits,
+    /// Rows of a beginning that many passes share and that is kept as keys and values.
+    pub prefix: usize,
+}
+
+/// Generation with a key/value cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerationUse {
+    /// New rows of one pass: prompts longer than this are read in several passes.
+    pub rows: usize,
+    /// Sequences that grow at the same time.
+    pub sequences: usize,
+    /// Rows of the cache: the shared beginning, and each sequence's prompt and answer.
+    pub cache_rows: usize,
+}
+
+/// What memory is laid out for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Uses {
+    /// Training.
+    pub training: Option<TrainingUse>,
+    /// Scoring and choosing.
+    pub scoring: Option<ScoringUse>,
+    /// Generation.
+    pub generation: Option<GenerationUse>,
+}
+
+impl Uses {
+    /// The sizes that the device's scratch is laid out for.
+    pub fn device_limits(&self, config: &ModelConfig) -> Limits {
+        let training = self.training.as_ref().map(|t| (t.pass.rows, t.pass.chain, t.pass.head_rows));
+        let scoring = self.scoring.map(|s| (s.pass.rows.max(s.prefix), s.pass.chain.max(s.prefix), s.pass.head_rows));
+        let generation = self.generation.map(|g| (g.rows, g.cache_rows, g.sequences));
+        let all = [training, scoring, generation];
+        let most = |size: fn((usize, usize, usize)) -> usize| all.iter().flatten().map(|&use_| size(use_)).max().unwrap_or(0);
+        Limits {
+            rows: most(|u| u.0),
+            chain: most(|u| u.1),
+            head_rows: most(|u| u.2),
+            width: config.hidden.max(config.intermediate).max(config.heads * config.head_dim),
+            vocab: config.vocab,
+            hidden: config.hidden,
+        }
+    }
+}
+
+/// How long a tensor lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// As long as the model.
+    Model,
+    /// While an adapter is attached.
+    Adapter,
+    /// While a trainer exists.
+    Training,
+    /// From the forward to the backward of one pass.
+    Pass,
+    /// Within one block.
+    Block,
+    /// Within the head.
+    Head,
+    /// Across the passes of one generation or of one set of choices.
+    Cache,
+}
+
+/// Where a tensor lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The device holds it in its own form.
+    Device,
+    /// In an arena of its own, from this byte on.
+    Arena {
+        /// First byte.
+        offset: usize,
+    },
+    /// In the arena of activations, from this byte on; tables of different uses overlap.
+    Activations {
+        /// First byte.
+        offset: usize,
+    },
+    /// In the program's memory, beside the device.
+    Host,
+}
+
+/// One line of a memory table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryEntry {
+    /// Name; activations begin with their use.
+    pub name: String,
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// How the numbers are stored in the source; the device may hold them otherwise.
+    pub storage: Storage,
+    /// Bytes that it takes.
+    pub bytes: usize,
+    /// How long it lives.
+    pub lifetime: Lifetime,
+    /// Where it lies.
+    pub place: Place,
+}
+
+/// Both tables and the kernels' scratch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryPlan {
+    /// Weights, gains, adapter, gradient sums, moments.
+    pub parameters: Vec<MemoryEntry>,
+    /// Everything of the passes.
+    pub activations: Vec<MemoryEntry>,
+    /// Size of the arena that holds the activations; less than their sum where they share places.
+    pub activation_bytes: usize,
+    /// Scratch of the device's kernels.
+    pub scratch_bytes: usize,
+}
+
+impl MemoryPlan {
+    /// Σ bytes of the parameter table.
+    pub fn parameter_bytes(&self) -> usize {
+        self.parameters.iter().map(|entry| entry.bytes).sum()
+    }
+
+    /// Bytes beside the device: sampled logits.
+    pub fn host_bytes(&self) -> usize {
+        self.activations.iter().filter(|entry| entry.place == Place::Host).map(|entry| entry.bytes).sum()
+    }
+
+    /// Everything.
+    pub fn total_bytes(&self) -> usize {
+        self.parameter_bytes() + self.activation_bytes + self.scratch_bytes + self.host_bytes()
+    }
+}
+
+/// The memory that a model with these tensors, this adapter and these uses takes on `device`.
+/// `storage` says how the source stores each tensor.
+pub fn plan<D: Device>(device: &D, config: &ModelConfig, storage: impl Fn(TensorName) -> Storage, adapter: Option<&LoraConfig>, uses: &Uses) -> MemoryPlan {
+    let mut parameters = Vec::new();
+    let mut gain_offset = 0;
+    for name in config.tensor_names() {
+        let (rows, cols) = config.tensor_shape(name);
+        let gain = matches!(name, TensorName::FinalNorm | TensorName::AttentionNorm(_) | TensorName::MlpNorm(_));
+        let (bytes, place, storage) = if gain {
+            gain_offset += cols * 4;
+            (cols * 4, Place::Arena { offset: gain_offset - cols * 4 }, Storage::F32)
+        } else {
+            let storage = storage(name);
+            (device.weight_bytes(storage, rows, cols), Place::Device, storage)
+        };
+        let shape = if gain { vec![cols] } else { vec![rows, cols] };
+        parameters.push(MemoryEntry { name: name.to_string(), shape, storage, bytes, lifetime: Lifetime::Model, place });
+    }
+    if let Some(lora) = adapter {
+        let len = lora.parameters(config);
+        let mut push = |name: &str, count: usize, lifetime| {
+            let (bytes, place) = (count * len * 4, Place::Arena { offset: 0 });
+            parameters.push(MemoryEntry { name: name.into(), shape: vec![count, len], storage: Storage::F32, bytes, lifetime, place });
+        };
+        push("adapter", 1, Lifetime::Adapter);
+        if let Some(training) = &uses.training {
+            push("gradient sums", training.gradient_sums(), Lifetime::Training);
+            push("moments", 2, Lifetime::Training);
+        }
+    }
+    let layouts = layouts(config, adapter, uses);
+    let mut activations: Vec<MemoryEntry> = layouts.iter().flat_map(Layout::entries).collect();
+    if let Some(generation) = uses.generation {
+        let shape = vec![generation.sequences, config.vocab];
+        activations.push(MemoryEntry {
+            name: "generation.sampled_logits".into(),
+            bytes: shape.iter().product::<usize>() * 4,
+            shape,
+            storage: Storage::F32,
+            lifetime: Lifetime::Head,
+            place: Place::Host,
+        });
+    }
+    MemoryPlan {
+        parameters,
+        activations,
+        activation_bytes: arena_len(&layouts) * 4,
+        scratch_bytes: device.scratch_bytes(&uses.device_limits(config)),
+    }
+}
+
+/// The layouts of the uses that are asked for.
+pub(crate) fn layouts(config: &ModelConfig, adapter: Option<&LoraConfig>, uses: &Uses) -> Vec<Layout> {
+    let training = uses.training.as_ref().map(|use_| Layout::training(config, adapter, use_));
+    let scoring = uses.scoring.as_ref().map(|use_| Layout::scoring(config, adapter, use_));
+    let generation = uses.generation.as_ref().map(|use_| Layout::generation(config, adapter, use_));
+    [training, scoring, generation].into_iter().flatten().collect()
+}
+
+/// Elements of the arena in which all of them fit.
+pub(crate) fn arena_len(layouts: &[Layout]) -> usize {
+    layouts.iter().map(|layout| layout.len).max().unwrap_or(0)
+}
+
+// ---- lifetimes -------------------------------------------------------------------------------
+
+/// The moments of a pass, one bit each, in time order: the eight stages of a block forward, the head, the
+/// same eight stages run again, and the eight stages of a block backward (down first).
+type Moments = u32;
+
+const STAGES: u32 = 8;
+const HEAD: u32 = STAGES;
+const AGAIN: u32 = HEAD + 1;
+const BACK: u32 = AGAIN + STAGES;
+const END: u32 = BACK + STAGES;
+const ALWAYS: Moments = (1 << END) - 1;
+
+/// From moment `first` to `last`, both included.
+const fn from_to(first: u32, last: u32) -> Moments {
+    ((1 << (last + 1)) - 1) & !((1 << first) - 1)
+}
+
+/// The backward of stage `stage`.
+const fn back(stage: u32) -> u32 {
+    BACK + (STAGES - 1 - stage)
+}
+
+// Stages of a block, in the order of `block::forward`.
+const NORM_ATTENTION: u32 = 0;
+const QKV: u32 = 1;
+const ATTENTION: u32 = 2;
+const OUTPUT: u32 = 3;
+const NORM_MLP: u32 = 4;
+const GATE_UP: u32 = 5;
+const SILU: u32 = 6;
+const DOWN: u32 = 7;
+
+/// The stage that makes it, the last stage that reads it forward, and the last that reads it in backward.
+fn life(activation: Activation) -> (u32, u32, u32) {
+    use Activation::*;
+    match activation {
+        NormAttention => (NORM_ATTENTION, QKV, QKV),
+        RstdAttention => (NORM_ATTENTION, NORM_ATTENTION, NORM_ATTENTION),
+        Low(Linear::Query | Linear::Key | Linear::Value) => (QKV, QKV, QKV),
+        Query | Key | Value => (QKV, ATTENTION, ATTENTION),
+        Mixed => (ATTENTION, OUTPUT, ATTENTION),
+        LogSum => (ATTENTION, ATTENTION, ATTENTION),
+        Low(Linear::Output) => (OUTPUT, OUTPUT, OUTPUT),
+        Middle => (OUTPUT, DOWN, NORM_MLP),
+        NormMlp => (NORM_MLP, GATE_UP, GATE_UP),
+        RstdMlp => (NORM_MLP, NORM_MLP, NORM_MLP),
+        Low(Linear::Gate | Linear::Up) => (GATE_UP, GATE_UP, GATE_UP),
+        Gate | Up => (GATE_UP, SILU, SILU),
+        Inner => (SILU, DOWN, DOWN),
+        Low(Linear::Down) | Output => (DOWN, DOWN, DOWN),
+    }
+}
+
+/// Made by the same call: written whenever the other is.
+fn twin(activation: Activation) -> Option<Activation> {
+    use Activation::*;
+    match activation {
+        NormAttention => Some(RstdAttention),
+        RstdAttention => Some(NormAttention),
+        NormMlp => Some(RstdMlp),
+        RstdMlp => Some(NormMlp),
+        Mixed => Some(LogSum),
+        LogSum => Some(Mixed),
+        _ => None,
+    }
+}
+
+// ---- layout ----------------------------------------------------------------------------------
+
+/// A tensor that wants a place.
+struct Draft {
+    name: String,
+    shape: Vec<usize>,
+    moments: Moments,
+    lifetime: Lifetime,
+    offset: usize,
+}
+
+impl Draft {
+    fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// The activation table of one use. Indices point into `drafts`.
+pub(crate) struct Layout {
+    use_name: &'static str,
+    drafts: Vec<Draft>,
+    len: usize,
+    limits: PassLimits,
+    /// First layer whose input is saved; `layers` where nothing is.
+    first_saved: usize,
+    saved: Vec<ActivationSet>,
+    streams: [usize; 2],
+    inputs: Option<usize>,
+    shared: [Option<usize>; 21],
+    kept: [Option<usize>; 21],
+    dropped: Option<usize>,
+    gradients: Option<[usize; 10]>,
+    head: [Option<usize>; 8],
+    cache: Option<[usize; 2]>,
+}
+
+/// Which linear layers of `layer` an adapter adapts.
+pub(crate) fn adapted(config: &ModelConfig, lora: Option<&LoraConfig>, layer: usize) -> LinearSet {
+    let Some(lora) = lora else { return LinearSet::default() };
+    debug_assert!(layer < config.layers);
+    if lora.layers.as_ref().is_some_and(|layers| !layers.contains(&layer)) {
+        return LinearSet::default();
+    }
+    lora.targets.iter().copied().fold(LinearSet::default(), LinearSet::with)
+}
+
+impl Layout {
+    fn training(config: &ModelConfig, lora: Option<&LoraConfig>, use_: &TrainingUse) -> Layout {
+        let first_saved = (0..config.layers).find(|&layer| adapted(config, lora, layer) != LinearSet::default()).unwrap_or(config.layers);
+        let saved = (0..config.layers).map(|layer| {
+            let adapted = adapted(config, lora, layer);
+            let read = ActivationSet::read_by_backward(adapted, layer > first_saved);
+            if layer < first_saved { ActivationSet::EMPTY } else { use_.policy.saved(layer).and(read) }
+        });
+        let mut layout = Layout::forward("training", config, lora, use_.pass, 0, first_saved, saved.collect());
+        if lora.is_some_and(|lora| lora.dropout > 0.0) {
+            let width = config.hidden.max(config.intermediate).max(config.heads * config.head_dim);
+            layout.dropped = Some(layout.push("dropped", vec![use_.pass.rows, width], ALWAYS & !(1 << HEAD), Lifetime::Block));
+        }
+        layout.backward(config, lora);
+        layout.placed()
+    }
+
+    fn scoring(config: &ModelConfig, lora: Option<&LoraConfig>, use_: &ScoringUse) -> Layout {
+        let rows = use_.pass.rows.max(use_.prefix);
+        let pass = PassLimits { rows, ..use_.pass };
+        let mut layout = Layout::forward("scoring", config, lora, pass, use_.prefix, config.layers, vec![ActivationSet::EMPTY; config.layers]);
+        layout.limits = use_.pass;
+        layout.head(config, &use_.pass, false, None);
+        if use_.prefix > 0 {
+            layout.cache(config, "prefix", use_.prefix);
+        }
+        layout.placed()
+    }
+
+    fn generation(config: &ModelConfig, lora: Option<&LoraConfig>, use_: &GenerationUse) -> Layout {
+        let pass = PassLimits { rows: use_.rows, chain: use_.cache_rows, head_rows: use_.sequences, entries: 0 };
+        let mut layout = Layout::forward("generation", config, lora, pass, 0, config.layers, vec![ActivationSet::EMPTY; config.layers]);
+        layout.head(config, &pass, false, Some(use_.sequences));
+        layout.cache(config, "cache", use_.cache_rows);
+        layout.placed()
+    }
+
+    fn push(&mut self, name: &str, shape: Vec<usize>, moments: Moments, lifetime: Lifetime) -> usize {
+        self.drafts.push(Draft { name: format!("{}.{name}", self.use_name), shape, moments, lifetime, offset: 0 });
+        self.drafts.len() - 1
+    }
+
+    /// The residual stream, the saved block inputs, and the tensors of the blocks.
+    fn forward(
+        use_name: &'static str, config: &ModelConfig, lora: Option<&LoraConfig>, limits: PassLimits, prefix: usize, first_saved: usize, saved: Vec<ActivationSet>,
+    ) -> Layout {
+        let mut layout = Layout {
+            use_name, drafts: Vec::new(), len: 0, limits, first_saved, saved, streams: [0; 2], inputs: None,
+            shared: [None; 21], kept: [None; 21], dropped: None, gradients: None, head: [None; 8], cache: None,
+        };
+        let m = limits.rows;
+        let stream = from_to(0, HEAD);
+        layout.streams = ["stream_even", "stream_odd"].map(|name| layout.push(name, vec![m, config.hidden], stream, Lifetime::Block));
+        if first_saved < config.layers {
+            layout.inputs = Some(layout.push("input", vec![config.layers - first_saved, m, config.hidden], ALWAYS, Lifetime::Pass));
+        }
+        let rank = lora.map_or(0, |lora| lora.rank);
+        for (index, activation) in Activation::ALL.into_iter().enumerate().filter(|(_, a)| *a != Activation::Output) {
+            if matches!(activation, Activation::Low(linear) if !lora.is_some_and(|lora| lora.targets.contains(&linear))) {
+                continue;
+            }
+            let rows = if matches!(activation, Activation::Key | Activation::Value) { prefix + m } else { m };
+            let width = activation.width(config, rank);
+            let layers = layout.saved.iter().filter(|saved| saved.has(activation)).count();
+            if layers > 0 {
+                layout.kept[index] = Some(layout.push(activation.name(), vec![layers, rows, width], ALWAYS, Lifetime::Pass));
+            }
+            let moments = layout.shared_moments(config, lora, activation);
+            if moments != 0 {
+                layout.shared[index] = Some(layout.push(activation.name(), vec![rows, width], moments, Lifetime::Block));
+            }
+        }
+        layout
+    }
+
+    /// When the place that blocks share for `activation` is in use.
+    fn shared_moments(&self, config: &ModelConfig, lora: Option<&LoraConfig>, activation: Activation) -> Moments {
+        let (made, last, last_back) = life(activation);
+        let mut moments = 0;
+        for layer in (0..config.layers).filter(|&layer| !self.saved[layer].has(activation)) {
+            moments |= from_to(made, last);
+            if layer < self.first_saved {
+                continue;
+            }
+            let adapted = adapted(config, lora, layer);
+            let read = ActivationSet::read_by_backward(adapted, layer > self.first_saved);
+            let again = ActivationSet::needed_for(read, self.saved[layer], adapted);
+            if again.has(activation) {
+                moments |= from_to(AGAIN + made, AGAIN + last);
+                if read.has(activation) {
+                    moments |= from_to(AGAIN + made, back(last_back));
+                }
+            }
+            if twin(activation).is_some_and(|twin| again.has(twin)) {
+                moments |= 1 << (AGAIN + made);
+            }
+        }
+        moments
+    }
+
+    /// The gradients, and the head with what its backward needs.
+    fn backward(&mut self, config: &ModelConfig, lora: Option<&LoraConfig>) {
+        let (m, q, kv) = (self.limits.rows, config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let rank = lora.map_or(0, |lora| lora.rank);
+        let limits = self.limits;
+        self.head(config, &limits, true, None);
+        let norms = from_to(back(GATE_UP), back(NORM_MLP)) | from_to(back(QKV), back(NORM_ATTENTION));
+        let mut push = |name, width, moments| self.push(name, vec![m, width], moments, Lifetime::Block);
+        self.gradients = Some([
+            push("d_stream", config.hidden, from_to(HEAD, END - 1)),
+            push("d_norm", config.hidden, norms),
+            push("d_inner", config.intermediate, from_to(back(DOWN), back(SILU))),
+            push("d_gate", config.intermediate, from_to(back(SILU), back(GATE_UP))),
+            push("d_up", config.intermediate, from_to(back(SILU), back(GATE_UP))),
+            push("d_mixed", q, from_to(back(OUTPUT), back(ATTENTION))),
+            push("d_query", q, from_to(back(ATTENTION), back(QKV))),
+            push("d_key", kv, from_to(back(ATTENTION), back(QKV))),
+            push("d_value", kv, from_to(back(ATTENTION), back(QKV))),
+            push("d_low", rank, from_to(back(DOWN), back(QKV))),
+        ]);
+    }
+
+    /// The head: gathered rows, their norm, log-probabilities or logits, and gradients of the gathered rows.
+    fn head(&mut self, config: &ModelConfig, limits: &PassLimits, backward: bool, logits: Option<usize>) {
+        let (m, c) = (limits.head_rows, config.hidden);
+        let mut push = |name, shape| Some(self.push(name, shape, 1 << HEAD, Lifetime::Head));
+        let x = push("head_input", vec![m, c]);
+        let rstd = push("head_rstd", vec![m]);
+        let norm = push("head_norm", vec![m, c]);
+        let log_prob = if logits.is_none() { push("log_prob", vec![limits.entries]) } else { None };
+        let logits = logits.and_then(|sequences| push("logits", vec![sequences, config.vocab]));
+        let mut gradient = |name| if backward { push(name, vec![m, c]) } else { None };
+        self.head = [x, rstd, norm, log_prob, logits, gradient("head_expected"), gradient("d_head_norm"), gradient("d_head_input")];
+    }
+
+    /// Keys and values that outlive a pass.
+    fn cache(&mut self, config: &ModelConfig, name: &str, rows: usize) {
+        let shape = vec![config.layers, rows, config.kv_heads * config.head_dim];
+        self.cache = Some(["key", "value"].map(|part| self.push(&format!("{name}_{part}"), shape.clone(), ALWAYS, Lifetime::Cache)));
+    }
+
+    /// Gives every draft the lowest place that nothing alive at the same moment holds, large ones first.
+    fn placed(mut self) -> Layout {
+        let mut order: Vec<usize> = (0..self.drafts.len()).collect();
+        order.sort_by_key(|&i| (std::cmp::Reverse(self.drafts[i].len()), i));
+        let mut placed: Vec<(Range<usize>, Moments)> = Vec::with_capacity(order.len()); // by start
+        for i in order {
+            let (len, moments) = (self.drafts[i].len().next_multiple_of(ALIGNMENT), self.drafts[i].moments);
+            let mut offset = 0;
+            for (range, _) in placed.iter().filter(|(_, other)| other & moments != 0) {
+                if offset + len <= range.start {
+                    break;
+                }
+                offset = offset.max(range.end);
+            }
+            self.drafts[i].offset = offset;
+            self.len = self.len.max(offset + len);
+            let at = placed.partition_point(|(range, _)| range.start <= offset);
+            placed.insert(at, (offset..offset + len, moments));
+        }
+        self
+    }
+
+    fn entries(&self) -> Vec<MemoryEntry> {
+        let entry = |draft: &Draft| MemoryEntry {
+            name: draft.name.clone(),
+            shape: draft.shape.clone(),
+            storage: Storage::F32,
+            bytes: draft.len() * 4,
+            lifetime: draft.lifetime,
+            place: Place::Activations { offset: draft.offset * 4 },
+        };
+        self.drafts.iter().map(entry).collect()
+    }
+
+    /// The same as slots in `arena`.
+    pub(crate) fn workspace(&self, config: &ModelConfig, arena: Slot) -> Workspace {
+        let slot = |i: usize| arena.part(self.drafts[i].offset, self.drafts[i].len());
+        let layer_of = |i: usize, place: usize| {
+            let one = self.drafts[i].len() / self.drafts[i].shape[0];
+            slot(i).part(place * one, one)
+        };
+        let blocks = (0..config.layers).map(|layer| {
+            let mut slots = Slots { dropped: self.dropped.map(slot), ..Slots::default() };
+            for (index, activation) in Activation::ALL.into_iter().enumerate() {
+                slots.forward[index] = if self.saved[layer].has(activation) {
+                    let place = self.saved[..layer].iter().filter(|saved| saved.has(activation)).count();
+                    self.kept[index].map(|i| layer_of(i, place))
+                } else {
+                    self.shared[index].map(slot)
+                };
+            }
+            slots
+        });
+        let [x, rstd, norm, log_prob, logits, expected, dnorm, dx] = self.head.map(|i| i.map(slot));
+        let always = "every use has a head";
+        Workspace {
+            limits: self.limits,
+            first_saved: self.first_saved,
+            saved: self.saved.clone(),
+            streams: self.streams.map(slot),
+            inputs: (0..config.layers).map(|layer| self.inputs.filter(|_| layer >= self.first_saved).map(|i| layer_of(i, layer - self.first_saved))).collect(),
+            blocks: blocks.collect(),
+            gradients: self.gradients.map(|gradients| {
+                let [dx, dnorm, dinner, dgate, dup, dmixed, dquery, dkey, dvalue, dlow] = gradients.map(slot);
+                GradientSlots { dx, dnorm, dinner, dgate, dup, dmixed, dquery, dkey, dvalue, dlow }
+            }),
+            head: HeadSlots { x: x.expect(always), rstd: rstd.expect(always), norm: norm.expect(always), log_prob, logits, expected, dnorm, dx },
+            cache: self.cache.map_or(Vec::new(), |[key, value]| (0..config.layers).map(|layer| (layer_of(key, layer), layer_of(value, layer))).collect()),
+        }
+    }
+}
+
+/// The slots of one use.
+pub(crate) struct Workspace {
+    /// Largest pass.
+    pub(crate) limits: PassLimits,
+    /// First layer whose input is saved.
+    pub(crate) first_saved: usize,
+    /// Saved tensors by layer.
+    pub(crate) saved: Vec<ActivationSet>,
+    /// Block inputs that are not saved take turns here; the last block's output too.
+    pub(crate) streams: [Slot; 2],
+    /// Saved block inputs by layer.
+    pub(crate) inputs: Vec<Option<Slot>>,
+    /// Forward tensors by layer.
+    pub(crate) blocks: Vec<Slots>,
+    /// Gradients, where training.
+    pub(crate) gradients: Option<GradientSlots>,
+    /// The head.
+    pub(crate) head: HeadSlots,
+    /// Keys and values by layer that outlive a pass: the prefix, or the cache.
+    pub(crate) cache: Vec<(Slot, Slot)>,
+}
+
+impl Workspace {
+    /// Where the input of `layer` lies; of layer `layers`: the output of the last block.
+    pub(crate) fn input(&self, layer: usize) -> Slot {
+        self.inputs.get(layer).copied().flatten().unwrap_or(self.streams[layer % 2])
+    }
+}
+
+/// The head's slots, see [`crate::device::Device::head`].
+pub(crate) struct HeadSlots {
+    pub(crate) x: Slot,
+    pub(crate) rstd: Slot,
+    pub(crate) norm: Slot,
+    pub(crate) log_prob: Option<Slot>,
+    pub(crate) logits: Option<Slot>,
+    pub(crate) expected: Option<Slot>,
+    pub(crate) dnorm: Option<Slot>,
+    pub(crate) dx: Option<Slot>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> ModelConfig {
+        ModelConfig {
+            vocab: 100, hidden: 32, layers: 4, heads: 4, kv_heads: 2, head_dim: 8, intermediate: 48, norm_eps: 1e-5,
+            rotary_inv_freq: vec![1.0; 4], window: None, context: 64, tied_embeddings: true,
+        }
+    }
+
+    fn lora(layers: Option<Vec<usize>>) -> LoraConfig {
+        LoraConfig { rank: 4, alpha: 8.0, rslora: false, dropout: 0.1, targets: Linear::ALL.to_vec(), layers }
+    }
+
+    fn use_(policy: Policy) -> TrainingUse {
+        TrainingUse { pass: PassLimits::dense(24), policy, reduction_leaves: 4, micro_batches: 8 }
+    }
+
+    #[test]
+    fn tensors_alive_together_never_overlap() {
+        for policy in [Policy::Keep, Policy::Recompute] {
+            for layers in [None, Some(vec![1, 3])] {
+                let layout = Layout::training(&config(), Some(&lora(layers)), &use_(policy.clone()));
+                for (i, a) in layout.drafts.iter().enumerate() {
+                    assert!(a.offset + a.len() <= layout.len);
+                    for b in &layout.drafts[..i] {
+                        let together = a.moments & b.moments != 0;
+                        assert!(!together || a.offset + a.len() <= b.offset || b.offset + b.len() <= a.offset, "{} and {}", a.name, b.name);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn layers_below_the_lowest_adapter_save_nothing() {
+        let all = Layout::training(&config(), Some(&lora(None)), &use_(Policy::Keep));
+        let top = Layout::training(&config(), Some(&lora(Some(vec![3]))), &use_(Policy::Keep));
+        assert_eq!(top.first_saved, 3);
+        assert!(top.len < all.len);
+        let shape = |layout: &Layout| layout.drafts.iter().find(|d| d.name == "training.input").map(|d| d.shape.clone());
+        assert_eq!(shape(&all), Some(vec![4, 24, 32]));
+        assert_eq!(shape(&top), Some(vec![1, 24, 32]));
+    }
+
+    #[test]
+    fn recomputing_takes_less_than_keeping() {
+        let config = ModelConfig { layers: 12, ..config() };
+        let keep = Layout::training(&config, Some(&lora(None)), &use_(Policy::Keep)).len;
+        let recompute = Layout::training(&config, Some(&lora(None)), &use_(Policy::Recompute)).len;
+        assert!(2 * recompute < keep, "{recompute} against {keep}");
+    }
+
+    #[test]
+    fn gradient_sums_follow_the_tree() {
+        let sums = |reduction_leaves, micro_batches| TrainingUse { reduction_leaves, micro_batches, ..use_(Policy::Keep) }.gradient_sums();
+        assert_eq!([sums(1, 9), sums(2, 9), sums(3, 9), sums(4, 9), sums(4, 1), sums(8, 3)], [1, 2, 2, 3, 1, 3]);
+    }
+}

@@ -1,0 +1,478 @@
+//! A loaded model on a device: frozen weights, perhaps an adapter, and the memory of its passes.
+
+use std::{borrow::Cow, collections::BTreeMap, ops::Range};
+
+use crate::{
+    adapter::{Adapter, LoraConfig, LoraPair, LoraTensors},
+    batch::{Batch, BatchError, HeadEntry, RunTable, head_entries, run_table},
+    block::{self, ActivationSet, Block, Keys, LoraSlots, Pass},
+    config::{Linear, ModelConfig, TensorName},
+    device::{Device, Slot, Storage, WeightId},
+    error::EngineError,
+    memory::{self, MemoryPlan, Uses, Workspace},
+};
+
+/// A base tensor as its source stores it.
+#[derive(Clone, Debug)]
+pub struct TensorView<'a> {
+    /// How the numbers are stored.
+    pub storage: Storage,
+    /// Outputs of a linear layer, tokens of an embedding; 1 for gains.
+    pub rows: usize,
+    /// Inputs, channels.
+    pub cols: usize,
+    /// Row-major numbers, little endian, or GGUF blocks along a row.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+/// Why a source does not give a tensor.
+#[derive(Debug)]
+pub enum SourceError {
+    /// It has none of that name.
+    Missing,
+    /// It has, but cannot read it.
+    Unreadable(std::io::Error),
+}
+
+/// Where base weights come from. A tensor is asked for once and may be read at that moment.
+pub trait WeightSource {
+    /// The tensor `name`. The head of a model with tied embeddings is never asked for.
+    fn tensor(&self, name: TensorName) -> Result<TensorView<'_>, SourceError>;
+}
+
+/// The frozen weights on the device.
+struct Weights {
+    embedding: WeightId,
+    head: WeightId,
+    linears: Vec<[WeightId; 7]>,
+    /// All gains: attention and MLP norm of each block, then the final norm.
+    gains: Slot,
+}
+
+impl Weights {
+    fn gain(&self, index: usize, hidden: usize) -> Slot {
+        self.gains.part(index * hidden, hidden)
+    }
+}
+
+/// Where the pairs of an adapter lie in an arena of adapter parameters, gradients or moments.
+pub(crate) struct AdapterPlaces {
+    places: BTreeMap<(usize, Linear), (Range<usize>, Range<usize>)>,
+    pub(crate) len: usize,
+}
+
+impl AdapterPlaces {
+    fn of(lora: &LoraConfig, config: &ModelConfig) -> AdapterPlaces {
+        let (mut places, mut len) = (BTreeMap::new(), 0);
+        for (layer, linear) in lora.places(config) {
+            let (out, inner) = config.linear_shape(linear);
+            let a = len..len + lora.rank * inner;
+            let b = a.end..a.end + out * lora.rank;
+            len = b.end;
+            places.insert((layer, linear), (a, b));
+        }
+        AdapterPlaces { places, len }
+    }
+
+    /// The numbers of an arena by name.
+    pub(crate) fn split<T: Copy>(&self, flat: &[T]) -> BTreeMap<(usize, Linear), (Vec<T>, Vec<T>)> {
+        self.places.iter().map(|(&place, (a, b))| (place, (flat[a.clone()].to_vec(), flat[b.clone()].to_vec()))).collect()
+    }
+
+    fn tensors(&self, flat: &[f32]) -> LoraTensors {
+        self.split(flat).into_iter().map(|(place, (a, b))| (place, LoraPair { a, b })).collect()
+    }
+
+    fn flat(&self, tensors: &LoraTensors) -> Vec<f32> {
+        let mut flat = vec![0.0; self.len];
+        for (place, (a, b)) in &self.places {
+            flat[a.clone()].copy_from_slice(&tensors[place].a);
+            flat[b.clone()].copy_from_slice(&tensors[place].b);
+        }
+        flat
+    }
+}
+
+/// An adapter on the device.
+pub(crate) struct Attached {
+    pub(crate) config: LoraConfig,
+    pub(crate) places: AdapterPlaces,
+    pub(crate) parameters: Slot,
+}
+
+impl Attached {
+    fn lora(&self, layer: usize, gradient: Option<Slot>) -> [Option<LoraSlots>; 7] {
+        Linear::ALL.map(|linear| {
+            let (a, b) = self.places.places.get(&(layer, linear))?;
+            let part = |slot: Slot, range: &Range<usize>| slot.part(range.start, range.len());
+            Some(LoraSlots {
+                a: part(self.parameters, a),
+                b: part(self.parameters, b),
+                da: gradient.map(|slot| part(slot, a)),
+                db: gradient.map(|slot| part(slot, b)),
+                rank: self.config.rank,
+                scale: self.config.scale(),
+            })
+        })
+    }
+}
+
+/// Which use's memory a pass works in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Training,
+    Scoring,
+    Generation,
+}
+
+/// A model on a device.
+///
+/// The base weights never change: no operation of a [`Device`] writes them. [`Model::reserve`] lays out
+/// memory for what will be asked; asking for more is an error that names the limit.
+pub struct Model<D: Device> {
+    pub(crate) device: D,
+    config: ModelConfig,
+    weights: Weights,
+    storages: BTreeMap<TensorName, Storage>,
+    adapter: Option<Attached>,
+    uses: Uses,
+    arena: Option<Slot>,
+    training: Option<Workspace>,
+    scoring: Option<Workspace>,
+    generation: Option<Workspace>,
+}
+
+/// A batch checked and indexed for a pass.
+pub(crate) struct Prepared {
+    pub(crate) runs: RunTable,
+    pub(crate) head_rows: Vec<u32>,
+    pub(crate) entries: Vec<HeadEntry>,
+}
+
+impl<D: Device> Model<D> {
+    /// Loads every tensor of `config` from `source`; shapes are checked against the configuration.
+    pub fn load(mut device: D, config: ModelConfig, source: &dyn WeightSource) -> Result<Model<D>, EngineError> {
+        config.validate()?;
+        let hidden = config.hidden;
+        let gains = device.allocate("gains", (2 * config.layers + 1) * hidden)?;
+        let mut storages = BTreeMap::new();
+        let mut matrices: BTreeMap<TensorName, WeightId> = BTreeMap::new();
+        for name in config.tensor_names() {
+            let view = source.tensor(name).map_err(|error| match error {
+                SourceError::Missing => EngineError::Missing { name },
+                SourceError::Unreadable(source) => EngineError::Unreadable { name, source },
+            })?;
+            let (rows, cols) = config.tensor_shape(name);
+            if (view.rows, view.cols) != (rows, cols) {
+                return Err(EngineError::Shape { name, given_rows: view.rows, given_cols: view.cols, rows, cols });
+            }
+            let index = match name {
+                TensorName::AttentionNorm(layer) => Some(2 * layer),
+                TensorName::MlpNorm(layer) => Some(2 * layer + 1),
+                TensorName::FinalNorm => Some(2 * config.layers),
+                TensorName::Embedding | TensorName::Head | TensorName::Linear(..) => None,
+            };
+            if let Some(index) = index {
+                device.upload(gains.part(index * hidden, hidden), &gain_values(name, &view)?);
+            } else {
+                let id = device.weight(&name.to_string(), view.storage, rows, cols, &view.bytes)?;
+                matrices.insert(name, id);
+            }
+            storages.insert(name, view.storage);
+        }
+        let linears = |layer| Linear::ALL.map(|linear| matrices[&TensorName::Linear(layer, linear)]);
+        let embedding = matrices[&TensorName::Embedding];
+        let weights = Weights {
+            embedding,
+            head: matrices.get(&TensorName::Head).copied().unwrap_or(embedding),
+            linears: (0..config.layers).map(linears).collect(),
+            gains,
+        };
+        Ok(Model {
+            device, config, weights, storages, adapter: None, uses: Uses::default(), arena: None, training: None, scoring: None, generation: None,
+        })
+    }
+
+    /// Sizes.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The device, for reading its counters.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// What memory is laid out for.
+    pub fn uses(&self) -> &Uses {
+        &self.uses
+    }
+
+    /// The memory tables of what is held now; equal to [`memory::plan`] made before.
+    pub fn memory(&self) -> MemoryPlan {
+        memory::plan(&self.device, &self.config, |name| self.storages[&name], self.adapter.as_ref().map(|a| &a.config), &self.uses)
+    }
+
+    /// Lays out memory for `uses`; memory of earlier uses is given back.
+    pub fn reserve(&mut self, uses: &Uses) -> Result<(), EngineError> {
+        if let Some(arena) = self.arena.take() {
+            self.device.release(arena);
+        }
+        (self.training, self.scoring, self.generation) = (None, None, None);
+        self.uses = Uses::default();
+        self.device.reserve(&uses.device_limits(&self.config))?;
+        let layouts = memory::layouts(&self.config, self.adapter.as_ref().map(|a| &a.config), uses);
+        let arena = self.device.allocate("activations", memory::arena_len(&layouts))?;
+        self.arena = Some(arena);
+        let mut workspaces = layouts.iter().map(|layout| layout.workspace(&self.config, arena));
+        self.training = uses.training.as_ref().and_then(|_| workspaces.next());
+        self.scoring = uses.scoring.as_ref().and_then(|_| workspaces.next());
+        self.generation = uses.generation.as_ref().and_then(|_| workspaces.next());
+        self.uses = uses.clone();
+        Ok(())
+    }
+
+    /// Attaches an adapter, in place of the one attached before; memory is laid out again for the same uses
+    /// where the adapter's shape asks for it.
+    pub fn attach(&mut self, adapter: &Adapter) -> Result<(), EngineError> {
+        adapter.validate(&self.config)?;
+        if self.adapter.as_ref().is_none_or(|attached| attached.config != adapter.config) {
+            self.remove_adapter();
+            let places = AdapterPlaces::of(&adapter.config, &self.config);
+            let parameters = self.device.allocate("adapter", places.len)?;
+            self.adapter = Some(Attached { config: adapter.config.clone(), places, parameters });
+            self.reserve(&self.uses.clone())?;
+        }
+        let attached = self.adapter.as_ref().expect("attached above");
+        self.device.upload(attached.parameters, &attached.places.flat(&adapter.tensors));
+        Ok(())
+    }
+
+    /// Takes the adapter off: the base answers again.
+    pub fn detach(&mut self) -> Result<(), EngineError> {
+        if self.remove_adapter() {
+            self.reserve(&self.uses.clone())?;
+        }
+        Ok(())
+    }
+
+    fn remove_adapter(&mut self) -> bool {
+        let attached = self.adapter.take();
+        if let Some(attached) = &attached {
+            self.device.release(attached.parameters);
+        }
+        attached.is_some()
+    }
+
+    /// A copy of the adapter as it is now.
+    pub fn adapter(&self) -> Option<Adapter> {
+        let attached = self.adapter.as_ref()?;
+        Some(Adapter { config: attached.config.clone(), tensors: self.read_tensors(attached.parameters) })
+    }
+
+    pub(crate) fn attached(&self) -> Option<&Attached> {
+        self.adapter.as_ref()
+    }
+
+    /// An arena of the adapter's form, by name.
+    pub(crate) fn read_tensors(&self, slot: Slot) -> LoraTensors {
+        let places = &self.adapter.as_ref().expect("an adapter is attached").places;
+        let mut flat = vec![0.0; places.len];
+        self.device.download(slot, &mut flat);
+        places.tensors(&flat)
+    }
+
+    /// The reverse of [`Model::read_tensors`].
+    pub(crate) fn write_tensors(&mut self, slot: Slot, tensors: &LoraTensors) {
+        let flat = self.adapter.as_ref().expect("an adapter is attached").places.flat(tensors);
+        self.device.upload(slot, &flat);
+    }
+
+    pub(crate) fn workspace(&self, kind: Kind) -> Result<&Workspace, EngineError> {
+        let (workspace, what) = match kind {
+            Kind::Training => (&self.training, "training"),
+            Kind::Scoring => (&self.scoring, "scoring"),
+            Kind::Generation => (&self.generation, "generation"),
+        };
+        workspace.as_ref().ok_or(EngineError::NotPlanned { what })
+    }
+
+    /// Checks `batch` against the sizes of its use. `index` stands in the error.
+    pub(crate) fn prepare(&self, kind: Kind, batch: &Batch<'_>, index: usize) -> Result<Prepared, EngineError> {
+        let limits = self.workspace(kind)?.limits;
+        let refuse = |source| EngineError::Batch { index, source };
+        batch.validate(self.config.vocab, &limits).map_err(refuse)?;
+        if batch.entries.is_empty() {
+            return Err(refuse(BatchError::NoEntries { rows: batch.tokens.len() }));
+        }
+        let dropout = self.adapter.as_ref().map_or(0.0, |a| a.config.dropout);
+        if kind == Kind::Training && dropout > 0.0 && batch.draw_keys.is_empty() {
+            return Err(refuse(BatchError::Lengths { tokens: batch.tokens.len(), positions: batch.positions.len(), keys: 0 }));
+        }
+        let (head_rows, entries) = head_entries(batch.entries);
+        Ok(Prepared { runs: run_table(batch.segments, 0), head_rows, entries })
+    }
+
+    /// All blocks forward; returns where the last block's output lies. `keys` gives each layer's keys, `after`
+    /// sees each layer when its tensors are there.
+    pub(crate) fn forward_blocks<'a>(
+        &mut self, kind: Kind, tokens: &[u32], pass: Pass<'a>, keys: impl Fn(usize) -> Keys<'a>, mut after: impl FnMut(&mut D, usize, &block::Slots),
+    ) -> Slot {
+        let Model { device, config, weights, adapter, training, scoring, generation, .. } = self;
+        let workspace = match kind {
+            Kind::Training => training,
+            Kind::Scoring => scoring,
+            Kind::Generation => generation,
+        };
+        let workspace = workspace.as_ref().expect("prepared before");
+        let rows = |slot: Slot| slot.part(0, pass.m * config.hidden);
+        device.embed(rows(workspace.input(0)), weights.embedding, tokens);
+        for layer in 0..config.layers {
+            let block = block_of(config, weights, adapter.as_ref(), layer, None);
+            let pass = Pass { keys: keys(layer), ..pass };
+            let (x, y) = (rows(workspace.input(layer)), rows(workspace.input(layer + 1)));
+            let slots = &workspace.blocks[layer];
+            block::forward(device, &block, &pass, slots, x, y, ActivationSet::all(block.adapted()));
+            after(device, layer, slots);
+        }
+        rows(workspace.input(config.layers))
+    }
+
+    /// The head on `prepared`'s rows of `stream`: log-probabilities, and what the backward needs where training.
+    pub(crate) fn forward_head(&mut self, kind: Kind, stream: Slot, prepared: &Prepared) {
+        self.forward_final_norm(kind, stream, &prepared.head_rows);
+        let (m, c) = (prepared.head_rows.len(), self.config.hidden);
+        let head = &self.workspace(kind).expect("prepared before").head;
+        let (norm, log_prob) = (head.norm.part(0, m * c), head.log_prob.expect("this use has log-probabilities").part(0, prepared.entries.len()));
+        let expected = head.expected.map(|slot| slot.part(0, m * c));
+        self.device.head(log_prob, expected, norm, self.weights.head, &prepared.entries, m);
+    }
+
+    /// Gathers `rows` of the stream and norms them.
+    fn forward_final_norm(&mut self, kind: Kind, stream: Slot, rows: &[u32]) {
+        let (m, c) = (rows.len(), self.config.hidden);
+        let head = &self.workspace(kind).expect("prepared before").head;
+        let (x, norm, rstd) = (head.x.part(0, m * c), head.norm.part(0, m * c), head.rstd.part(0, m));
+        let gain = self.weights.gain(2 * self.config.layers, c);
+        self.device.gather(x, stream, rows, c);
+        self.device.rms_norm(norm, rstd, x, gain, m, c, self.config.norm_eps);
+    }
+
+    /// Logits of `rows` of the stream, `[rows, vocab]`, appended nowhere: `logits` is overwritten.
+    pub(crate) fn forward_logits(&mut self, stream: Slot, rows: &[u32], logits: &mut Vec<f32>) {
+        self.forward_final_norm(Kind::Generation, stream, rows);
+        let (m, c, v) = (rows.len(), self.config.hidden, self.config.vocab);
+        let head = &self.workspace(Kind::Generation).expect("prepared before").head;
+        let (norm, slot) = (head.norm.part(0, m * c), head.logits.expect("generation has logits").part(0, m * v));
+        self.device.linear(slot, norm, self.weights.head, m, false);
+        logits.resize(m * v, 0.0);
+        self.device.download(slot, logits);
+    }
+
+    /// ln p of each entry of the last head, in the device's own precision.
+    pub(crate) fn read_log_probs(&self, kind: Kind, entries: usize) -> Vec<f64> {
+        let head = &self.workspace(kind).expect("prepared before").head;
+        let slot = head.log_prob.expect("this use has log-probabilities").part(0, entries);
+        let mut values = vec![0.0; entries];
+        self.device.download_exact(slot, &mut values);
+        values
+    }
+
+    /// One micro-batch forward with everything saved that the backward needs; ln p per entry.
+    pub(crate) fn train_forward(&mut self, batch: &Batch<'_>, prepared: &Prepared) -> Vec<f64> {
+        let pass = self.training_pass(batch, prepared);
+        let stream = self.forward_blocks(Kind::Training, batch.tokens, pass, |_| Keys::Own, |_, _, _| {});
+        self.forward_head(Kind::Training, stream, prepared);
+        self.read_log_probs(Kind::Training, prepared.entries.len())
+    }
+
+    /// The backward of the micro-batch that [`Model::train_forward`] saw last: adds the gradient of
+    /// Σ coefficient · ln p to `gradient`, an arena of the adapter's form.
+    pub(crate) fn train_backward(&mut self, batch: &Batch<'_>, prepared: &Prepared, coefficients: &[f32], gradient: Slot) {
+        let pass = self.training_pass(batch, prepared);
+        let Model { device, config, weights, adapter, training, .. } = self;
+        let workspace = training.as_ref().expect("prepared before");
+        let (m, head_m, c) = (pass.m, prepared.head_rows.len(), config.hidden);
+        let gradients = workspace.gradients.as_ref().expect("training has gradients");
+
+        // head: log_prob = head(rms_norm(gathered rows))
+        let head = &workspace.head;
+        let of_rows = |slot: Option<Slot>| slot.expect("training has a head's backward").part(0, head_m * c);
+        let (dnorm, dx, expected) = (of_rows(head.dnorm), of_rows(head.dx), of_rows(head.expected));
+        device.head_backward(dnorm, expected, weights.head, &prepared.entries, coefficients, head_m);
+        device.zero(dx);
+        let gain = weights.gain(2 * config.layers, c);
+        device.rms_norm_backward(dx, dnorm, head.x.part(0, head_m * c), gain, head.rstd.part(0, head_m), head_m, c);
+        let dstream = gradients.dx.part(0, m * c);
+        device.zero(dstream);
+        device.scatter_add(dstream, dx, &prepared.head_rows, c);
+
+        // blocks, last first, down to the lowest adapter
+        for layer in (workspace.first_saved..config.layers).rev() {
+            let block = block_of(config, weights, adapter.as_ref(), layer, Some(gradient));
+            let (slots, x) = (&workspace.blocks[layer], workspace.input(layer).part(0, m * c));
+            let (adapted, dx) = (block.adapted(), layer > workspace.first_saved);
+            let again = ActivationSet::needed_for(ActivationSet::read_by_backward(adapted, dx), workspace.saved[layer], adapted);
+            block::forward(device, &block, &pass, slots, x, x, again);
+            block::backward(device, &block, &pass, slots, gradients, x, dx);
+        }
+    }
+
+    fn training_pass<'a>(&self, batch: &Batch<'a>, prepared: &'a Prepared) -> Pass<'a> {
+        let dropout = self.adapter.as_ref().map_or(0.0, |a| a.config.dropout);
+        Pass {
+            m: batch.tokens.len(),
+            positions: batch.positions,
+            runs: &prepared.runs,
+            dropout: (dropout > 0.0).then_some((batch.draw_keys, dropout)),
+            keys: Keys::Own,
+        }
+    }
+
+    /// Logits `[rows.len(), vocab]` of some rows of a batch, in generation's memory: at most as many rows as
+    /// it has sequences. For comparison with other programs; training and scoring never hold logits.
+    pub fn logits(&mut self, batch: &Batch<'_>, rows: &[u32]) -> Result<Vec<f32>, EngineError> {
+        let limits = self.workspace(Kind::Generation)?.limits;
+        let without = Batch { entries: &[], ..*batch };
+        without.validate(self.config.vocab, &limits).map_err(|source| EngineError::Batch { index: 0, source })?;
+        if let Some(&row) = rows.iter().find(|&&row| row as usize >= batch.tokens.len()) {
+            return Err(EngineError::Limit { what: "row of logits", given: row as usize, limit: batch.tokens.len() });
+        }
+        let runs = run_table(batch.segments, 0);
+        let pass = Pass { m: batch.tokens.len(), positions: batch.positions, runs: &runs, dropout: None, keys: Keys::Own };
+        let stream = self.forward_blocks(Kind::Generation, batch.tokens, pass, |_| Keys::Own, |_, _, _| {});
+        let mut logits = Vec::new();
+        let mut part = Vec::new();
+        for rows in rows.chunks(limits.head_rows) {
+            self.forward_logits(stream, rows, &mut part);
+            logits.extend_from_slice(&part);
+        }
+        Ok(logits)
+    }
+}
+
+fn block_of<'a>(config: &'a ModelConfig, weights: &Weights, adapter: Option<&Attached>, layer: usize, gradient: Option<Slot>) -> Block<'a> {
+    Block {
+        config,
+        layer,
+        linears: weights.linears[layer],
+        attention_norm: weights.gain(2 * layer, config.hidden),
+        mlp_norm: weights.gain(2 * layer + 1, config.hidden),
+        lora: adapter.map_or([None; 7], |adapter| adapter.lora(layer, gradient)),
+    }
+}
+
+/// A norm's gain as f32, from any float storage.
+fn gain_values(name: TensorName, view: &TensorView<'_>) -> Result<Vec<f32>, EngineError> {
+    if !matches!(view.storage, Storage::F32 | Storage::F16 | Storage::Bf16) {
+        return Err(EngineError::NormStorage { name, storage: view.storage });
+    }
+    let expected = view.storage.bytes(1, view.cols).expect("floats have no blocks");
+    if view.bytes.len() != expected {
+        let (rows, cols, storage, given) = (1, view.cols, view.storage, view.bytes.len());
+        return Err(crate::device::DeviceError::WeightSize { name: name.to_string(), given, expected, rows, cols, storage }.into());
+    }
+    let mut values = vec![0.0; view.cols];
+    kernels::quant::dequantize_row(view.storage, &view.bytes, &mut values);
+    Ok(values)
+}

@@ -1,0 +1,335 @@
+//! The training step: micro-batches forward and backward, gradients summed in a fixed tree, clipped, AdamW.
+//!
+//! Loss of a step = Σ w · loss(ln p) / Σ w over all its micro-batches, so that the same records give the same
+//! result (up to rounding) however they are split. Which micro-batches make a step is the caller's choice;
+//! given them, the bits are fixed: see [`crate::memory::TrainingUse::reduction_leaves`].
+
+use std::collections::BTreeMap;
+
+use crate::{
+    adapter::{Adapter, LoraTensors},
+    batch::{Batch, LossEntry},
+    config::Linear,
+    device::{AdamW, Device, Slot},
+    error::EngineError,
+    memory::Uses,
+    model::{Kind, Model, Prepared},
+    schedule::Schedule,
+};
+
+/// AdamW's constants and clipping.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OptimizerConfig {
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// The gradient is scaled down to this norm where it is larger.
+    pub max_norm: Option<f32>,
+}
+
+/// How a trainer trains.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrainerConfig {
+    /// Optimiser.
+    pub optimizer: OptimizerConfig,
+    /// Learning rate by step.
+    pub schedule: Schedule,
+    /// Loss.
+    pub objective: Objective,
+}
+
+/// From log-probabilities to a loss and its derivative by each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Objective {
+    /// Supervised fine-tuning: −ln p of every entry, weighted.
+    Sft,
+}
+
+/// Sums over entries, not yet divided.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSum {
+    /// Σ w · loss.
+    pub loss: f64,
+    /// Σ w.
+    pub weight: f64,
+}
+
+impl LossSum {
+    /// The mean loss.
+    pub fn mean(self) -> f64 {
+        self.loss / self.weight
+    }
+
+    fn add(self, other: LossSum) -> LossSum {
+        LossSum { loss: self.loss + other.loss, weight: self.weight + other.weight }
+    }
+}
+
+impl Objective {
+    /// Loss of a micro-batch, and ∂ loss / ∂ ln p of each entry in `coefficients`.
+    pub fn evaluate(self, entries: &[LossEntry], log_prob: &[f64], coefficients: &mut Vec<f32>) -> LossSum {
+        coefficients.clear();
+        match self {
+            Objective::Sft => entries.iter().zip(log_prob).fold(LossSum::default(), |sum, (entry, log_prob)| {
+                coefficients.push(-entry.weight);
+                // 0 · (−∞) would poison the sum of an entry that does not count.
+                let loss = if entry.weight == 0.0 { 0.0 } else { -f64::from(entry.weight) * log_prob };
+                sum.add(LossSum { loss, weight: f64::from(entry.weight) })
+            }),
+        }
+    }
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Which step, from 1.
+    pub step: u32,
+    /// Mean loss before the step's update.
+    pub loss: f64,
+    /// Σ of the entries' weights.
+    pub loss_weight: f64,
+    /// Norm of the whole gradient before clipping.
+    pub grad_norm: f64,
+    /// Rate used.
+    pub learning_rate: f64,
+    /// Rows that went through the model.
+    pub tokens_computed: usize,
+}
+
+/// Everything that changes in training, as plain data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainerState {
+    /// Steps done.
+    pub step: u32,
+    /// The adapter.
+    pub adapter: Adapter,
+    /// AdamW's first moments.
+    pub first_moments: LoraTensors,
+    /// AdamW's second moments.
+    pub second_moments: LoraTensors,
+}
+
+/// The gradient of a step, see [`Trainer::gradients`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gradients {
+    /// Mean loss.
+    pub loss: f64,
+    /// Σ of the entries' weights.
+    pub loss_weight: f64,
+    /// (dA, dB) of the mean loss by layer and linear layer, in the device's own precision.
+    pub tensors: BTreeMap<(usize, Linear), (Vec<f64>, Vec<f64>)>,
+}
+
+/// A model in training: its adapter, gradient sums and moments.
+pub struct Trainer<D: Device> {
+    model: Model<D>,
+    config: TrainerConfig,
+    step: u32,
+    first: Slot,
+    second: Slot,
+    /// Gradient sums alive at once; the first ends up with the whole.
+    sums: Vec<Slot>,
+    reduction_leaves: usize,
+    micro_batches: usize,
+}
+
+impl<D: Device> Trainer<D> {
+    /// Attaches `adapter` to `model` and lays out memory for `uses`, which include training.
+    pub fn new(mut model: Model<D>, adapter: &Adapter, config: TrainerConfig, uses: &Uses) -> Result<Trainer<D>, EngineError> {
+        config.validate()?;
+        let training = uses.training.clone().ok_or(EngineError::NotPlanned { what: "training" })?;
+        model.reserve(&Uses::default())?;
+        model.attach(adapter)?;
+        model.reserve(uses)?;
+        let len = model.attached().expect("attached above").places.len;
+        let moments = model.device.allocate("moments", 2 * len)?;
+        let sums = model.device.allocate("gradient sums", training.gradient_sums() * len)?;
+        Ok(Trainer {
+            model,
+            config,
+            step: 0,
+            first: moments.part(0, len),
+            second: moments.part(len, len),
+            sums: (0..training.gradient_sums()).map(|i| sums.part(i * len, len)).collect(),
+            reduction_leaves: training.reduction_leaves.max(1),
+            micro_batches: training.micro_batches,
+        })
+    }
+
+    /// Steps done.
+    pub fn step_count(&self) -> u32 {
+        self.step
+    }
+
+    /// The model, to be asked between steps: scoring and generation use other memory than a step leaves behind.
+    pub fn model(&mut self) -> &mut Model<D> {
+        &mut self.model
+    }
+
+    /// The trained adapter as it is now.
+    pub fn adapter(&self) -> Adapter {
+        self.model.adapter().expect("a trainer has an adapter")
+    }
+
+    /// Ends training: moments and gradients are given back, the adapter stays attached.
+    pub fn into_model(mut self) -> Model<D> {
+        self.model.device.release(whole(&[self.first, self.second]));
+        self.model.device.release(whole(&self.sums));
+        self.model
+    }
+
+    /// One optimiser step on the mean loss of `micro_batches`.
+    ///
+    /// # Errors
+    /// A batch beyond the planned sizes, no loss weight at all, or a loss or gradient that is not finite; the
+    /// trainer is then as before.
+    pub fn step(&mut self, micro_batches: &[Batch<'_>]) -> Result<StepReport, EngineError> {
+        let step = self.step + 1;
+        let (sum, norm) = self.accumulate(micro_batches, step)?;
+        let grad_norm = norm / sum.weight;
+        let clip = match self.config.optimizer.max_norm {
+            Some(max_norm) => (f64::from(max_norm) / (grad_norm + 1e-6)).min(1.0),
+            None => 1.0,
+        };
+        let (o, learning_rate) = (self.config.optimizer, self.config.schedule.at(step));
+        let adamw = AdamW {
+            learning_rate: learning_rate as f32,
+            beta1: o.beta1,
+            beta2: o.beta2,
+            eps: o.eps,
+            weight_decay: o.weight_decay,
+            step,
+            gradient_scale: (clip / sum.weight) as f32,
+        };
+        let parameters = self.model.attached().expect("a trainer has an adapter").parameters;
+        self.model.device.adamw(parameters, self.first, self.second, self.sums[0], adamw);
+        self.step = step;
+        let tokens_computed = micro_batches.iter().map(|batch| batch.tokens.len()).sum();
+        Ok(StepReport { step, loss: sum.mean(), loss_weight: sum.weight, grad_norm, learning_rate, tokens_computed })
+    }
+
+    /// Loss and gradient that [`Trainer::step`] would use, before clipping; nothing is changed.
+    pub fn gradients(&mut self, micro_batches: &[Batch<'_>]) -> Result<Gradients, EngineError> {
+        let (sum, _) = self.accumulate(micro_batches, self.step + 1)?;
+        let places = &self.model.attached().expect("a trainer has an adapter").places;
+        let mut flat = vec![0.0; places.len];
+        self.model.device.download_exact(self.sums[0], &mut flat);
+        flat.iter_mut().for_each(|g| *g /= sum.weight);
+        Ok(Gradients { loss: sum.mean(), loss_weight: sum.weight, tensors: places.split(&flat) })
+    }
+
+    /// Mean loss of `batches`, without dropout, in scoring's memory. Its micro-batches may be of any number.
+    pub fn evaluate_loss(&mut self, batches: &[Batch<'_>]) -> Result<f64, EngineError> {
+        self.model.evaluate_loss(self.config.objective, batches)
+    }
+
+    /// Everything that the next step depends on, beside the caller's batches.
+    pub fn state(&self) -> TrainerState {
+        TrainerState {
+            step: self.step,
+            adapter: self.adapter(),
+            first_moments: self.model.read_tensors(self.first),
+            second_moments: self.model.read_tensors(self.second),
+        }
+    }
+
+    /// Continues from a state: the next steps are those that would have followed it, bit for bit.
+    pub fn restore(&mut self, state: &TrainerState) -> Result<(), EngineError> {
+        if self.model.attached().is_none_or(|attached| attached.config != state.adapter.config) {
+            return Err(EngineError::StateMismatch);
+        }
+        for tensors in [&state.adapter.tensors, &state.first_moments, &state.second_moments] {
+            Adapter { config: state.adapter.config.clone(), tensors: tensors.clone() }.validate(self.model.config())?;
+        }
+        self.model.attach(&state.adapter)?;
+        self.model.write_tensors(self.first, &state.first_moments);
+        self.model.write_tensors(self.second, &state.second_moments);
+        self.step = state.step;
+        Ok(())
+    }
+
+    /// Gradient of Σ w · loss in `sums[0]`; its norm.
+    fn accumulate(&mut self, micro_batches: &[Batch<'_>], step: u32) -> Result<(LossSum, f64), EngineError> {
+        if micro_batches.len() > self.micro_batches {
+            return Err(EngineError::Limit { what: "micro-batches of a step", given: micro_batches.len(), limit: self.micro_batches });
+        }
+        let prepare = |(index, batch)| self.model.prepare(Kind::Training, batch, index);
+        let prepared = micro_batches.iter().enumerate().map(prepare).collect::<Result<Vec<_>, _>>()?;
+        let weight: f64 = micro_batches.iter().map(Batch::loss_weight).sum();
+        if weight.is_nan() || weight <= 0.0 {
+            return Err(EngineError::NoLoss { step, weight });
+        }
+        let sum = self.sum_leaves(micro_batches, &prepared, 0..self.reduction_leaves, 0).unwrap_or_default();
+        if !sum.loss.is_finite() {
+            return Err(EngineError::NotFinite { step, what: "loss" });
+        }
+        let norm = kernels::math::scalar::sqrt(self.model.device.squared_norm(self.sums[0]));
+        if !norm.is_finite() {
+            return Err(EngineError::NotFinite { step, what: "gradient" });
+        }
+        Ok((sum, norm))
+    }
+
+    /// Gradients of the micro-batches of `leaves` in `sums[level]`; `None` where these leaves have none.
+    ///
+    /// Leaf l of L has the micro-batches from l·n/L to (l+1)·n/L. They are added in order; sums of leaves meet
+    /// in a tree that depends on L alone, so that ranks which divide the leaves add the same pairs.
+    fn sum_leaves(&mut self, batches: &[Batch<'_>], prepared: &[Prepared], leaves: std::ops::Range<usize>, level: usize) -> Option<LossSum> {
+        if leaves.len() > 1 {
+            let middle = leaves.start + leaves.len().next_power_of_two() / 2;
+            let left = self.sum_leaves(batches, prepared, leaves.start..middle, level);
+            let right = self.sum_leaves(batches, prepared, middle..leaves.end, level + usize::from(left.is_some()));
+            return match (left, right) {
+                (Some(left), Some(right)) => {
+                    self.model.device.add(self.sums[level], self.sums[level + 1]);
+                    Some(left.add(right))
+                }
+                (left, right) => left.or(right),
+            };
+        }
+        let boundary = |leaf: usize| leaf * batches.len() / self.reduction_leaves;
+        let range = boundary(leaves.start)..boundary(leaves.end);
+        if range.is_empty() {
+            return None;
+        }
+        self.model.device.zero(self.sums[level]);
+        let (mut sum, mut coefficients) = (LossSum::default(), Vec::new());
+        for (batch, prepared) in batches[range.clone()].iter().zip(&prepared[range]) {
+            let log_prob = self.model.train_forward(batch, prepared);
+            sum = sum.add(self.config.objective.evaluate(batch.entries, &log_prob, &mut coefficients));
+            self.model.train_backward(batch, prepared, &coefficients, self.sums[level]);
+        }
+        Some(sum)
+    }
+}
+
+/// The arena that these neighbours fill.
+fn whole(parts: &[Slot]) -> Slot {
+    Slot { len: parts.iter().map(|part| part.len).sum(), ..parts[0] }
+}
+
+impl TrainerConfig {
+    /// Refuses numbers with which no step is sound.
+    pub fn validate(&self) -> Result<(), EngineError> {
+        let o = self.optimizer;
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        let checks = [
+            ("learning rate", self.schedule.peak, self.schedule.peak.is_finite() && self.schedule.peak >= 0.0, "a number of at least 0"),
+            ("beta1", f64::from(o.beta1), (0.0..1.0).contains(&o.beta1), "at least 0 and below 1"),
+            ("beta2", f64::from(o.beta2), (0.0..1.0).contains(&o.beta2), "at least 0 and below 1"),
+            ("eps", f64::from(o.eps), positive(f64::from(o.eps)), "a number above 0"),
+            ("weight decay", f64::from(o.weight_decay), o.weight_decay.is_finite() && o.weight_decay >= 0.0, "a number of at least 0"),
+            ("clipping norm", f64::from(o.max_norm.unwrap_or(1.0)), positive(f64::from(o.max_norm.unwrap_or(1.0))), "a number above 0"),
+        ];
+        match checks.into_iter().find(|(_, _, sound, _)| !sound) {
+            Some((what, given, _, expected)) => Err(EngineError::TrainerConfig { what, given, expected }),
+            None => Ok(()),
+        }
+    }
+}
