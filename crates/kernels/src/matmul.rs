@@ -1,37 +1,89 @@
 //! Matrix products: frozen weights against activations, and small dense operands among themselves.
 //!
-//! (Signatures first; the bodies are being written and are correct but naive.)
+//! The contract, tested bit for bit: the inner dimension is cut into blocks of [`BLOCK`]; within a block an
+//! element's sum starts at zero and takes one fused multiply-add per inner index, ascending; then the element becomes
+//! alpha · sum (first block, not accumulating) or fma(alpha, sum, element). So the bits of a row depend on nothing but
+//! that row and the other operand: not on the number of rows, columns, threads or tiles, not on the SIMD level, and
+//! not on whether a weight lies in panels or is expanded on the way.
+//!
+//! How it is fast: the right operand comes in panels of 16 columns, `[k][16]`; the left one is copied once into blocks
+//! of contiguous rows, so that every address of the micro-kernel is a constant offset; a tile of the output walks
+//! down the rows while at most [`TILE_PANELS_MAX`] panels of one block stay in the second-level cache; threads take
+//! tiles from one queue.
 
-use crate::quant::Storage;
-use crate::simd::Level;
+use crate::quant::{Decode, Storage, with_decode};
+use crate::simd::disjoint::{Tile, Tiles};
+use crate::simd::microkernel::{self, BLOCK, Left, Right};
+use crate::simd::{LANES, Level, Simd, WithSimd};
+use rayon::prelude::*;
 use std::collections::TryReserveError;
 
-/// A frozen weight w[n = out, k = in].
+/// Panels of one tile at most: 192 columns of a block are 288 KiB.
+const TILE_PANELS_MAX: usize = 12;
+/// Elements of a thread's scratch: the panels that it expands.
+const PANELS_LEN: usize = TILE_PANELS_MAX * BLOCK * LANES;
+/// Rows that are packed at a time, at most.
+const ROWS_MAX: usize = 1152;
+/// Rows are packed in groups of this many.
+const PACK_ROWS: usize = 64;
+/// Blocks of the inner dimension that are packed at a time, at most.
+const PACK_BLOCKS: usize = 4;
+/// Below this many multiplications another thread costs more than it brings.
+const ALONE: usize = 1 << 17;
+
+/// A frozen weight w[n = out, k = in], in the form that the products read fastest.
 pub struct Weight {
     storage: Storage,
     n: usize,
     k: usize,
-    rows: Vec<f32>,
+    held: Held,
+}
+
+enum Held {
+    /// f32 in panels `[ceil(n / 16)][k][16]`, zero past n.
+    Panels(Vec<f32>),
+    /// The source's own bytes, row after row.
+    Raw(Vec<u8>),
 }
 
 impl Weight {
-    /// Takes `bytes` of an `n x k` matrix; their number must be `storage.bytes(n, k)`. Fails where memory does.
+    /// Takes the bytes of an `n x k` matrix, `storage.bytes(n, k)` of them. Fails where memory does.
     pub fn new(storage: Storage, n: usize, k: usize, bytes: &[u8]) -> Result<Weight, TryReserveError> {
-        let mut rows = Vec::new();
-        rows.try_reserve_exact(n * k)?;
-        rows.resize(n * k, 0.0);
-        crate::quant::dequantize_row(storage, bytes, &mut rows);
-        Ok(Weight { storage, n, k, rows })
+        assert_eq!(storage.bytes(n, k), Some(bytes.len()), "{} bytes for {n} x {k} in {}", bytes.len(), storage.name());
+        let held = if storage == Storage::F32 {
+            let mut panels = Vec::new();
+            panels.try_reserve_exact(n.next_multiple_of(LANES) * k)?;
+            panels.resize(n.next_multiple_of(LANES) * k, 0.0);
+            let numbers = bytes.as_chunks::<4>().0;
+            panels.par_chunks_exact_mut((k * LANES).max(1)).enumerate().for_each(|(p, panel)| {
+                for (lane, row) in numbers[p * LANES * k..].chunks_exact(k).take(LANES).enumerate() {
+                    for (l, number) in row.iter().enumerate() {
+                        panel[l * LANES + lane] = f32::from_le_bytes(*number);
+                    }
+                }
+            });
+            Held::Panels(panels)
+        } else {
+            let mut raw = Vec::new();
+            raw.try_reserve_exact(bytes.len())?;
+            raw.extend_from_slice(bytes);
+            Held::Raw(raw)
+        };
+        Ok(Weight { storage, n, k, held })
     }
 
-    /// Bytes that [`Weight::new`] would hold; `None` where the shape does not fit the storage.
+    /// Bytes that [`Weight::new`] would hold; `None` where the shape does not fit the storage or is too large.
     pub fn bytes_for(storage: Storage, n: usize, k: usize) -> Option<usize> {
-        storage.bytes(n, k)
+        let rows = if storage == Storage::F32 { n.checked_next_multiple_of(LANES)? } else { n };
+        storage.bytes(rows, k)
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        4 * self.rows.len()
+        match &self.held {
+            Held::Panels(panels) => 4 * panels.len(),
+            Held::Raw(raw) => raw.len(),
+        }
     }
 
     /// (n, k): outputs and inputs.
@@ -46,15 +98,34 @@ impl Weight {
 
     /// out[k] = row i.
     pub fn row(&self, i: usize, out: &mut [f32]) {
-        out.copy_from_slice(&self.rows[i * self.k..][..self.k]);
+        assert!(i < self.n, "row {i} of {}", self.n);
+        assert_eq!(out.len(), self.k, "elements of a row");
+        match &self.held {
+            Held::Panels(panels) => {
+                let panel = &panels[i / LANES * self.k * LANES..][..self.k * LANES];
+                for (y, lanes) in out.iter_mut().zip(panel.chunks_exact(LANES)) {
+                    *y = lanes[i % LANES];
+                }
+            }
+            Held::Raw(raw) => crate::quant::dequantize_row(self.storage, self.raw_row(raw, i), out),
+        }
+    }
+
+    fn raw_row<'a>(&self, raw: &'a [u8], i: usize) -> &'a [u8] {
+        let bytes = self.k / self.storage.block_len() * self.storage.block_bytes();
+        &raw[i * bytes..][..bytes]
     }
 }
 
-/// Elements of scratch that products with up to `max_m` rows (of the activations; inner rows of an
-/// adapter's gradient count too) and weights or operands up to `max_width` wide need on `threads` threads.
-pub fn scratch_len(threads: usize, max_m: usize, max_width: usize) -> usize {
-    let _ = (threads, max_m, max_width);
-    0
+/// Elements of scratch that the products of this file need on `threads` threads for activations of up to `max_m` rows,
+/// whatever their widths.
+pub fn scratch_len(threads: usize, max_m: usize) -> usize {
+    packed_len(max_m, PACK_BLOCKS * BLOCK) + threads.max(1) * PANELS_LEN
+}
+
+/// Elements of the packed left operand.
+fn packed_len(m: usize, k: usize) -> usize {
+    m.min(ROWS_MAX).next_multiple_of(PACK_ROWS) * k.div_ceil(BLOCK).min(PACK_BLOCKS) * BLOCK
 }
 
 /// y[m,n] = x[m,k] · wᵀ, or += where `accumulate`.
@@ -62,9 +133,15 @@ pub fn linear(level: Level, y: &mut [f32], x: &[f32], w: &Weight, m: usize, accu
     linear_tile(level, y, x, w, m, 0, w.n, accumulate, scratch);
 }
 
-/// y[m,len] = x[m,k] · w[n0 .. n0 + len, :]ᵀ, or += where `accumulate`. `n0` is a multiple of 16.
+/// y[m,len] = x[m,k] · w[n0 .. n0 + len, :]ᵀ, or += where `accumulate`; `n0` is a multiple of 16.
 pub fn linear_tile(level: Level, y: &mut [f32], x: &[f32], w: &Weight, m: usize, n0: usize, len: usize, accumulate: bool, scratch: &mut [f32]) {
-    matmul(level, y, x, &w.rows[n0 * w.k..][..len * w.k], m, len, w.k, false, true, 1.0, accumulate, scratch);
+    assert!(n0.is_multiple_of(LANES) && n0 + len <= w.n, "outputs {n0} + {len} of {}", w.n);
+    assert_eq!(x.len(), m * w.k, "elements of x: {m} rows of {}", w.k);
+    let source = match &w.held {
+        Held::Panels(panels) => Source::Panels { panels: &panels[n0 * w.k..], k: w.k },
+        Held::Raw(raw) => Source::RawOutputs { w, raw, n0 },
+    };
+    product(level, y, m, len, w.k, Operand::Rows(x), source, 1.0, accumulate, scratch);
 }
 
 /// dx[m,k] = dy[m,n] · w, or += where `accumulate`.
@@ -72,25 +149,285 @@ pub fn linear_backward(level: Level, dx: &mut [f32], dy: &[f32], w: &Weight, m: 
     linear_backward_tile(level, dx, dy, w, m, 0, w.n, accumulate, scratch);
 }
 
-/// dx[m,k] = p[m,len] · w[n0 .. n0 + len, :], or += where `accumulate`. `n0` is a multiple of 16.
+/// dx[m,k] = p[m,len] · w[n0 .. n0 + len, :], or += where `accumulate`; `n0` is a multiple of 16.
 pub fn linear_backward_tile(level: Level, dx: &mut [f32], p: &[f32], w: &Weight, m: usize, n0: usize, len: usize, accumulate: bool, scratch: &mut [f32]) {
-    matmul(level, dx, p, &w.rows[n0 * w.k..][..len * w.k], m, w.k, len, false, false, 1.0, accumulate, scratch);
+    assert!(n0.is_multiple_of(LANES) && n0 + len <= w.n, "outputs {n0} + {len} of {}", w.n);
+    assert_eq!(p.len(), m * len, "elements of p: {m} rows of {len}");
+    let source = match &w.held {
+        Held::Panels(panels) => Source::PanelsTransposed { panels: &panels[n0 * w.k..], k: w.k },
+        Held::Raw(raw) => Source::RawInputs { w, raw, n0 },
+    };
+    product(level, dx, m, w.k, len, Operand::Rows(p), source, 1.0, accumulate, scratch);
 }
 
-/// c[m,n] = alpha · op(a)[m,k] · op(b)[k,n], or += where `accumulate`. `a` is stored `[k,m]` where `a_transposed`,
-/// `b` is stored `[n,k]` where `b_transposed`.
+/// c[m,n] = alpha · op(a)[m,k] · op(b)[k,n], or += where `accumulate`. `a` is stored `[k,m]` where `a_transposed`, `b` is
+/// stored `[n,k]` where `b_transposed`. Made for small dense operands: adapters and their gradients.
 pub fn matmul(level: Level, c: &mut [f32], a: &[f32], b: &[f32], m: usize, n: usize, k: usize, a_transposed: bool, b_transposed: bool, alpha: f32, accumulate: bool, scratch: &mut [f32]) {
-    let _ = (level, scratch);
-    assert_eq!((c.len(), a.len(), b.len()), (m * n, m * k, k * n), "sizes of a matrix product");
-    for i in 0..m {
-        for j in 0..n {
-            let mut sum = 0.0f32;
-            for l in 0..k {
-                let x = if a_transposed { a[l * m + i] } else { a[i * k + l] };
-                let y = if b_transposed { b[j * k + l] } else { b[l * n + j] };
-                sum = x.mul_add(y, sum);
+    assert_eq!((a.len(), b.len()), (m * k, k * n), "elements of a and b: {m} x {k} and {k} x {n}");
+    let operand = if a_transposed { Operand::Columns(a) } else { Operand::Rows(a) };
+    let source = if b_transposed { Source::DenseTransposed { b, k } } else { Source::Dense { b, n } };
+    product(level, c, m, n, k, operand, source, alpha, accumulate, scratch);
+}
+
+/// The left operand where it lies.
+#[derive(Clone, Copy)]
+enum Operand<'a> {
+    /// `[m][k]`.
+    Rows(&'a [f32]),
+    /// `[k][m]`.
+    Columns(&'a [f32]),
+}
+
+/// Where the panels of the right operand, [k, n], come from.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// They lie ready, `[n / 16][k][16]`.
+    Panels { panels: &'a [f32], k: usize },
+    /// Column j is row n0 + j of a weight held raw.
+    RawOutputs { w: &'a Weight, raw: &'a [u8], n0: usize },
+    /// Inner index l is output l of panels `[k / 16][n][16]` (their `k` is this product's n).
+    PanelsTransposed { panels: &'a [f32], k: usize },
+    /// Inner index l is row n0 + l of a weight held raw.
+    RawInputs { w: &'a Weight, raw: &'a [u8], n0: usize },
+    /// Dense `[k][n]`.
+    Dense { b: &'a [f32], n: usize },
+    /// Dense `[n][k]`.
+    DenseTransposed { b: &'a [f32], k: usize },
+}
+
+/// c[m,n] (+)= alpha · a · b, the one walk behind all products.
+fn product(level: Level, c: &mut [f32], m: usize, n: usize, k: usize, a: Operand<'_>, b: Source<'_>, alpha: f32, accumulate: bool, scratch: &mut [f32]) {
+    assert_eq!(c.len(), m * n, "elements of the result: {m} x {n}");
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        if !accumulate {
+            c.fill(0.0);
+        }
+        return;
+    }
+    let threads = if m * n * k < ALONE { 1 } else { rayon::current_num_threads() };
+    // Packing pays where every row meets many columns.
+    let pack = matches!(a, Operand::Rows(_)) && m > 14 && n > 64 && k > 64;
+    // Chunks of rows as even as can be.
+    let chunk_rows = if pack { m.div_ceil(m.div_ceil(ROWS_MAX)) } else { m };
+    let packed_len = if pack { packed_len(chunk_rows, k) } else { 0 };
+    assert!(scratch.len() >= packed_len + PANELS_LEN, "scratch of {} elements, {} needed", scratch.len(), packed_len + PANELS_LEN);
+    let (packed, panels) = scratch.split_at_mut(packed_len);
+    let threads = threads.min(panels.len() / PANELS_LEN);
+
+    for (chunk, c) in c.chunks_mut(chunk_rows * n).enumerate() {
+        let (row0, rows) = (chunk * chunk_rows, c.len() / n);
+        let super_block = if pack { PACK_BLOCKS * BLOCK } else { k };
+        for k0 in (0..k).step_by(super_block) {
+            let len = super_block.min(k - k0);
+            if let (true, Operand::Rows(x)) = (pack, a) {
+                pack_rows(packed, &x[row0 * k..][..rows * k], k, k0, len, threads);
             }
-            c[i * n + j] = if accumulate { alpha.mul_add(sum, c[i * n + j]) } else { alpha * sum };
+            let (row_step, col_step) = tile_steps(rows, n, threads);
+            let tiles = Tiles::new(c, rows, n, row_step, col_step);
+            let (tiles, packed) = (&tiles, &*packed);
+            let work = |expanded: &mut [f32]| {
+                while let Some(tile) = tiles.take() {
+                    level.dispatch(Walk { tile, a, packed, pack, rows, k, k0, len, b, alpha, accumulate: accumulate || k0 > 0, expanded });
+                }
+            };
+            if threads == 1 {
+                work(&mut panels[..PANELS_LEN]);
+            } else {
+                panels[..threads * PANELS_LEN].par_chunks_exact_mut(PANELS_LEN).for_each(work);
+            }
+        }
+    }
+}
+
+/// Rows and columns of a tile such that `threads` threads finish together and expand little twice.
+fn tile_steps(rows: usize, n: usize, threads: usize) -> (usize, usize) {
+    let panels = n.div_ceil(LANES);
+    let (mut best, mut least) = ((rows, TILE_PANELS_MAX), f64::INFINITY);
+    for row_splits in 1..=if rows < 32 { 1 } else { 4 * threads } {
+        let row_step = rows.div_ceil(row_splits);
+        for pairs in 1..=TILE_PANELS_MAX / 2 {
+            let width = (2 * pairs).min(panels);
+            let tiles = rows.div_ceil(row_step) * panels.div_ceil(width);
+            // The longest thread's share: expanding a panel costs as much as about 16 rows.
+            let cost = (tiles.div_ceil(threads) * (row_step + 16)) as f64 * (width as f64 + 0.5);
+            if cost < least {
+                (best, least) = ((row_step, width), cost);
+            }
+        }
+    }
+    (best.0, best.1 * LANES)
+}
+
+/// packed[block][row][BLOCK] = columns k0 .. k0 + len of x[rows, k].
+fn pack_rows(packed: &mut [f32], x: &[f32], k: usize, k0: usize, len: usize, threads: usize) {
+    let rows = x.len() / k;
+    let groups = rows.div_ceil(PACK_ROWS);
+    let pack = |(index, to): (usize, &mut [f32])| {
+        let (block, group) = (index / groups, index % groups);
+        let start = block * BLOCK;
+        let width = BLOCK.min(len - start);
+        let from = x[group * PACK_ROWS * k..].chunks_exact(k).take(PACK_ROWS);
+        for (to, from) in to.chunks_exact_mut(BLOCK).zip(from) {
+            to[..width].copy_from_slice(&from[k0 + start..][..width]);
+        }
+    };
+    let packed = &mut packed[..len.div_ceil(BLOCK) * groups * PACK_ROWS * BLOCK];
+    if threads == 1 || rows * len < ALONE {
+        packed.chunks_exact_mut(PACK_ROWS * BLOCK).enumerate().for_each(pack);
+    } else {
+        packed.par_chunks_exact_mut(PACK_ROWS * BLOCK).enumerate().for_each(pack);
+    }
+}
+
+/// One tile of the result over some blocks of the inner dimension.
+struct Walk<'a, 'c> {
+    tile: Tile<'c>,
+    a: Operand<'a>,
+    packed: &'a [f32],
+    pack: bool,
+    /// Rows of the chunk.
+    rows: usize,
+    k: usize,
+    k0: usize,
+    len: usize,
+    b: Source<'a>,
+    alpha: f32,
+    accumulate: bool,
+    expanded: &'a mut [f32],
+}
+
+impl WithSimd for Walk<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let (row, rows, col0, all) = (self.tile.row(), self.tile.rows(), self.tile.col(), self.tile.cols());
+        // Few rows read each panel once, from end to end; many rows keep the tile's panels of one block in cache.
+        let group = if rows > S::TILE_ROWS { all } else { 4 * LANES };
+        for col in (0..all).step_by(group) {
+            let cols = group.min(all - col);
+            for start in (self.k0..self.k0 + self.len).step_by(BLOCK) {
+                let inner = BLOCK.min(self.k0 + self.len - start);
+                let a = match self.a {
+                    Operand::Rows(_) if self.pack => {
+                        let block = (start - self.k0) / BLOCK;
+                        Left::Packed(&self.packed[(block * self.rows.next_multiple_of(PACK_ROWS) + row) * BLOCK..][..rows * BLOCK])
+                    }
+                    Operand::Rows(x) => Left::Rows(&x[row * self.k + start..], self.k),
+                    Operand::Columns(x) => Left::Columns(&x[start * (x.len() / self.k) + row..], x.len() / self.k),
+                };
+                let accumulate = self.accumulate || start > 0;
+                let whole = if let Source::Dense { b, n } = self.b {
+                    // Whole panels where they are; what is left below goes through scratch, padded.
+                    let whole = if col0 + col + cols == n { cols / LANES * LANES } else { cols };
+                    if whole > 0 {
+                        let b = Right { data: &b[start * n + col0 + col..], inner: n, panel: LANES };
+                        microkernel::multiply(s, &mut self.tile, col, whole, inner, a, b, self.alpha, accumulate);
+                    }
+                    whole
+                } else {
+                    0
+                };
+                if whole < cols {
+                    let (col, cols) = (col + whole, cols - whole);
+                    let b = s.vectorize(Expand { b: self.b, col: col0 + col, cols, start, inner, to: &mut *self.expanded });
+                    microkernel::multiply(s, &mut self.tile, col, cols, inner, a, b, self.alpha, accumulate);
+                }
+            }
+        }
+    }
+}
+
+/// Panels of columns col .. col + cols and inner indices start .. start + inner, ready or brought into `to`.
+struct Expand<'a, 'e> {
+    b: Source<'a>,
+    col: usize,
+    cols: usize,
+    start: usize,
+    inner: usize,
+    to: &'e mut [f32],
+}
+
+impl<'a, 'e: 'a> WithSimd for Expand<'a, 'e> {
+    type Output = Right<'a>;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Right<'a> {
+        let Expand { b, col, cols, start, inner, to } = self;
+        let panels = cols.div_ceil(LANES);
+        match b {
+            Source::Panels { panels, k } => {
+                return Right { data: &panels[(col / LANES * k + start) * LANES..], inner: LANES, panel: k * LANES };
+            }
+            Source::RawOutputs { w, raw, n0 } => with_decode!(w.storage, decode => {
+                for p in 0..panels {
+                    let rows: [Option<&[u8]>; LANES] = std::array::from_fn(|i| {
+                        (p * LANES + i < cols).then(|| w.raw_row(raw, n0 + col + p * LANES + i))
+                    });
+                    expand_transposed(s, &mut to[p * BLOCK * LANES..][..BLOCK * LANES], start, inner, |l, i| match rows[i] {
+                        Some(row) => decode.decode(s, row, l),
+                        None => s.splat(0.0),
+                    });
+                }
+            }),
+            Source::RawInputs { w, raw, n0 } => with_decode!(w.storage, decode => {
+                for l in 0..inner {
+                    let row = w.raw_row(raw, n0 + start + l);
+                    for p in 0..panels {
+                        s.store(&mut to[(p * BLOCK + l) * LANES..], decode.decode(s, row, col + p * LANES));
+                    }
+                }
+            }),
+            Source::PanelsTransposed { panels: from, k } => {
+                for p in 0..panels {
+                    let lanes = LANES.min(k - (col + p * LANES));
+                    for l in (0..inner).step_by(LANES) {
+                        let from = &from[((start + l) / LANES * k + col + p * LANES) * LANES..][..lanes * LANES];
+                        let mut square = [s.splat(0.0); LANES];
+                        for (v, from) in square.iter_mut().zip(from.chunks_exact(LANES)) {
+                            *v = s.load(from);
+                        }
+                        let square = s.transpose(square);
+                        let to = &mut to[(p * BLOCK + l) * LANES..][..LANES * LANES];
+                        for (v, to) in square.into_iter().zip(to.chunks_exact_mut(LANES)) {
+                            s.store(to, v);
+                        }
+                    }
+                }
+            }
+            Source::Dense { b, n } => {
+                for l in 0..inner {
+                    for p in 0..panels {
+                        let from = &b[(start + l) * n + col + p * LANES..][..LANES.min(cols - p * LANES)];
+                        s.store(&mut to[(p * BLOCK + l) * LANES..], s.load_partial(from, 0.0));
+                    }
+                }
+            }
+            Source::DenseTransposed { b, k } => {
+                for p in 0..panels {
+                    let rows = LANES.min(cols - p * LANES);
+                    let from = &b[(col + p * LANES) * k..][..rows * k];
+                    expand_transposed(s, &mut to[p * BLOCK * LANES..][..BLOCK * LANES], start, inner, |l, i| {
+                        if i < rows { s.load_partial(&from[i * k + l..(i + 1) * k], 0.0) } else { s.splat(0.0) }
+                    });
+                }
+            }
+        }
+        Right { data: to, inner: LANES, panel: BLOCK * LANES }
+    }
+}
+
+/// to[l - start][i] = element l of row i, for sixteen rows; `sixteen(l, i)` gives elements l .. l + 16.
+#[inline(always)]
+fn expand_transposed<S: Simd>(s: S, to: &mut [f32], start: usize, inner: usize, sixteen: impl Fn(usize, usize) -> S::F) {
+    for (l, to) in (start..start + inner).step_by(LANES).zip(to.chunks_exact_mut(LANES * LANES)) {
+        let mut square = [s.splat(0.0); LANES];
+        for i in 0..LANES {
+            square[i] = sixteen(l, i);
+        }
+        for (v, to) in s.transpose(square).into_iter().zip(to.chunks_exact_mut(LANES)) {
+            s.store(to, v);
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Block formats are GGUF's: 32 weights a block, little endian, bit-equal to gguf-py's dequantisation.
 
+use crate::simd::{LANES, Simd};
 use half::f16;
 
 /// Storage of a weight's numbers (little endian; GGUF block layouts).
@@ -140,5 +141,123 @@ pub fn quantize_row(storage: Storage, x: &[f32], bytes: &mut [u8]) {
                 }
             }
         }
+    }
+}
+
+/// A way to read a stored row sixteen weights at a time, as [`dequantize_row`] does one by one.
+pub(crate) trait Decode: Copy + Send + Sync {
+    /// Weights l .. l + 16 of a row of `k`, zero past its end; `l` is a multiple of 16.
+    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F;
+}
+
+/// Hands `$decode`, bound to the [`Decode`] of `$storage`, to the expression.
+macro_rules! with_decode {
+    ($storage:expr, $decode:ident => $e:expr) => {
+        match $storage {
+            $crate::quant::Storage::F32 => { let $decode = $crate::quant::DecodeF32; $e }
+            $crate::quant::Storage::F16 => { let $decode = $crate::quant::DecodeF16; $e }
+            $crate::quant::Storage::Bf16 => { let $decode = $crate::quant::DecodeBf16; $e }
+            $crate::quant::Storage::Q4_0 => { let $decode = $crate::quant::DecodeQ4_0; $e }
+            $crate::quant::Storage::Q4_1 => { let $decode = $crate::quant::DecodeQ4_1; $e }
+            $crate::quant::Storage::Q8_0 => { let $decode = $crate::quant::DecodeQ8_0; $e }
+        }
+    };
+}
+pub(crate) use with_decode;
+
+/// [`Storage::F32`].
+#[derive(Clone, Copy)]
+pub(crate) struct DecodeF32;
+/// [`Storage::F16`].
+#[derive(Clone, Copy)]
+pub(crate) struct DecodeF16;
+/// [`Storage::Bf16`].
+#[derive(Clone, Copy)]
+pub(crate) struct DecodeBf16;
+/// [`Storage::Q4_0`].
+#[derive(Clone, Copy)]
+pub(crate) struct DecodeQ4_0;
+/// [`Storage::Q4_1`].
+#[derive(Clone, Copy)]
+pub(crate) struct DecodeQ4_1;
+/// [`Storage::Q8_0`].
+#[derive(Clone, Copy)]
+pub(crate) struct DecodeQ8_0;
+
+/// 16 numbers of `N / 16` bytes from number `l` on, zero past the row's end.
+#[inline(always)]
+fn numbers<const N: usize>(row: &[u8], l: usize) -> [u8; N] {
+    let start = l * (N / LANES);
+    match row[start..].first_chunk() {
+        Some(bytes) => *bytes,
+        None => {
+            let mut bytes = [0; N];
+            bytes[..row.len() - start].copy_from_slice(&row[start..]);
+            bytes
+        }
+    }
+}
+
+impl Decode for DecodeF32 {
+    #[inline(always)]
+    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F {
+        let bytes: [u8; 64] = numbers(row, l);
+        let (numbers, _) = bytes.as_chunks::<4>();
+        s.load(&std::array::from_fn::<f32, LANES, _>(|i| f32::from_le_bytes(numbers[i])))
+    }
+}
+
+impl Decode for DecodeF16 {
+    #[inline(always)]
+    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F {
+        s.load_f16(&numbers(row, l))
+    }
+}
+
+impl Decode for DecodeBf16 {
+    #[inline(always)]
+    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F {
+        s.load_bf16(&numbers(row, l))
+    }
+}
+
+/// The block of `N` bytes around weight `l` of a format with 32 weights a block, and whether `l` is in its second half.
+#[inline(always)]
+fn block<const N: usize>(row: &[u8], l: usize) -> (&[u8; N], bool) {
+    (row[l / 32 * N..].first_chunk().expect("whole blocks"), l % 32 != 0)
+}
+
+/// 16 nibbles: the low ones, or the high ones.
+#[inline(always)]
+fn nibbles<S: Simd>(s: S, bytes: &[u8; LANES], high: bool) -> S::F {
+    let q = s.load_u8(bytes);
+    s.to_f(if high { s.shr_i(q, 4) } else { s.and_i(q, s.splat_i(15)) })
+}
+
+impl Decode for DecodeQ4_0 {
+    #[inline(always)]
+    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F {
+        let (b, high) = block::<18>(row, l);
+        let q = nibbles(s, b[2..].first_chunk().expect("nibbles"), high);
+        s.mul(s.sub(q, s.splat(8.0)), s.splat_f16([b[0], b[1]]))
+    }
+}
+
+impl Decode for DecodeQ4_1 {
+    #[inline(always)]
+    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F {
+        let (b, high) = block::<20>(row, l);
+        let q = nibbles(s, b[4..].first_chunk().expect("nibbles"), high);
+        s.add(s.mul(q, s.splat_f16([b[0], b[1]])), s.splat_f16([b[2], b[3]]))
+    }
+}
+
+impl Decode for DecodeQ8_0 {
+    #[inline(always)]
+    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F {
+        let (b, high) = block::<34>(row, l);
+        let (first, second) = b[2..].split_at(LANES);
+        let q = s.to_f(s.load_i8(if high { second } else { first }.first_chunk().expect("bytes")));
+        s.mul(q, s.splat_f16([b[0], b[1]]))
     }
 }
