@@ -117,10 +117,10 @@ impl Weight {
     }
 }
 
-/// Elements of scratch that the products of this file need on `threads` threads for activations of up to `max_m` rows,
-/// whatever their widths.
-pub fn scratch_len(threads: usize, max_m: usize) -> usize {
-    packed_len(max_m, PACK_BLOCKS * BLOCK) + threads.max(1) * PANELS_LEN
+/// Elements of scratch that the products of this file need on `threads` threads for left operands of up to `max_m` rows
+/// and `max_width` inner indices (inputs forward, outputs backward).
+pub fn scratch_len(threads: usize, max_m: usize, max_width: usize) -> usize {
+    packed_len(max_m, max_width) + threads.max(1) * PANELS_LEN
 }
 
 /// Elements of the packed left operand.

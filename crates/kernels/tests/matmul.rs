@@ -23,7 +23,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 }
 
 fn scratch() -> Vec<f32> {
-    vec![f32::NAN; scratch_len(7, 1200)] // NaN: whatever is read before it was written shows
+    vec![f32::NAN; scratch_len(7, 1200, 1600)] // NaN: whatever is read before it was written shows
 }
 
 fn weight(storage: Storage, n: usize, k: usize, seed: u64) -> (Weight, Vec<f32>) {
