@@ -1,4 +1,13 @@
 //! The language-model head: log-probabilities and their gradient without logits in memory.
+//!
+//! Walks the vocabulary in tiles with a running maximum and sum per row (as in cut cross-entropy, Wijmans et
+//! al. 2024). With `p = softmax(x wᵀ)`, the gradient of `ln p_t` in `x` is `w_t - Σ_v p_v w_v`: the one
+//! expected row of `w` serves every entry on a row, so that the backward is a sum over entries.
+
+use crate::math;
+use crate::matmul::{self, Weight};
+use crate::simd::{LANES, Level, Simd, WithSimd};
+use rayon::prelude::*;
 
 /// An entry after the rows with entries were gathered: `row` counts gathered rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,4 +16,179 @@ pub struct HeadEntry {
     pub row: u32,
     /// Token id.
     pub target: u32,
+}
+
+/// Rows that are walked through the vocabulary together.
+const ROWS: usize = 512;
+/// Vocabulary of a tile, a multiple of 16.
+const TILE: usize = 1024;
+/// Below every logit, and finite, so that differences are no NaN.
+const LOWEST: f32 = f32::MIN;
+/// Running numbers of a row: 16 sums, the maximum, the factor for what was summed under the last one.
+const STATE: usize = LANES + 2;
+
+/// Elements of scratch for up to `m` rows of `c` elements on `threads` threads.
+pub fn scratch_len(threads: usize, m: usize, c: usize) -> usize {
+    let rows = m.min(ROWS);
+    (rows * (TILE + STATE) + matmul::scratch_len(threads, rows, c.max(TILE))).max(threads * c)
+}
+
+/// `log_prob[e] = ln softmax(x[row_e] wᵀ)[target_e]`, and where asked for `expected[i] = Σ_v p_v w_v` for every
+/// row. A row's numbers do not depend on the other rows.
+///
+/// # Shapes
+/// `log_prob`: `[entries.len()]`, `expected`, `x`: `[m, c]`, `w`: `[v, c]`; `scratch`: [`scratch_len`].
+pub fn head(
+    level: Level,
+    log_prob: &mut [f32],
+    mut expected: Option<&mut [f32]>,
+    x: &[f32],
+    w: &Weight,
+    entries: &[HeadEntry],
+    m: usize,
+    scratch: &mut [f32],
+) {
+    let (v, c) = w.shape();
+    assert_eq!(log_prob.len(), entries.len());
+    assert_eq!(x.len(), m * c);
+    assert!(expected.as_ref().is_none_or(|expected| expected.len() == m * c));
+    assert!(entries.iter().all(|e| (e.row as usize) < m && (e.target as usize) < v), "an entry beyond {m} rows or {v} tokens");
+    let (logits, scratch) = scratch.split_at_mut(m.min(ROWS) * TILE);
+    let (states, scratch) = scratch.split_at_mut(m.min(ROWS) * STATE);
+    for first in (0..m).step_by(ROWS) {
+        let rows = (m - first).min(ROWS);
+        let x = &x[first * c..][..rows * c];
+        let mut expected = expected.as_mut().map(|expected| &mut expected[first * c..][..rows * c]);
+        let states = &mut states[..rows * STATE];
+        for state in states.chunks_exact_mut(STATE) {
+            state.fill(0.0);
+            state[LANES] = LOWEST;
+        }
+        for n0 in (0..v).step_by(TILE) {
+            let len = (v - n0).min(TILE);
+            let logits = &mut logits[..rows * len];
+            matmul::linear_tile(level, logits, x, w, rows, n0, len, false, scratch);
+            for (log_prob, entry) in log_prob.iter_mut().zip(entries) {
+                let place = (entry.row as usize).checked_sub(first).zip((entry.target as usize).checked_sub(n0));
+                if let Some((row, token)) = place.filter(|&(row, token)| row < rows && token < len) {
+                    *log_prob = logits[row * len + token]; // the logit for now
+                }
+            }
+            logits.par_chunks_exact_mut(len).zip(states.par_chunks_exact_mut(STATE)).with_min_len(8).for_each(|(logits, state)| {
+                level.dispatch(Soften { logits, state });
+            });
+            if let Some(expected) = &mut expected {
+                let before = n0 > 0;
+                if before {
+                    expected.par_chunks_exact_mut(c).zip(states.par_chunks_exact(STATE)).with_min_len(32).for_each(|(expected, state)| {
+                        if state[LANES + 1] != 1.0 {
+                            expected.iter_mut().for_each(|x| *x *= state[LANES + 1]);
+                        }
+                    });
+                }
+                matmul::linear_backward_tile(level, expected, logits, w, rows, n0, len, before, scratch);
+            }
+        }
+        // The state's first element becomes the sum, its maximum the logarithm of the softmax's denominator.
+        for state in states.chunks_exact_mut(STATE) {
+            level.dispatch(Finish { state });
+        }
+        for (log_prob, entry) in log_prob.iter_mut().zip(entries) {
+            if let Some(state) = (entry.row as usize).checked_sub(first).and_then(|row| states.chunks_exact(STATE).nth(row)) {
+                *log_prob -= state[LANES];
+            }
+        }
+        if let Some(expected) = expected {
+            expected.par_chunks_exact_mut(c).zip(states.par_chunks_exact(STATE)).with_min_len(32).for_each(|(expected, state)| {
+                expected.iter_mut().for_each(|x| *x /= state[0]);
+            });
+        }
+    }
+}
+
+/// Turns a row's logits into weights `exp(logit - top)` under the new maximum, and brings its state up to date.
+struct Soften<'a> {
+    logits: &'a mut [f32],
+    state: &'a mut [f32],
+}
+
+impl WithSimd for Soften<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (sums, tops) = self.state.split_at_mut(LANES);
+        let old = tops[0];
+        let mut top = s.splat(old);
+        for x in self.logits.chunks(LANES) {
+            top = s.max(top, if x.len() == LANES { s.load(x) } else { s.load_partial(x, LOWEST) });
+        }
+        tops[0] = s.reduce_max(top);
+        tops[1] = s.to_array(math::exp(s, s.splat(old - tops[0])))[0];
+        let top = s.splat(tops[0]);
+        let mut sum = s.splat(0.0);
+        for x in self.logits.chunks_mut(LANES) {
+            if x.len() == LANES {
+                let weight = math::exp(s, s.sub(s.load(x), top));
+                s.store(x, weight);
+                sum = s.add(sum, weight);
+            } else {
+                let weight = math::exp(s, s.sub(s.load_partial(x, f32::NEG_INFINITY), top));
+                s.store_partial(x, weight);
+                sum = s.add(sum, weight);
+            }
+        }
+        s.store(sums, s.mul_add(s.load(sums), s.splat(tops[1]), sum));
+    }
+}
+
+struct Finish<'a> {
+    state: &'a mut [f32],
+}
+
+impl WithSimd for Finish<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let sum = s.reduce_add(s.load(self.state));
+        self.state[0] = sum;
+        self.state[LANES] += s.to_array(math::ln(s, s.splat(sum)))[0];
+    }
+}
+
+/// `dx[i] = Σ coefficient_e (w[target_e] - expected[i])` over the entries `e` on row `i`, in their order: the
+/// gradient of `Σ coefficient_e · log_prob[e]`. Rows without entries get 0.
+///
+/// # Shapes
+/// `dx`, `expected`: `[m, c]`, `w`: `[v, c]`, `coefficients`: `[entries.len()]`; `scratch`: [`scratch_len`].
+pub fn head_backward(
+    dx: &mut [f32],
+    expected: &[f32],
+    w: &Weight,
+    entries: &[HeadEntry],
+    coefficients: &[f32],
+    m: usize,
+    scratch: &mut [f32],
+) {
+    let (v, c) = w.shape();
+    assert!(dx.len() == m * c && expected.len() == m * c);
+    assert_eq!(coefficients.len(), entries.len());
+    assert!(entries.iter().all(|e| (e.row as usize) < m && (e.target as usize) < v), "an entry beyond {m} rows or {v} tokens");
+    let workers = (scratch.len() / c).min(rayon::current_num_threads()).max(1);
+    let rows = m.div_ceil(workers).max(1);
+    let parts = dx.par_chunks_mut(rows * c).zip(expected.par_chunks(rows * c)).zip(scratch.par_chunks_exact_mut(c));
+    parts.enumerate().for_each(|(part, ((dx, expected), target))| {
+        dx.fill(0.0);
+        let first = part * rows;
+        for (entry, &coefficient) in entries.iter().zip(coefficients) {
+            let row = (entry.row as usize).wrapping_sub(first);
+            if row >= dx.len() / c {
+                continue;
+            }
+            w.row(entry.target as usize, target);
+            let (dx, expected) = (&mut dx[row * c..][..c], &expected[row * c..][..c]);
+            for ((dx, w), expected) in dx.iter_mut().zip(&*target).zip(expected) {
+                *dx += coefficient * (w - expected);
+            }
+        }
+    });
 }

@@ -3,10 +3,22 @@
 //! Rows are `c` elements long. Destinations are split into blocks of rows, so that several sources that
 //! meet in one row are added in their own order whatever the number of threads.
 
+use crate::matmul::Weight;
 use rayon::prelude::*;
 
 /// Elements that are worth a task of their own.
 const TASK: usize = 1 << 14;
+
+/// `y[i] =` row `ids[i]` of `w`, expanded to f32.
+///
+/// # Shapes
+/// `y`: `[ids.len(), k]`, `w`: `[n, k]`.
+pub fn embed(y: &mut [f32], w: &Weight, ids: &[u32]) {
+    let (n, k) = w.shape();
+    assert_eq!(y.len(), ids.len() * k);
+    assert!(ids.iter().all(|&id| (id as usize) < n), "an id beyond {n}");
+    y.par_chunks_exact_mut(k).with_min_len(TASK.div_ceil(k)).zip(ids).for_each(|(y, &id)| w.row(id as usize, y));
+}
 
 /// `y[i] = x[rows[i]]`.
 ///

@@ -55,3 +55,14 @@ pub(crate) fn bits(x: &[f32]) -> Vec<u32> {
 pub(crate) fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
 }
+
+/// The gradient of `loss` at `x` by central differences.
+pub(crate) fn differences(x: &[f64], loss: impl Fn(&[f64]) -> f64) -> Vec<f64> {
+    let eps = 1e-5;
+    let at = |i: usize, step: f64| {
+        let mut x = x.to_vec();
+        x[i] += step;
+        loss(&x)
+    };
+    (0..x.len()).map(|i| (at(i, eps) - at(i, -eps)) / (2.0 * eps)).collect()
+}

@@ -1,0 +1,115 @@
+//! The head against softmax over whole logits in f64, and its gradient against differences.
+
+mod common;
+
+use common::{Draws, assert_close, bits, differences, wide, with_threads};
+use kernels::head::{HeadEntry, head, head_backward, scratch_len};
+use kernels::matmul::Weight;
+use kernels::quant::Storage;
+use kernels::simd::Level;
+
+struct Case {
+    x: Vec<f32>,
+    w: Vec<f32>,
+    weight: Weight,
+    entries: Vec<HeadEntry>,
+    coefficients: Vec<f32>,
+    m: usize,
+    v: usize,
+    c: usize,
+}
+
+impl Case {
+    fn new(seed: u64, m: usize, v: usize, c: usize, entries: usize) -> Case {
+        let mut draws = Draws::new(seed);
+        let x = draws.normal(m * c);
+        let w = draws.normal(v * c);
+        let bytes: Vec<u8> = w.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let weight = Weight::new(Storage::F32, v, c, &bytes).unwrap();
+        let mut entries: Vec<HeadEntry> =
+            (0..entries).map(|_| HeadEntry { row: draws.below(m) as u32, target: draws.below(v) as u32 }).collect();
+        entries.sort_by_key(|e| e.row);
+        let coefficients = draws.normal(entries.len());
+        Case { x, w, weight, entries, coefficients, m, v, c }
+    }
+
+    /// (log_prob per entry, expected per row) by whole logits.
+    fn naive(&self, x: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let (c, w) = (self.c, wide(&self.w));
+        let mut expected = Vec::new();
+        let mut logs = Vec::new();
+        for x in x.chunks(c) {
+            let logits: Vec<f64> = w.chunks(c).map(|w| w.iter().zip(x).map(|(w, x)| w * x).sum()).collect();
+            let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let lse = top + logits.iter().map(|x| (x - top).exp()).sum::<f64>().ln();
+            for j in 0..c {
+                expected.push(logits.iter().zip(w.chunks(c)).map(|(x, w)| (x - lse).exp() * w[j]).sum());
+            }
+            logs.push(logits.iter().map(|x| x - lse).collect::<Vec<f64>>());
+        }
+        (self.entries.iter().map(|e| logs[e.row as usize][e.target as usize]).collect(), expected)
+    }
+
+    /// (log_prob, expected, dx).
+    fn fast(&self, level: Level, threads: usize) -> [Vec<f32>; 3] {
+        with_threads(threads, || {
+            let n = self.m * self.c;
+            let mut log_prob = vec![9.0; self.entries.len() + 2];
+            let [mut expected, mut dx] = [0, 1].map(|_| vec![9.0; n + 2]);
+            let mut scratch = vec![f32::NAN; scratch_len(threads, self.m, self.c)];
+            let e = self.entries.len();
+            head(level, &mut log_prob[..e], Some(&mut expected[..n]), &self.x, &self.weight, &self.entries, self.m, &mut scratch);
+            head_backward(&mut dx[..n], &expected[..n], &self.weight, &self.entries, &self.coefficients, self.m, &mut scratch);
+            let mut alone = vec![0.0; e];
+            head(level, &mut alone, None, &self.x, &self.weight, &self.entries, self.m, &mut scratch);
+            assert_eq!(bits(&alone), bits(&log_prob[..e]), "without `expected`");
+            [(log_prob, e), (expected, n), (dx, n)].map(|(mut x, n)| {
+                assert_eq!(x.split_off(n), [9.0; 2], "wrote past the end");
+                x
+            })
+        })
+    }
+}
+
+#[test]
+fn agrees_with_whole_logits_and_their_differences() {
+    for (seed, m, v, c, entries) in [(1, 1, 5, 3, 1), (2, 3, 16, 8, 7), (3, 9, 1025, 6, 20), (4, 2, 2500, 17, 4), (5, 7, 33, 24, 0)] {
+        let case = Case::new(seed, m, v, c, entries);
+        let [log_prob, expected, dx] = case.fast(Level::detect(), 2);
+        let (want, want_expected) = case.naive(&wide(&case.x));
+        assert_close("log_prob", &log_prob, &want, 2e-6);
+        assert_close("expected", &expected, &want_expected, 2e-6);
+        let loss = |x: &[f64]| -> f64 { case.naive(x).0.iter().zip(&case.coefficients).map(|(l, &a)| l * f64::from(a)).sum() };
+        assert_close("dx", &dx, &differences(&wide(&case.x), loss), 3e-6);
+    }
+}
+
+#[test]
+fn a_row_does_not_see_the_others() {
+    let many = Case::new(6, 600, 1500, 20, 700);
+    let together = many.fast(Level::detect(), 2);
+    for row in [0, 1, 511, 512, 599] {
+        let mut one = Case::new(6, 600, 1500, 20, 700);
+        one.x = many.x[row * 20..][..20].to_vec();
+        one.m = 1;
+        let mine: Vec<usize> = (0..700).filter(|&e| many.entries[e].row == row as u32).collect();
+        one.entries = mine.iter().map(|&e| HeadEntry { row: 0, ..many.entries[e] }).collect();
+        one.coefficients = mine.iter().map(|&e| many.coefficients[e]).collect();
+        let alone = one.fast(Level::detect(), 1);
+        assert_eq!(bits(&alone[0]), mine.iter().map(|&e| together[0][e].to_bits()).collect::<Vec<_>>());
+        assert_eq!(bits(&alone[1]), bits(&together[1][row * 20..][..20]));
+        assert_eq!(bits(&alone[2]), bits(&together[2][row * 20..][..20]));
+    }
+}
+
+#[test]
+fn every_level_and_thread_count_gives_the_same_bits() {
+    let case = Case::new(7, 40, 2100, 33, 50);
+    assert_eq!(case.v, 2100);
+    let first = case.fast(Level::Portable, 1).map(|x| bits(&x));
+    for &level in Level::available() {
+        for threads in [1, 2, 3, 7] {
+            assert!(case.fast(level, threads).map(|x| bits(&x)) == first, "{level:?} with {threads} threads");
+        }
+    }
+}
