@@ -3,8 +3,8 @@
 //! The way through this crate, in the order in which a report is made:
 //!
 //! ```text
-//! Sample ─Subject::{generate, choose, log_probs}→ answers ─score→ ItemScore ─arms::ArmResult::new→ ArmResult
-//! ArmResult (tuned) + ArmResult (rival) ─arms::compare→ Difference ─verdict::decide→ Decision { ship | do not ship | not enough evidence }
+//! Sample ─Subject::{generate, choose, log_probs}→ answers ─score→ ItemScore ─arms::Trial→ ArmResult
+//! ArmResult (tuned) + ArmResult (rival) ─Trial::compare→ Difference ─verdict::decide→ Decision { ship | do not ship | not enough evidence }
 //! ```
 //!
 //! - [`sample`]: the held-out items and what kind of task they are,
@@ -36,7 +36,7 @@ pub mod verdict;
 
 mod error;
 
-pub use arms::{ArmResult, Decode, Difference, compare};
+pub use arms::{ArmResult, Decode, Difference, Trial};
 pub use error::Error;
 pub use sample::{Field, Gold, Sample, Task};
 pub use score::{ItemScore, Metric};
