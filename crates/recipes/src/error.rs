@@ -181,6 +181,40 @@ pub enum Error {
         /// Where.
         path: PathBuf,
     },
+    /// A file or folder that is not overwritten unasked.
+    #[error("{what} exists already: {}", path.display())]
+    Exists {
+        /// What would be overwritten.
+        what: &'static str,
+        /// What to do.
+        hint: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
+    /// A record that cannot be scored.
+    #[error("record {record}: {fault}")]
+    Record {
+        /// Its id, or its line.
+        record: String,
+        /// What is wrong.
+        fault: RecordFault,
+    },
+    /// A conversation that fills the context.
+    #[error("the conversation has {given} tokens, and the model's context of {limit} leaves no room for an answer")]
+    ContextFull {
+        /// Tokens so far.
+        given: usize,
+        /// The context.
+        limit: usize,
+    },
+    /// An adapter that cannot have been trained.
+    #[error("the adapter {fault}: {}", path.display())]
+    Adapter {
+        /// What is wrong.
+        fault: &'static str,
+        /// Its folder.
+        path: PathBuf,
+    },
     /// Inputs of a command that do not go together.
     #[error("{what}: {given}, expected {expected}")]
     Mismatch {
@@ -190,6 +224,62 @@ pub enum Error {
         given: String,
         /// What was expected.
         expected: String,
+    },
+}
+
+/// What is wrong with a record that is to be scored.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordFault {
+    /// A key that must be there.
+    #[error("it has no \"{key}\"")]
+    Missing {
+        /// The key.
+        key: &'static str,
+    },
+    /// A value of another kind.
+    #[error("\"{key}\"{}: {expected} expected", at.map(|at| format!(" at position {at}")).unwrap_or_default())]
+    Kind {
+        /// The key.
+        key: &'static str,
+        /// Where in its list.
+        at: Option<usize>,
+        /// What may be there.
+        expected: &'static str,
+    },
+    /// Ids and weights that do not go together.
+    #[error("{ids} ids but {weights} loss weights")]
+    Lengths {
+        /// Ids.
+        ids: usize,
+        /// Weights.
+        weights: usize,
+    },
+    /// A token that the vocabulary does not have.
+    #[error("token id {id} at position {at}, but the vocabulary has {vocab}")]
+    Token {
+        /// The id.
+        id: u64,
+        /// Where, from 0.
+        at: usize,
+        /// The vocabulary.
+        vocab: usize,
+    },
+    /// Nothing in it.
+    #[error("it has no tokens")]
+    Empty,
+    /// Longer than the context.
+    #[error("it has {given} tokens, at most {limit} (the model's context)")]
+    TooLong {
+        /// Its tokens.
+        given: usize,
+        /// The context.
+        limit: usize,
+    },
+    /// A row that makes no record.
+    #[error("it makes no record: {reason}")]
+    NoRecord {
+        /// Why.
+        reason: data::Reason,
     },
 }
 
@@ -214,6 +304,9 @@ impl Error {
             Error::NotYet { id, .. } => format!("finish it with `tunesmith runs resume {id}`"),
             Error::TooFew { .. } => "add records, or set [prepare] split to smaller fractions".into(),
             Error::Memory { nearest, .. } => nearest.clone(),
+            Error::Exists { hint, .. } => (*hint).into(),
+            Error::ContextFull { .. } => "begin a new conversation; nothing of this one was dropped".into(),
+            Error::Adapter { .. } => "train it first: `tunesmith tune FOLDER`".into(),
             Error::Stopped { id, .. } => format!("go on with `tunesmith runs resume {id}`"),
             _ => return None,
         })

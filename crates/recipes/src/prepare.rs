@@ -338,7 +338,7 @@ fn document_json(document: &Document) -> Value {
     json!({ "id": document.id, "source": document.origin.source, "row": document.origin.row, "line": document.origin.line, "fields": fields })
 }
 
-fn value_json(value: &data::Value) -> Value {
+pub(crate) fn value_json(value: &data::Value) -> Value {
     match value {
         data::Value::Null => Value::Null,
         data::Value::Bool(value) => json!(value),

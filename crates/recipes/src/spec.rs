@@ -35,6 +35,12 @@ pub mod defaults {
     pub const WARMUP: f64 = 0.1;
     /// Adapters are small; decay did not help on validation.
     pub const WEIGHT_DECAY: f64 = 0.0;
+    /// AdamW's decay of the first moment, as in every peer.
+    pub const BETA1: f32 = 0.9;
+    /// AdamW's decay of the second moment, as in every peer.
+    pub const BETA2: f32 = 0.999;
+    /// AdamW's eps, as in PyTorch.
+    pub const EPS: f32 = 1e-8;
     /// The clipping norm of every peer.
     pub const CLIP: f64 = 1.0;
     /// Rows of a micro-batch: large enough for the matrix product's full rate, small enough for 2 GiB.
@@ -196,6 +202,9 @@ struct GateSection {
     field_accuracy_at_least: Option<f64>,
     record_exact_at_least: Option<f64>,
     valid_json_at_least: Option<f64>,
+    valid_answer_at_least: Option<f64>,
+    exact_match_at_least: Option<f64>,
+    token_f1_at_least: Option<f64>,
 }
 
 /// The keys of each section, for the unknown-key message, the reference page and the test that every key matters.
@@ -219,7 +228,13 @@ pub const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("evaluate", &["metric", "arms", "mode", "few_shot", "answer_tokens", "answers"]),
-    ("gate", &["beats", "accuracy_at_least", "macro_f1_at_least", "field_accuracy_at_least", "record_exact_at_least", "valid_json_at_least"]),
+    (
+        "gate",
+        &[
+            "beats", "accuracy_at_least", "macro_f1_at_least", "field_accuracy_at_least", "record_exact_at_least", "valid_json_at_least",
+            "valid_answer_at_least", "exact_match_at_least", "token_f1_at_least",
+        ],
+    ),
 ];
 
 /// What the project is for; stands at the top of plan and report. Empty text is shown as BLANK.
@@ -408,7 +423,7 @@ pub enum Mode {
 /// How it is evaluated.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Evaluate {
-    /// `accuracy`, `macro_f1`, `field_accuracy` or `record_exact`; empty: by the kind of target.
+    /// One of [`METRICS`].
     pub metric: String,
     /// Arms, in the order of the table.
     pub arms: Vec<String>,
@@ -525,7 +540,11 @@ impl RunFile {
         known("evaluate.metric", &metric, METRICS)?;
         let evaluate = Evaluate {
             metric,
-            mode: choice("evaluate.mode", evaluate.mode, &[("free", Mode::Free), ("choose", Mode::Choose)])?,
+            mode: match evaluate.mode {
+                // Labels are best chosen by probability; a record with several fields has to be written.
+                None => if single_target { Mode::Choose } else { Mode::Free },
+                given => choice("evaluate.mode", given, &[("free", Mode::Free), ("choose", Mode::Choose)])?,
+            },
             few_shot,
             answer_tokens: at_least("evaluate.answer_tokens", evaluate.answer_tokens.unwrap_or(defaults::ANSWER_TOKENS), 1)?,
             answers: evaluate.answers.map(PathBuf::from).unwrap_or_default(),
@@ -550,6 +569,9 @@ impl RunFile {
             ("field_accuracy", gate.field_accuracy_at_least),
             ("record_exact", gate.record_exact_at_least),
             ("valid_json", gate.valid_json_at_least),
+            ("valid_answer", gate.valid_answer_at_least),
+            ("exact_match", gate.exact_match_at_least),
+            ("token_f1", gate.token_f1_at_least),
         ] {
             if let Some(value) = value {
                 at_least.push((name.to_owned(), fraction(&format!("gate.{name}_at_least"), value)?));
@@ -563,7 +585,7 @@ impl RunFile {
 /// The arms that an evaluation can have.
 pub const ARMS: &[&str] = &["base", "few-shot", "classical", "imported", "tuned"];
 /// The metrics that a verdict can name.
-pub const METRICS: &[&str] = &["accuracy", "macro_f1", "field_accuracy", "record_exact"];
+pub const METRICS: &[&str] = &["accuracy", "macro_f1", "field_accuracy", "record_exact", "exact_match", "token_f1"];
 /// Hugging Face names of the linear layers that can carry an adapter.
 pub const TARGETS: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 

@@ -23,9 +23,9 @@ pub(crate) struct Global {
     /// Threads to compute with [default: all cores]; never changes a result
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Folder of the runs [default: ./runs, or $TUNESMITH_RUNS]
+    /// Folder that holds `runs/` [default: the current one, or $TUNESMITH_WORKSPACE]
     #[arg(long, global = true, value_name = "DIR")]
-    pub(crate) runs: Option<PathBuf>,
+    pub(crate) workspace: Option<PathBuf>,
     /// Folder of fetched models [default: the user's cache folder, or $TUNESMITH_CACHE]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,

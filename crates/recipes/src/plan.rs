@@ -1,0 +1,230 @@
+//! `plan`: what a run would do, before it does it: data, steps, memory, and what the test set can prove.
+
+use engine::cpu::CpuDevice;
+use engine::memory::{self, MemoryPlan, Uses};
+use eval::Task;
+use eval::power::{Design, Variation, independent_items, items_needed, minimum_detectable_difference};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use data::pack;
+
+use crate::adapters;
+use crate::base::Base;
+use crate::context::{Context, MemoryPolicy, Observer};
+use crate::error::{Error, Result};
+use crate::evaluate::metric_for;
+use crate::prepare::{Prepared, prepare};
+use crate::report::facts::{MemoryFacts, PowerFacts};
+use crate::responder;
+use crate::spec::{RunFile, RunPlan};
+use crate::tune::{Rows, Steps};
+
+/// Run files and small files of ours, in bytes.
+const RUN_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Assumed share of items on which exactly one of two arms is right, for planning.
+const PLANNED_DISCORDANCE: f64 = 0.25;
+/// Assumed standard deviation of per-item differences of a mean over fields, for planning.
+const PLANNED_DEVIATION: f64 = 0.35;
+/// Assumed correlation of items of one group, for planning.
+const PLANNED_CORRELATION: f64 = 0.2;
+/// Code, runtime and the pages that reading files leaves in the process, measured on Linux.
+const PROGRAM_BYTES: u64 = 24 << 20;
+/// Stack and bookkeeping of a thread of the pool that it really touches.
+const THREAD_BYTES: u64 = 1 << 20;
+/// Bytes per vocabulary entry in tokenizer and template engine, measured with a byte-level BPE of 49,152 entries.
+const TOKENIZER_BYTES_PER_TOKEN: u64 = 900;
+
+/// The run file at a path: the file itself, or `tunesmith.toml` in a folder; and the folder.
+pub fn locate(path: &Path) -> Result<(PathBuf, PathBuf)> {
+    let file = if path.is_dir() { path.join("tunesmith.toml") } else { path.to_owned() };
+    if !file.is_file() {
+        return Err(Error::NoRunFile { path: file });
+    }
+    let folder = file.parent().map_or_else(PathBuf::new, Path::to_owned);
+    Ok((file, folder))
+}
+
+/// Reads and resolves a run file; gives its text, its plan and its folder.
+pub fn read(path: &Path) -> Result<(String, RunPlan, PathBuf)> {
+    let (file, folder) = locate(path)?;
+    let text = store::atomic::read_text(&file, RUN_FILE_BYTES_MAX)?;
+    let absolute = std::path::absolute(&file).unwrap_or_else(|_| file.clone());
+    let plan = RunFile::parse(&text, &file)?.resolve(&absolute)?;
+    Ok((text, plan, folder))
+}
+
+/// Everything that `plan` shows.
+pub struct Planned {
+    /// The plan.
+    pub plan: RunPlan,
+    /// The plan as (key, value) lines.
+    pub lines: Vec<(String, String)>,
+    /// The records, prepared in memory.
+    pub prepared: Prepared,
+    /// Memory by line.
+    pub memory: MemoryFacts,
+    /// What the test set can prove.
+    pub power: PowerFacts,
+    /// Optimiser steps at most.
+    pub steps: u64,
+}
+
+/// Plans a run without writing anything.
+pub fn plan(context: &Context<'_>, observer: &mut dyn Observer, path: &Path) -> Result<Planned> {
+    let (_, plan, folder) = read(path)?;
+    let base = Base::open(context, observer, &plan.model.base, &plan.model.template)?;
+    let mut prepared = prepare(&plan, &folder, &base, None, observer)?;
+    let rows = Rows::new(&plan, &prepared, &base)?;
+    count_tokens(&rows, &mut prepared)?;
+    let memory = memory_facts(context, &plan, &base, &prepared, &rows)?;
+    let power = power(&plan, &prepared)?;
+    let steps = Steps::of(&plan.tune, rows.train.rows().len());
+    let lines = lines(&plan, &base, &prepared, &steps);
+    Ok(Planned { lines, memory, power, steps: steps.total as u64, prepared, plan })
+}
+
+/// Rendered, computed and loss tokens of the first epoch, into the facts.
+pub(crate) fn count_tokens(rows: &Rows, prepared: &mut Prepared) -> Result<()> {
+    let order = pack::order(&rows.train, rows.plan.seed, 0);
+    let facts = &mut prepared.facts;
+    (facts.tokens_rendered, facts.tokens_computed, facts.tokens_loss) = (0, 0, 0);
+    for index in 0..pack::steps_per_epoch(&rows.train, &rows.plan) {
+        for batch in pack::step(&rows.train, &order, &rows.plan, 0, index)?.batches {
+            facts.tokens_rendered += batch.rendered_tokens as u64;
+            facts.tokens_computed += batch.tokens.len() as u64;
+            facts.tokens_loss += batch.entries.len() as u64;
+        }
+    }
+    Ok(())
+}
+
+/// The plan as the table that is printed before every run.
+pub(crate) fn lines(plan: &RunPlan, base: &Base, prepared: &Prepared, steps: &Steps) -> Vec<(String, String)> {
+    let facts = &prepared.facts;
+    let blank = |text: &str| if text.is_empty() { "BLANK".to_owned() } else { text.to_owned() };
+    let task = match &prepared.task {
+        Task::Classification { labels } => format!("one of {} labels", labels.len()),
+        Task::Structured { fields } => format!("a JSON object with {}", fields.join(", ")),
+        Task::FreeText => "free text".into(),
+    };
+    let tune = &plan.tune;
+    let share = if facts.tokens_rendered > 0 { 100.0 * facts.tokens_computed as f64 / facts.tokens_rendered as f64 } else { 0.0 };
+    let gate: Vec<String> = plan
+        .gate
+        .beats
+        .iter()
+        .map(|arm| format!("beats {arm}"))
+        .chain(plan.gate.at_least.iter().map(|(name, value)| format!("{name} at least {value}")))
+        .collect();
+    let mut lines = vec![
+        ("goal".into(), blank(&plan.project.goal)),
+        ("users".into(), blank(&plan.project.users)),
+        ("industry".into(), blank(&plan.project.industry)),
+        ("intended use".into(), blank(&plan.project.intended_use)),
+        ("base".into(), format!("{} ({})", plan.model.base, base.architecture())),
+        ("weights".into(), format!("{:.1} M parameters, {}, licence {}", base.parameters() as f64 / 1e6, base.storage_names(), blank(&base.licence()))),
+        ("answers".into(), task),
+        ("instruction".into(), blank(&prepared.instruction)),
+        (
+            "records".into(),
+            format!("{} train, {} validation, {} test, {} far out of distribution", facts.train, facts.validation, facts.test, facts.far_ood),
+        ),
+        (
+            "tokens of an epoch".into(),
+            format!("{} rendered, {} computed ({share:.0} %), {} with loss", facts.tokens_rendered, facts.tokens_computed, facts.tokens_loss),
+        ),
+        (
+            "method".into(),
+            format!("{} {}, rank {}, alpha {}{}, dropout {}, on {}", tune.method, tune.objective, tune.rank, tune.alpha, if tune.rslora { ", rsLoRA" } else { "" }, tune.dropout, tune.targets.join(" ")),
+        ),
+        (
+            "steps".into(),
+            format!("at most {} of {} records ({} an epoch, {} epochs), looks at validation every {}", steps.total, tune.batch, steps.per_epoch, tune.epochs, steps.look),
+        ),
+        (
+            "learning rate".into(),
+            format!("{} {:?}, warm-up {:.0} %, decay {}, clipping at {}", tune.learning_rate, tune.schedule, 100.0 * tune.warmup, tune.weight_decay, tune.clip).to_lowercase(),
+        ),
+        ("micro-batches".into(), format!("at most {} rows, gradient sum of {} leaves", tune.micro_batch_tokens, tune.reduction_leaves)),
+        ("kept".into(), format!("{:?} checkpoint, patience {} looks", tune.keep, tune.patience).to_lowercase()),
+        ("seed".into(), plan.project.seed.to_string()),
+        ("arms".into(), plan.evaluate.arms.join(", ")),
+        ("metric".into(), format!("{}, decoding {}", plan.evaluate.metric, format!("{:?}", plan.evaluate.mode).to_lowercase())),
+        ("gate".into(), gate.join("; ")),
+    ];
+    if plan.prepare.shuffle_targets {
+        lines.push(("negative control".into(), "training targets dealt out at random".into()));
+    }
+    lines
+}
+
+/// Planned memory of a whole run, and a refusal if it does not fit.
+pub(crate) fn memory_facts(context: &Context<'_>, plan: &RunPlan, base: &Base, prepared: &Prepared, rows: &Rows) -> Result<MemoryFacts> {
+    let facts = memory_lines(context, plan, base, prepared, rows, context.memory)?;
+    if let Some(available) = store::disk::memory_available_bytes().filter(|available| *available < facts.planned_bytes) {
+        let smaller = memory_lines(context, plan, base, prepared, rows, MemoryPolicy::Recompute)?;
+        let nearest = if context.memory == MemoryPolicy::Keep && smaller.planned_bytes <= available {
+            format!("`--memory recompute` needs {} MB and gives the same result", smaller.planned_bytes >> 20)
+        } else {
+            format!("with `--memory recompute` and [tune] micro_batch_tokens = {} it needs less", (plan.tune.micro_batch_tokens / 4).max(16))
+        };
+        return Err(Error::Memory { needed: facts.planned_bytes >> 20, available: available >> 20, nearest });
+    }
+    Ok(facts)
+}
+
+fn memory_lines(context: &Context<'_>, plan: &RunPlan, base: &Base, prepared: &Prepared, rows: &Rows, policy: MemoryPolicy) -> Result<MemoryFacts> {
+    let storages = base.storages()?;
+    let lora = adapters::lora_config(&plan.tune)?;
+    let device = CpuDevice::new(context.threads);
+    let table = |uses: &Uses| memory::plan(&device, base.config(), |name| storages[&name], Some(&lora), uses);
+    let training = table(&rows.uses(&plan.tune, policy));
+    let answering = table(&responder::planned_uses(base, plan, prepared)?);
+    let largest = |of: fn(&MemoryPlan) -> usize| of(&training).max(of(&answering)) as u64;
+    let adapter_bytes = 4 * lora.parameters(base.config()) as u64;
+    let mut by_name = BTreeMap::new();
+    for entry in &training.parameters {
+        let name = match entry.name.as_str() {
+            "adapter" | "gradient sums" | "moments" => entry.name.clone(),
+            _ => "base weights".to_owned(),
+        };
+        *by_name.entry(name).or_insert(0) += entry.bytes as u64;
+    }
+    let mut lines: Vec<(String, u64)> = by_name.into_iter().collect();
+    lines.extend([
+        ("activations".into(), largest(|plan| plan.activation_bytes)),
+        ("kernel scratch".into(), largest(|plan| plan.scratch_bytes)),
+        ("sampling".into(), answering.host_bytes() as u64),
+        ("checkpoint being written".into(), 3 * adapter_bytes),
+        ("tokenizer and template".into(), base.config().vocab as u64 * TOKENIZER_BYTES_PER_TOKEN),
+        ("records".into(), 4 * prepared.facts.tokens_rendered * 8),
+        ("threads".into(), context.threads as u64 * THREAD_BYTES),
+        ("program".into(), PROGRAM_BYTES),
+    ]);
+    let planned_bytes = lines.iter().map(|(_, bytes)| bytes).sum();
+    Ok(MemoryFacts { lines, planned_bytes, peak_rss_bytes: 0 })
+}
+
+/// The smallest difference that the test set can prove, and what smaller ones would need.
+pub(crate) fn power(plan: &RunPlan, prepared: &Prepared) -> Result<PowerFacts> {
+    let items = &prepared.split.held_out.in_domain;
+    let mut groups = BTreeMap::<String, usize>::new();
+    for record in items {
+        *groups.entry(record.group.clone().unwrap_or_else(|| format!("\0{}", record.id))).or_default() += 1;
+    }
+    let sizes: Vec<usize> = groups.into_values().collect();
+    let n = independent_items(&sizes, PLANNED_CORRELATION);
+    let variation = if metric_for(&plan.evaluate.metric, &prepared.task)?.is_rate() { Variation::Discordance(PLANNED_DISCORDANCE) } else { Variation::Deviation(PLANNED_DEVIATION) };
+    let detectable = minimum_detectable_difference(n, variation, Design::STANDARD)?.unwrap_or(1.0);
+    let mut items_for = Vec::new();
+    for difference in [0.1, 0.05, 0.03, 0.02] {
+        if difference < detectable
+            && let Some(needed) = items_needed(difference, variation, Design::STANDARD)?
+        {
+            let scale = items.len() as f64 / n.max(1.0);
+            items_for.push((difference, (needed as f64 * scale).ceil() as u64));
+        }
+    }
+    Ok(PowerFacts { items: items.len() as u64, detectable_difference: detectable, items_for })
+}

@@ -1,0 +1,431 @@
+//! `run`: all stages in order, each of which is skipped where a resumed run has done it already.
+//!
+//! ```text
+//! read run file → create run folder → prepare → [base, few-shot, classical, imported] → tune → [tuned] → decide → report
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use engine::cpu::CpuDevice;
+use engine::model::Model;
+use eval::Verdict;
+use serde::Serialize;
+use serde_json::{Value, json};
+use store::RunFolder;
+
+use crate::adapters;
+use crate::base::Base;
+use crate::classical;
+use crate::context::{Context, Event, Observer};
+use crate::error::{Error, Result};
+use crate::evaluate::{Arm, Evaluator, Examples, trial};
+use crate::governance::Governance;
+use crate::plan;
+use crate::prepare::{self, Prepared};
+use crate::report::assemble;
+use crate::report::facts::{FORMAT, FarOodFacts, MemoryFacts, PowerFacts, Report, RunFacts, TrainingFacts};
+use crate::responder::Responder;
+use crate::runs::{self, Stage};
+use crate::spec::RunPlan;
+use crate::tune::{self, Rows, Steps};
+
+/// How far to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Records only.
+    Prepared,
+    /// The adapter.
+    Tuned,
+    /// The verdict and the report.
+    Reported,
+}
+
+/// What `run` gives.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The run's folder.
+    pub path: PathBuf,
+    /// Its id.
+    pub id: String,
+    /// Its report, once evaluated.
+    pub report: Option<Report>,
+    /// The verdict, once decided.
+    pub verdict: Option<Verdict>,
+    /// The training, once tuned.
+    pub training: Option<TrainingFacts>,
+    /// What was prepared.
+    pub data: crate::report::facts::DataFacts,
+    /// Seconds of this call.
+    pub seconds: f64,
+}
+
+/// The `--json` form of an evaluated run.
+#[derive(Debug, Serialize)]
+pub struct OutcomeJson {
+    verdict: String,
+    metric: String,
+    arms: BTreeMap<String, ArmJson>,
+    difference: Option<DifferenceJson>,
+    adapter: PathBuf,
+    report: PathBuf,
+    seconds: f64,
+    run: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ArmJson {
+    score: f64,
+    interval: (f64, f64),
+    n: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct DifferenceJson {
+    against: String,
+    estimate: f64,
+    interval: (f64, f64),
+    p: f64,
+}
+
+impl Outcome {
+    /// The `--json` form; `None` before there is a verdict.
+    pub fn json(&self) -> Option<OutcomeJson> {
+        let report = self.report.as_ref()?;
+        let verdict = report.verdict.as_ref()?;
+        let mut arms = BTreeMap::new();
+        for arm in &report.arms {
+            // The verdict's decoding, or the only one that the arm has.
+            if arm.mode == verdict.mode || !arms.contains_key(&arm.name) {
+                arms.insert(arm.name.clone(), ArmJson { score: arm.score, interval: arm.interval, n: arm.n });
+            }
+        }
+        let difference = report.differences.first().map(|difference| DifferenceJson {
+            against: difference.against.clone(),
+            estimate: difference.estimate,
+            interval: difference.interval,
+            p: difference.p,
+        });
+        Some(OutcomeJson {
+            verdict: verdict.word.clone(),
+            metric: verdict.metric.clone(),
+            arms,
+            difference,
+            adapter: self.path.join("adapter"),
+            report: self.path.join("report.html"),
+            seconds: self.seconds,
+            run: self.id.clone(),
+        })
+    }
+}
+
+/// Changes to a plan from the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--max-steps`.
+    pub max_steps: Option<usize>,
+}
+
+/// Starts a new run of a run file.
+pub fn start(context: &Context<'_>, path: &Path, overrides: &Overrides, until: Until, observer: &mut dyn Observer) -> Result<Outcome> {
+    let (text, mut plan, folder) = plan::read(path)?;
+    if let Some(max_steps) = overrides.max_steps {
+        plan.tune.max_steps = max_steps;
+    }
+    observer.event(Event::Stage(format!("Base model {}", plan.model.base)));
+    let base = Base::open(context, observer, &plan.model.base, &plan.model.template)?;
+    let started = context.clock.now();
+    let id = run_id(&started, &plan, context);
+    let run = RunFolder::create(&context.workspace, &plan.project.name, &id)?;
+    let plan_text = toml::to_string(&plan).map_err(|error| Error::Corrupt { what: "the plan", reason: error.to_string(), path: run.file("plan.toml") })?;
+    run.write("plan.toml", plan_text.as_bytes())?;
+    run.write("tunesmith.toml", text.as_bytes())?;
+    let folder = std::path::absolute(&folder).unwrap_or(folder);
+    run.write("run.json", format!("{:#}\n", json!({ "id": id, "started": started, "sources_from": folder, "program": program() })).as_bytes())?;
+    let governance = Governance::start(context, &run, &plan, &id)?;
+    Stages { context, run, plan, base, folder, governance, started }.go(until, observer)
+}
+
+/// Goes on with a run that was interrupted.
+pub fn resume(context: &Context<'_>, path: &Path, until: Until, observer: &mut dyn Observer) -> Result<Outcome> {
+    let run = RunFolder::open(path)?;
+    let plan = runs::plan(run.path())?;
+    let facts = store::atomic::read_json(&run.file("run.json"), 1 << 20)?;
+    let folder = PathBuf::from(facts["sources_from"].as_str().unwrap_or_default());
+    let started = facts["started"].as_str().unwrap_or_default().to_owned();
+    observer.event(Event::Stage(format!("Base model {}", plan.model.base)));
+    let base = Base::open(context, observer, &plan.model.base, &plan.model.template)?;
+    let governance = Governance::resume(context, &run, &runs::id(run.path()))?;
+    Stages { context, run, plan, base, folder, governance, started }.go(until, observer)
+}
+
+fn program() -> String {
+    format!("tunesmith {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// "20261124-063831-4f2a": the time, and a few digits that tell two runs of one second apart.
+fn run_id(now: &str, plan: &RunPlan, context: &Context<'_>) -> String {
+    let digits: String = now.chars().filter(char::is_ascii_digit).collect();
+    let (date, time) = digits.split_at(digits.len().min(8));
+    let mix = blake3::hash(format!("{now} {:?} {} {}", plan, context.clock.seconds(), std::process::id()).as_bytes());
+    format!("{date}-{time}-{}", &mix.to_hex()[..4])
+}
+
+struct Stages<'a> {
+    context: &'a Context<'a>,
+    run: RunFolder,
+    plan: RunPlan,
+    base: Base,
+    folder: PathBuf,
+    governance: Governance<'a>,
+    started: String,
+}
+
+impl Stages<'_> {
+    fn go(mut self, until: Until, observer: &mut dyn Observer) -> Result<Outcome> {
+        let begun = self.context.clock.seconds();
+        let mut stages = Vec::new();
+        let mut timed = |name: &str, from: f64| stages.push((name.to_owned(), self.context.clock.seconds() - from));
+
+        observer.event(Event::Stage("Prepare".into()));
+        let from = self.context.clock.seconds();
+        let mut prepared = self.prepared(observer)?;
+        let rows = Rows::new(&self.plan, &prepared, &self.base)?;
+        plan::count_tokens(&rows, &mut prepared)?;
+        timed("prepare", from);
+        let data = prepared.facts.clone();
+        if until == Until::Prepared {
+            return Ok(self.outcome(None, None, None, data, begun));
+        }
+        let steps = Steps::of(&self.plan.tune, rows.train.rows().len());
+        let lines = plan::lines(&self.plan, &self.base, &prepared, &steps);
+        let memory = plan::memory_facts(self.context, &self.plan, &self.base, &prepared, &rows)?;
+        let power = plan::power(&self.plan, &prepared)?;
+        drop(rows);
+        tell_plan(&lines, &memory, &power, observer);
+
+        let mut model = self.base.load(self.context.threads)?;
+        let mut arms = Vec::new();
+        if until == Until::Reported {
+            observer.event(Event::Stage("Measure before".into()));
+            let from = self.context.clock.seconds();
+            self.arms_before(&prepared, &mut model, &mut arms, observer)?;
+            timed("measure before", from);
+        }
+
+        observer.event(Event::Stage("Tune".into()));
+        let from = self.context.clock.seconds();
+        let (mut model, training) = self.tuned(&prepared, model, observer)?;
+        timed("tune", from);
+        if until == Until::Tuned {
+            self.governance.finish(&self.run, &self.plan, &self.base, &prepared)?;
+            return Ok(self.outcome(None, None, Some(training), data, begun));
+        }
+
+        observer.event(Event::Stage("Measure after".into()));
+        let from = self.context.clock.seconds();
+        let evaluator = Evaluator::new(self.context, &self.plan, &self.base, &prepared, &self.run)?;
+        arms.extend(evaluator.model_arms("tuned", &Examples::default(), &mut model, observer)?);
+        let far_ood = self.far_ood(&evaluator, &arms, &mut model, observer)?;
+        drop(model);
+        let decision = evaluator.decide(&arms)?;
+        timed("measure after", from);
+
+        let looks = self.governance.looked(&self.run, &prepared, &arms)?;
+        let mut report = self.report(&evaluator, &arms, decision.as_ref(), far_ood, lines, memory, power, training.clone());
+        report.run.stages = stages;
+        report.run.seconds = self.context.clock.seconds() - begun;
+        (report.run.runs_so_far, report.run.looks_at_test_set) = looks;
+        let verdict = decision.map(|decision| decision.verdict);
+        self.governance.decided(&self.run, &report)?;
+        report.run.manifest = self.governance.finish(&self.run, &self.plan, &self.base, &prepared)?;
+        write_report(&self.run, &report)?;
+        self.governance.reported(&self.run)?;
+        Ok(self.outcome(Some(report), verdict, Some(training), data, begun))
+    }
+
+    fn outcome(&self, report: Option<Report>, verdict: Option<Verdict>, training: Option<TrainingFacts>, data: crate::report::facts::DataFacts, begun: f64) -> Outcome {
+        let path = self.run.path().to_owned();
+        Outcome { id: runs::id(&path), path, report, verdict, training, data, seconds: self.context.clock.seconds() - begun }
+    }
+
+    fn prepared(&self, observer: &mut dyn Observer) -> Result<Prepared> {
+        if runs::stage(self.run.path()) != Stage::Planned {
+            return prepare::read(self.run.path());
+        }
+        let prepared = prepare::prepare(&self.plan, &self.folder, &self.base, Some(&self.run), observer)?;
+        self.governance.prepared(&self.run, &prepared)?;
+        Ok(prepared)
+    }
+
+    fn arms_before(&self, prepared: &Prepared, model: &mut Model<CpuDevice>, arms: &mut Vec<Arm>, observer: &mut dyn Observer) -> Result<()> {
+        let evaluator = Evaluator::new(self.context, &self.plan, &self.base, prepared, &self.run)?;
+        for name in &self.plan.evaluate.arms {
+            match name.as_str() {
+                "base" => arms.extend(evaluator.model_arms("base", &Examples::default(), model, observer)?),
+                "few-shot" => {
+                    let examples = evaluator.choose_examples(model, observer)?;
+                    observer.event(Event::Note(examples.note.clone()));
+                    arms.extend(evaluator.model_arms("few-shot", &examples, model, observer)?);
+                }
+                "classical" => match classical::arm(&evaluator, observer)? {
+                    Some(arm) => arms.push(arm),
+                    None => observer.event(Event::Warning("no classical arm: the answers are free text".into())),
+                },
+                "imported" => arms.push(evaluator.imported(&self.folder.join(&self.plan.evaluate.answers))?),
+                _ => {}
+            }
+        }
+        for arm in arms.iter() {
+            let result = &arm.result;
+            observer.event(Event::Note(format!("{:<10} {:<10} {} {:.1} %", result.name, result.decode.name(), result.metric.title(), 100.0 * result.score)));
+        }
+        Ok(())
+    }
+
+    fn tuned(&self, prepared: &Prepared, mut model: Model<CpuDevice>, observer: &mut dyn Observer) -> Result<(Model<CpuDevice>, TrainingFacts)> {
+        let path = self.run.file("training.json");
+        if path.exists() {
+            let adapter = adapters::read(&self.run.file("adapter"), self.base.config())?;
+            model.attach(&adapter)?;
+            let value = store::atomic::read_json(&path, 1 << 32)?;
+            let training = serde_json::from_value(value).map_err(|error| Error::Corrupt { what: "the training's facts", reason: error.to_string(), path })?;
+            return Ok((model, training));
+        }
+        let (model, adapter, mut training) = tune::tune(self.context, &self.plan, &self.base, prepared, &self.run, model, observer)?;
+        tune::write_adapter(&self.run, &self.base, &self.plan, &adapter, &mut training, self.governance.lineage())?;
+        self.governance.trained(&self.run, &training)?;
+        observer.event(Event::Note(format!("kept step {} of {} ({})", training.kept_step, training.steps.len(), training.ended)));
+        Ok((model, training))
+    }
+
+    /// Answers to messages that the model was not made for.
+    fn far_ood(&self, evaluator: &Evaluator<'_>, arms: &[Arm], model: &mut Model<CpuDevice>, observer: &mut dyn Observer) -> Result<Option<FarOodFacts>> {
+        let prepared = evaluator.prepared;
+        let inside = arms.iter().find(|arm| arm.result.name == "tuned" && arm.result.decode == eval::Decode::Free);
+        let (Some(inside), false) = (inside, prepared.split.held_out.far_ood.is_empty()) else { return Ok(None) };
+        // The right answers of these messages are not among the labels: only the form and the probability are measured.
+        let mut records = prepared.split.held_out.far_ood.clone();
+        if let eval::Task::Classification { labels } = &prepared.task {
+            records.iter_mut().for_each(|record| record.answer = data::Answer::Text(labels[0].clone()));
+        }
+        let trial = trial(&self.plan, prepared, &records)?;
+        let mut responder = Responder::new(&self.base, model, evaluator.answer_tokens(), observer, "tuned, out of distribution".into());
+        let answers = eval::Subject::generate(&mut responder, &trial.prompts())?;
+        let outside = trial.from_answers("tuned", eval::Decode::Free, &answers, None)?;
+        Ok(Some(assemble::far_ood(&inside.result, &outside)))
+    }
+
+    fn report(
+        &self,
+        evaluator: &Evaluator<'_>,
+        arms: &[Arm],
+        decision: Option<&eval::Decision>,
+        far_ood: Option<FarOodFacts>,
+        plan: Vec<(String, String)>,
+        memory: MemoryFacts,
+        power: PowerFacts,
+        training: TrainingFacts,
+    ) -> Report {
+        let mut arm_facts = Vec::new();
+        for arm in arms {
+            let mut facts = assemble::arm(arm, evaluator.trial.task());
+            if facts.confusion.is_none() && arm.result.decode == evaluator.decode() {
+                facts.confusion = assemble::confusion(evaluator, &arm.result);
+            }
+            arm_facts.push(facts);
+        }
+        let not_measured = assemble::not_measured(&self.plan, arms, decision.is_some(), far_ood.is_some());
+        Report {
+            format: FORMAT,
+            program: program(),
+            run: RunFacts {
+                id: runs::id(self.run.path()),
+                started: self.started.clone(),
+                finished: self.context.clock.now(),
+                seconds: 0.0,
+                stages: Vec::new(),
+                machine: format!("{}, {} threads", store::disk::cpu_model().unwrap_or_else(|| "unknown CPU".into()), self.context.threads),
+                compute_path: "exact".into(),
+                manifest: String::new(),
+                runs_so_far: 0,
+                looks_at_test_set: 0,
+            },
+            project: self.plan.project.clone(),
+            base: assemble::base(&self.base),
+            plan,
+            data: evaluator.prepared.facts.clone(),
+            training: Some(training),
+            memory: MemoryFacts { peak_rss_bytes: store::disk::peak_rss_bytes().unwrap_or(0), ..memory },
+            power,
+            differences: differences(evaluator, arms, decision),
+            verdict: decision.map(|decision| assemble::verdict(evaluator, decision)),
+            arms: arm_facts,
+            far_ood,
+            not_measured,
+            items: assemble::items(evaluator, arms),
+            redacted: false,
+        }
+    }
+}
+
+/// The difference to the best rival that the gate names, then those to all other arms.
+fn differences(evaluator: &Evaluator<'_>, arms: &[Arm], decision: Option<&eval::Decision>) -> Vec<crate::report::facts::DifferenceFacts> {
+    let mut facts = Vec::new();
+    let mut named = Vec::new();
+    if let Some(best) = decision.and_then(eval::Decision::difference) {
+        facts.push(assemble::difference(best));
+        named.push(best.against.clone());
+    }
+    let decode = evaluator.decode();
+    let Some(tuned) = arms.iter().find(|arm| arm.result.name == "tuned" && arm.result.decode == decode) else { return facts };
+    for rival in arms.iter().filter(|arm| arm.result.name != "tuned") {
+        let only = arms.iter().filter(|arm| arm.result.name == rival.result.name).count() == 1;
+        if (rival.result.decode == decode || only) && !named.contains(&rival.result.name) {
+            named.push(rival.result.name.clone());
+            if let Ok(difference) = evaluator.trial.compare(&tuned.result, &rival.result) {
+                facts.push(assemble::difference(&difference));
+            }
+        }
+    }
+    facts
+}
+
+fn tell_plan(lines: &[(String, String)], memory: &MemoryFacts, power: &PowerFacts, observer: &mut dyn Observer) {
+    observer.event(Event::Stage("Plan".into()));
+    for (key, value) in lines {
+        observer.event(Event::Note(format!("{key:<20} {value}")));
+    }
+    observer.event(Event::Note(format!("{:<20} {} MB planned at most", "memory", memory.planned_bytes >> 20)));
+    observer.event(Event::Note(power_sentence(power)));
+}
+
+/// "With 214 items a difference of 9.8 points can be proved; 5 points would need about 820."
+pub fn power_sentence(power: &PowerFacts) -> String {
+    let mut sentence = format!("with {} test items a difference of {:.1} points or more is found 4 times in 5", power.items, 100.0 * power.detectable_difference);
+    if let Some((difference, items)) = power.items_for.first() {
+        sentence += &format!("; {:.0} points would need about {items} items", 100.0 * difference);
+    }
+    sentence
+}
+
+/// Writes `report.json` and `report.html`.
+pub(crate) fn write_report(run: &RunFolder, report: &Report) -> Result<()> {
+    run.write("report.html", crate::report::html::page(report).as_bytes())?;
+    let value: Value = serde_json::to_value(report).map_err(|error| Error::Corrupt { what: "the report", reason: error.to_string(), path: run.file("report.json") })?;
+    run.write("report.json", format!("{value:#}\n").as_bytes())?;
+    Ok(())
+}
+
+/// Writes the report of a run again; `redacted` writes `report-redacted.html` without customer text. Gives its path.
+pub fn report_again(path: &Path, redacted: bool) -> Result<PathBuf> {
+    let mut report = runs::report(path)?;
+    let run = RunFolder::open(path)?;
+    if redacted {
+        assemble::redact(&mut report);
+        run.write("report-redacted.html", crate::report::html::page(&report).as_bytes())?;
+        return Ok(run.file("report-redacted.html"));
+    }
+    run.write("report.html", crate::report::html::page(&report).as_bytes())?;
+    Ok(run.file("report.html"))
+}

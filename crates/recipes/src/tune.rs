@@ -1,0 +1,362 @@
+//! `tune`: the training story, with its loop visible.
+//!
+//! Order and micro-batches of an epoch are a function of the plan; a checkpoint holds adapter, moments, step,
+//! position and counters. So a run that was killed goes on from its last checkpoint and ends with the same
+//! bytes, and a checkpoint's time changes nothing.
+
+use data::pack::{self, PackPlan, PackedBatch, TokenRow};
+use data::TrainRows;
+use engine::adapter::{Adapter, LoraTensors};
+use engine::batch::{Batch, LossEntry, PassLimits, Segment};
+use engine::cpu::CpuDevice;
+use engine::memory::{Policy, ScoringUse, TrainingUse, Uses};
+use engine::model::Model;
+use engine::schedule::{Decay, Schedule as EngineSchedule};
+use engine::trainer::{Objective, OptimizerConfig, StepReport, Trainer, TrainerConfig, TrainerState};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::checkpoint::{self, Checkpoint};
+use store::{RunFolder, jsonl};
+
+use crate::adapters;
+use crate::base::Base;
+use crate::context::{Context, Event, MemoryPolicy, Observer};
+use crate::error::{Error, Result};
+use crate::prepare::{Prepared, SHARED_MIN, token_row, train_rows};
+use crate::report::facts::{LookFacts, StepFacts, TrainingFacts};
+use crate::spec::{Keep, RunPlan, Schedule, Tune, defaults};
+
+/// Checkpoints kept beside the best one.
+const CHECKPOINTS_KEPT: usize = 1;
+
+/// The optimiser steps of a plan on so many records.
+pub(crate) struct Steps {
+    /// Of one epoch.
+    pub(crate) per_epoch: usize,
+    /// Of the whole run.
+    pub(crate) total: usize,
+    /// Between two looks at validation.
+    pub(crate) look: usize,
+}
+
+impl Steps {
+    pub(crate) fn of(tune: &Tune, records: usize) -> Steps {
+        let per_epoch = records.div_ceil(tune.batch).max(1);
+        let by_epochs = ((tune.epochs * per_epoch as f64).ceil() as usize).max(1);
+        let total = if tune.max_steps == 0 { by_epochs } else { tune.max_steps };
+        let look = ((per_epoch as f64 / tune.evaluations_per_epoch).round() as usize).clamp(1, total);
+        Steps { per_epoch, total, look }
+    }
+}
+
+/// What training needs of the prepared data, as tokens.
+pub(crate) struct Rows {
+    pub(crate) train: TrainRows,
+    pub(crate) validation: Vec<TokenRow>,
+    pub(crate) plan: PackPlan,
+}
+
+impl Rows {
+    pub(crate) fn new(plan: &RunPlan, prepared: &Prepared, base: &Base) -> Result<Rows> {
+        let chat = base.chat()?;
+        let train = train_rows(prepared, base, plan.tune.loss_on)?;
+        let validation = prepared.split.held_out.validation.iter().map(|record| token_row(record, chat, plan.tune.loss_on)).collect::<Result<Vec<_>>>()?;
+        let longest = train.rows().iter().chain(&validation).map(|row| row.ids.len()).max().unwrap_or(0);
+        let batch_rows = plan.tune.micro_batch_tokens.max(longest);
+        let pack = PackPlan { seed: plan.project.seed, records_per_step: plan.tune.batch, batch_rows, shared_min: Some(SHARED_MIN) };
+        Ok(Rows { train, validation, plan: pack })
+    }
+
+    /// Largest pass of training and of scoring.
+    fn limits(&self) -> PassLimits {
+        let rows = self.plan.batch_rows;
+        let chain = self.train.rows().iter().chain(&self.validation).map(|row| row.ids.len()).max().unwrap_or(1);
+        PassLimits { rows, chain, head_rows: rows, entries: 4 * rows }
+    }
+
+    /// What the engine is to lay out memory for.
+    pub(crate) fn uses(&self, tune: &Tune, memory: MemoryPolicy) -> Uses {
+        let policy = match memory {
+            MemoryPolicy::Keep => Policy::Keep,
+            MemoryPolicy::Recompute => Policy::Recompute,
+        };
+        let training = TrainingUse { pass: self.limits(), policy, reduction_leaves: tune.reduction_leaves, micro_batches: tune.batch };
+        Uses { training: Some(training), scoring: Some(ScoringUse { pass: self.limits(), prefix: 0 }), generation: None }
+    }
+}
+
+/// A packed batch in the engine's types; borrows what it can.
+pub(crate) struct EngineBatch<'a> {
+    packed: &'a PackedBatch,
+    segments: Vec<Segment>,
+    entries: Vec<LossEntry>,
+}
+
+impl<'a> EngineBatch<'a> {
+    pub(crate) fn new(packed: &'a PackedBatch) -> EngineBatch<'a> {
+        let segments = packed.segments.iter().map(|segment| Segment { rows: segment.rows.clone(), parent: segment.parent }).collect();
+        let entry = |entry: &pack::PackedEntry| LossEntry { row: entry.row, target: entry.target, weight: entry.weight, sequence: entry.sequence };
+        EngineBatch { packed, segments, entries: packed.entries.iter().map(entry).collect() }
+    }
+
+    pub(crate) fn borrow(&self) -> Batch<'_> {
+        Batch {
+            tokens: &self.packed.tokens,
+            positions: &self.packed.positions,
+            draw_keys: &self.packed.draw_keys,
+            segments: &self.segments,
+            entries: &self.entries,
+        }
+    }
+}
+
+/// What a checkpoint holds beside adapter and moments.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+struct Progress {
+    looks: Vec<LookFacts>,
+    best_step: u64,
+    best_loss: Option<f64>,
+    looks_without_gain: usize,
+    tokens_computed: u64,
+    seconds: f64,
+    resumed: u64,
+}
+
+/// Trains and leaves the kept adapter attached to the model that it returns. Goes on from the last checkpoint
+/// of `run` if there is one. `until` stops after so many steps of the schedule, as if Ctrl-C had been pressed.
+pub fn tune(
+    context: &Context<'_>,
+    plan: &RunPlan,
+    base: &Base,
+    prepared: &Prepared,
+    run: &RunFolder,
+    model: Model<CpuDevice>,
+    observer: &mut dyn Observer,
+) -> Result<(Model<CpuDevice>, Adapter, TrainingFacts)> {
+    let rows = Rows::new(plan, prepared, base)?;
+    let steps = Steps::of(&plan.tune, rows.train.rows().len());
+    let lora = adapters::lora_config(&plan.tune)?;
+    let config = base.config().clone();
+    let start = Adapter::init(&lora, &config, plan.project.seed)?;
+    let uses = rows.uses(&plan.tune, context.memory);
+    let mut trainer = Trainer::new(model, &start, trainer_config(&plan.tune, &steps), &uses)?;
+    let validation = pack::pack_for_scoring(&rows.validation, rows.plan.batch_rows, rows.plan.shared_min)?;
+
+    let mut progress = Progress::default();
+    if let Some(step) = checkpoint::last(run.path())? {
+        let saved = checkpoint::read(&checkpoint::folder(run.path(), step))?;
+        progress = restore(&mut trainer, saved, run)?;
+        progress.resumed += 1;
+        observer.event(Event::Note(format!("going on after step {step} of {}", steps.total)));
+    }
+    keep_lines_up_to(run, u64::from(trainer.step_count()))?;
+    let mut log = run.log("metrics.jsonl")?;
+
+    observer.event(Event::Start { what: "tuning".into(), total: steps.total as u64, unit: "steps" });
+    if progress.looks.is_empty() {
+        look(&mut trainer, &validation, &mut progress)?;
+    }
+    let mut last_checkpoint = context.clock.seconds();
+    let mut ended = "all epochs done";
+    let (mut epoch, mut order) = (u64::MAX, Vec::new());
+    while (trainer.step_count() as usize) < steps.total {
+        let started = context.clock.seconds();
+        let done = trainer.step_count() as usize;
+        if epoch != (done / steps.per_epoch) as u64 {
+            epoch = (done / steps.per_epoch) as u64;
+            order = pack::order(&rows.train, plan.project.seed, epoch);
+        }
+        let packed = pack::step(&rows.train, &order, &rows.plan, epoch, done % steps.per_epoch)?;
+        let batches: Vec<EngineBatch<'_>> = packed.batches.iter().map(EngineBatch::new).collect();
+        let borrowed: Vec<Batch<'_>> = batches.iter().map(EngineBatch::borrow).collect();
+        let report = trainer.step(&borrowed)?;
+        progress.tokens_computed += report.tokens_computed as u64;
+        progress.seconds += context.clock.seconds() - started;
+        log.append(&step_line(&report, &steps))?;
+
+        let step = report.step as usize;
+        let mut improved = false;
+        if step.is_multiple_of(steps.look) || step == steps.total {
+            improved = look(&mut trainer, &validation, &mut progress)?;
+        }
+        let validation_loss = progress.looks.last().map(|look| look.loss).filter(|loss| loss.is_finite());
+        observer.event(Event::Progress { done: step as u64, loss: Some(report.loss), validation: validation_loss });
+        let out_of_patience = plan.tune.patience > 0 && plan.tune.keep == Keep::Best && progress.looks_without_gain >= plan.tune.patience;
+        let stopped = observer.stopped();
+        let due = context.clock.seconds() - last_checkpoint >= plan.tune.checkpoint_seconds || step.is_multiple_of(steps.per_epoch);
+        if improved || stopped || due || out_of_patience || step == steps.total {
+            save(&trainer, &progress, run, base)?;
+            if improved {
+                checkpoint::mark_best(run, step as u64)?;
+            }
+            checkpoint::prune(run, CHECKPOINTS_KEPT)?;
+            last_checkpoint = context.clock.seconds();
+        }
+        if out_of_patience {
+            ended = "validation no longer improved";
+            break;
+        }
+        if stopped && step < steps.total {
+            observer.event(Event::End);
+            let id = run.path().file_name().map(|id| id.to_string_lossy().into_owned()).unwrap_or_default();
+            return Err(Error::Stopped { id, step: step as u64 });
+        }
+    }
+    observer.event(Event::End);
+    if plan.tune.max_steps > 0 && trainer.step_count() as usize == plan.tune.max_steps {
+        ended = "max_steps done";
+    }
+    finish(trainer, plan, &progress, run, ended)
+}
+
+fn trainer_config(tune: &Tune, steps: &Steps) -> TrainerConfig {
+    let decay = match tune.schedule {
+        Schedule::Constant => Decay::Constant,
+        Schedule::Linear => Decay::Linear,
+        Schedule::Cosine => Decay::Cosine,
+    };
+    let schedule = EngineSchedule {
+        peak: tune.learning_rate,
+        warmup_steps: (tune.warmup * steps.total as f64).round() as u32,
+        total_steps: steps.total as u32,
+        decay,
+    };
+    let optimizer = OptimizerConfig {
+        beta1: defaults::BETA1,
+        beta2: defaults::BETA2,
+        eps: defaults::EPS,
+        weight_decay: tune.weight_decay as f32,
+        max_norm: (tune.clip > 0.0).then_some(tune.clip as f32),
+    };
+    TrainerConfig { optimizer, schedule, objective: Objective::Sft }
+}
+
+/// Looks at validation; whether the adapter of this step is the best so far.
+fn look(trainer: &mut Trainer<CpuDevice>, validation: &[PackedBatch], progress: &mut Progress) -> Result<bool> {
+    if validation.is_empty() {
+        return Ok(false);
+    }
+    let batches: Vec<EngineBatch<'_>> = validation.iter().map(EngineBatch::new).collect();
+    let borrowed: Vec<Batch<'_>> = batches.iter().map(EngineBatch::borrow).collect();
+    let loss = trainer.evaluate_loss(&borrowed)?;
+    let step = u64::from(trainer.step_count());
+    progress.looks.push(LookFacts { step, loss, metric: None });
+    if step == 0 {
+        return Ok(false);
+    }
+    let improved = progress.best_loss.is_none_or(|best| loss < best);
+    if improved {
+        (progress.best_step, progress.best_loss, progress.looks_without_gain) = (step, Some(loss), 0);
+    } else {
+        progress.looks_without_gain += 1;
+    }
+    Ok(improved)
+}
+
+fn step_line(report: &StepReport, steps: &Steps) -> StepFacts {
+    StepFacts {
+        step: u64::from(report.step),
+        epoch: f64::from(report.step) / steps.per_epoch as f64,
+        loss: report.loss,
+        learning_rate: report.learning_rate,
+        grad_norm: report.grad_norm,
+    }
+}
+
+/// Lines of steps after the checkpoint belong to work that is done again.
+fn keep_lines_up_to(run: &RunFolder, step: u64) -> Result<()> {
+    let lines = jsonl::read_lines(&run.file("metrics.jsonl"))?;
+    let kept: Vec<&String> = lines.iter().filter(|line| serde_json::from_str::<StepFacts>(line).is_ok_and(|facts| facts.step <= step)).collect();
+    if kept.len() != lines.len() {
+        let text: String = kept.iter().map(|line| format!("{line}\n")).collect();
+        run.write("metrics.jsonl", text.as_bytes())?;
+    }
+    Ok(())
+}
+
+const FIRST: &str = "first.";
+const SECOND: &str = "second.";
+
+fn save(trainer: &Trainer<CpuDevice>, progress: &Progress, run: &RunFolder, base: &Base) -> Result<()> {
+    let state = trainer.state();
+    let rank = state.adapter.config.rank;
+    let mut optimizer = std::collections::BTreeMap::new();
+    for (prefix, moments) in [(FIRST, &state.first_moments), (SECOND, &state.second_moments)] {
+        optimizer.extend(adapters::to_named(moments, base.config(), rank).into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
+    }
+    let adapter = adapters::to_peft(&state.adapter, base.config(), &base.name, None);
+    let state_json = serde_json::to_value(progress).unwrap_or(Value::Null);
+    checkpoint::write(run, &Checkpoint { step: u64::from(state.step), adapter, optimizer, state: state_json })?;
+    Ok(())
+}
+
+fn restore(trainer: &mut Trainer<CpuDevice>, saved: Checkpoint, run: &RunFolder) -> Result<Progress> {
+    let config = trainer.model().config().clone();
+    let folder = checkpoint::folder(run.path(), saved.step);
+    let corrupt = |reason: String| Error::Corrupt { what: "the checkpoint", reason, path: folder.clone() };
+    let adapter = adapters::from_peft(saved.adapter, &config)?;
+    let moments = |prefix: &str| -> Result<LoraTensors> {
+        let named = saved.optimizer.iter().filter_map(|(name, tensor)| name.strip_prefix(prefix).map(|name| (name.to_owned(), tensor.clone()))).collect();
+        adapters::from_named(named, &config, adapter.config.rank)
+    };
+    let (first_moments, second_moments) = (moments(FIRST)?, moments(SECOND)?);
+    let step = u32::try_from(saved.step).map_err(|error| corrupt(error.to_string()))?;
+    trainer.restore(&TrainerState { step, adapter, first_moments, second_moments })?;
+    serde_json::from_value(saved.state).map_err(|error| corrupt(error.to_string()))
+}
+
+/// The adapter that is kept, written as a PEFT folder, and the facts.
+fn finish(
+    trainer: Trainer<CpuDevice>,
+    plan: &RunPlan,
+    progress: &Progress,
+    run: &RunFolder,
+    ended: &str,
+) -> Result<(Model<CpuDevice>, Adapter, TrainingFacts)> {
+    let last = u64::from(trainer.step_count());
+    let best = if plan.tune.keep == Keep::Best && progress.best_loss.is_some() { progress.best_step } else { last };
+    let mut adapter = trainer.adapter();
+    let mut model = trainer.into_model();
+    if best != last {
+        let saved = checkpoint::read(&checkpoint::folder(run.path(), best))?;
+        adapter = adapters::from_peft(saved.adapter, model.config())?;
+        model.attach(&adapter)?;
+    }
+    let lines = jsonl::read_lines(&run.file("metrics.jsonl"))?;
+    let facts = TrainingFacts {
+        steps: lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect(),
+        looks: progress.looks.clone(),
+        kept_step: best,
+        ended: ended.to_owned(),
+        trainable_parameters: adapter.config.parameters(model.config()) as u64,
+        seconds: progress.seconds,
+        tokens_per_second: if progress.seconds > 0.0 { progress.tokens_computed as f64 / progress.seconds } else { 0.0 },
+        resumed: progress.resumed,
+        adapter_hash: String::new(),
+    };
+    Ok((model, adapter, facts))
+}
+
+/// Writes `adapter/` and the facts of the training; gives the blake3 of the weights.
+pub fn write_adapter(run: &RunFolder, base: &Base, plan: &RunPlan, adapter: &Adapter, facts: &mut TrainingFacts, lineage: Value) -> Result<()> {
+    let folder = run.file("adapter");
+    let peft = adapters::to_peft(adapter, base.config(), &base.name, Some(lineage));
+    let readme = format!(
+        "---\nbase_model: {}\nlibrary_name: peft\n---\n\n# {}\n\nLoRA adapter written by Tunesmith. Goal: {}\n\n`tunesmith.json` and the run's `manifest.json` say what it was made from.\n",
+        base.name,
+        plan.project.name,
+        if plan.project.goal.is_empty() { "BLANK" } else { &plan.project.goal }
+    );
+    if !folder.exists() {
+        peft.write(&folder, &readme)?;
+    }
+    facts.adapter_hash = adapter_hash(&folder)?;
+    run.write("training.json", format!("{:#}\n", json!(facts)).as_bytes())?;
+    Ok(())
+}
+
+/// blake3 of an adapter folder's weights.
+pub(crate) fn adapter_hash(folder: &std::path::Path) -> Result<String> {
+    let bytes = store::atomic::read(&folder.join("adapter_model.safetensors"), 1 << 34)?;
+    Ok(format!("blake3:{}", blake3::hash(&bytes)))
+}
