@@ -1,1 +1,401 @@
-//! The processor as a device (being written).
+//! The processor as a device: every operation forwards to one function of `kernels`.
+//!
+//! Arenas are vectors of f32, weights are held as `kernels` likes them, and operations run on a thread pool of the device's
+//! own. Whoever calls many small operations (a decoding loop) runs it inside [`CpuDevice::pool`]'s `install`: then none
+//! of them changes threads.
+
+use crate::batch::{HeadEntry, RunTable};
+use crate::device::{AdamW, AttentionShape, Device, DeviceError, Limits, Product, Slot, Storage, WeightId};
+use kernels::attention::MAX_HEAD_DIM;
+use kernels::matmul::Weight;
+use kernels::simd::Level;
+use kernels::{attention, dropout, elementwise, head, matmul, norm, optimizer, rotary, rows};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::sync::Arc;
+
+/// A CPU with its memory. See the module's documentation.
+pub struct CpuDevice {
+    level: Level,
+    pool: Arc<ThreadPool>,
+    arenas: Arenas,
+    weights: Vec<Weight>,
+    /// The largest of all limits that were reserved.
+    limits: Limits,
+    scratch: Vec<f32>,
+    angles: Angles,
+}
+
+/// The sines and cosines of the positions that were turned last: all layers of a pass ask for the same.
+#[derive(Default)]
+struct Angles {
+    positions: Vec<u32>,
+    inv_freq: Vec<f32>,
+    table: Vec<f32>,
+}
+
+impl CpuDevice {
+    /// A device with this many threads, at least one, and the fastest instructions of the machine.
+    pub fn new(threads: usize) -> CpuDevice {
+        CpuDevice::with_level(threads, Level::detect())
+    }
+
+    /// The same with the instructions given; results do not depend on them.
+    pub fn with_level(threads: usize, level: Level) -> CpuDevice {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .thread_name(|i| format!("kernel-{i}"))
+            .build()
+            .expect("the system starts threads");
+        CpuDevice {
+            level,
+            pool: Arc::new(pool),
+            arenas: Arenas::default(),
+            weights: Vec::new(),
+            limits: Limits { rows: 0, chain: 0, width: 0, head_rows: 0, vocab: 0, hidden: 0 },
+            scratch: Vec::new(),
+            angles: Angles::default(),
+        }
+    }
+
+    /// The threads that the operations run on.
+    pub fn pool(&self) -> Arc<ThreadPool> {
+        Arc::clone(&self.pool)
+    }
+
+    /// The instructions that the operations use.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Bytes that the device holds at this moment: arenas, weights and scratch.
+    pub fn bytes(&self) -> usize {
+        let arenas: usize = self.arenas.0.iter().map(|arena| 4 * arena.len()).sum();
+        let weights: usize = self.weights.iter().map(Weight::bytes).sum();
+        arenas + weights + self.scratch_bytes(&self.limits)
+    }
+
+    fn scratch_len(&self, limits: &Limits) -> usize {
+        let threads = self.pool.current_num_threads();
+        let products = matmul::scratch_len(threads, limits.rows.max(limits.head_rows), limits.width.max(limits.hidden));
+        let attention = attention::scratch_len(threads, limits.chain);
+        let head = head::scratch_len(threads, limits.head_rows, limits.hidden);
+        products.max(attention).max(head)
+    }
+
+    /// Rows' angles of heads as wide as attention takes them.
+    fn angles_len(limits: &Limits) -> usize {
+        limits.rows * limits.width.min(MAX_HEAD_DIM)
+    }
+}
+
+/// Lengthens `memory` with zeros to `len` elements.
+fn grow<T: Copy + Default>(memory: &mut Vec<T>, len: usize, name: &str) -> Result<(), DeviceError> {
+    memory
+        .try_reserve_exact(len.saturating_sub(memory.len()))
+        .map_err(|_| DeviceError::OutOfMemory { name: name.to_owned(), needed: len.saturating_mul(size_of::<T>()) })?;
+    memory.resize(len.max(memory.len()), T::default());
+    Ok(())
+}
+
+/// The arenas by number; released ones are empty.
+#[derive(Default)]
+struct Arenas(Vec<Vec<f32>>);
+
+impl Arenas {
+    fn read(&self, slot: Slot) -> &[f32] {
+        &self.0[slot.arena as usize][slot.offset..][..slot.len]
+    }
+
+    fn write(&mut self, slot: Slot) -> &mut [f32] {
+        &mut self.0[slot.arena as usize][slot.offset..][..slot.len]
+    }
+
+    /// Borrows `outputs` to write and `inputs` to read. Inputs may overlap each other; what is written overlaps nothing.
+    fn split<const O: usize, const I: usize>(&mut self, outputs: [Slot; O], inputs: [Slot; I]) -> ([&mut [f32]; O], [&[f32]; I]) {
+        let mut written: [Option<&mut [f32]>; O] = [const { None }; O];
+        let mut read: [Option<&[f32]>; I] = [None; I];
+        let mut order: [usize; O] = std::array::from_fn(|o| o);
+        order.sort_unstable_by_key(|&o| (outputs[o].arena, outputs[o].offset, outputs[o].len));
+        for (index, arena) in self.0.iter_mut().enumerate() {
+            // Cut the outputs out of the arena in order; every input lies in what is left between two of them.
+            let mut start = 0;
+            let mut rest = &mut arena[..];
+            for &o in order.iter().filter(|&&o| outputs[o].arena as usize == index) {
+                let slot = outputs[o];
+                assert!(slot.offset >= start, "{slot:?} overlaps another output");
+                let (gap, tail) = rest.split_at_mut(slot.offset - start);
+                find(&mut read, &inputs, index, start, gap);
+                let (output, tail) = tail.split_at_mut(slot.len);
+                written[o] = Some(output);
+                (start, rest) = (slot.offset + slot.len, tail);
+            }
+            find(&mut read, &inputs, index, start, rest);
+        }
+        let written = written.map(|slice| slice.expect("every arena was walked"));
+        let mut inputs = inputs.iter();
+        let read = read.map(|slice| {
+            let slot = inputs.next().expect("as many as were read");
+            slice.unwrap_or_else(|| panic!("{slot:?} overlaps an output or its arena's end"))
+        });
+        (written, read)
+    }
+}
+
+/// Gives those of `inputs` that lie in `gap`, which starts at `start` of arena `index`, their slices.
+fn find<'a>(read: &mut [Option<&'a [f32]>], inputs: &[Slot], index: usize, start: usize, gap: &'a [f32]) {
+    for (slice, slot) in read.iter_mut().zip(inputs) {
+        if slot.arena as usize == index && slot.offset >= start {
+            *slice = slice.or(gap.get(slot.offset - start..).and_then(|gap| gap.get(..slot.len)));
+        }
+    }
+}
+
+impl From<AttentionShape> for attention::Shape {
+    fn from(shape: AttentionShape) -> attention::Shape {
+        let AttentionShape { heads, kv_heads, head_dim, window, scale } = shape;
+        attention::Shape { heads, kv_heads, head_dim, window, scale }
+    }
+}
+
+impl Device for CpuDevice {
+    // ---- memory ------------------------------------------------------------------------------
+    fn allocate(&mut self, name: &str, len: usize) -> Result<Slot, DeviceError> {
+        let mut arena = Vec::new();
+        grow(&mut arena, len, name)?;
+        let index = self.arenas.0.iter().position(|arena| arena.capacity() == 0);
+        let index = index.unwrap_or_else(|| {
+            self.arenas.0.push(Vec::new());
+            self.arenas.0.len() - 1
+        });
+        self.arenas.0[index] = arena;
+        Ok(Slot { arena: index as u32, offset: 0, len })
+    }
+
+    fn release(&mut self, slot: Slot) {
+        let arena = &mut self.arenas.0[slot.arena as usize];
+        assert!(slot.offset == 0 && slot.len == arena.len(), "{slot:?} is a part of an arena of {}", arena.len());
+        *arena = Vec::new();
+    }
+
+    fn reserve(&mut self, limits: &Limits) -> Result<(), DeviceError> {
+        let held = self.limits;
+        let limits = Limits {
+            rows: limits.rows.max(held.rows),
+            chain: limits.chain.max(held.chain),
+            width: limits.width.max(held.width),
+            head_rows: limits.head_rows.max(held.head_rows),
+            vocab: limits.vocab.max(held.vocab),
+            hidden: limits.hidden.max(held.hidden),
+        };
+        let len = self.scratch_len(&limits);
+        grow(&mut self.scratch, len, "scratch of the kernels")?;
+        grow(&mut self.angles.table, CpuDevice::angles_len(&limits), "rotary angles")?;
+        self.limits = limits;
+        Ok(())
+    }
+
+    fn scratch_bytes(&self, limits: &Limits) -> usize {
+        4 * (self.scratch_len(limits) + CpuDevice::angles_len(limits))
+    }
+
+    fn upload(&mut self, slot: Slot, values: &[f32]) {
+        self.arenas.write(slot).copy_from_slice(values);
+    }
+
+    fn download(&self, slot: Slot, values: &mut [f32]) {
+        values.copy_from_slice(self.arenas.read(slot));
+    }
+
+    fn read(&self, slot: Slot, index: usize) -> f64 {
+        f64::from(self.arenas.read(slot)[index])
+    }
+
+    fn zero(&mut self, slot: Slot) {
+        self.arenas.write(slot).fill(0.0);
+    }
+
+    fn copy(&mut self, to: Slot, from: Slot) {
+        let ([to], [from]) = self.arenas.split([to], [from]);
+        to.copy_from_slice(from);
+    }
+
+    fn weight(&mut self, name: &str, storage: Storage, rows: usize, cols: usize, bytes: &[u8]) -> Result<WeightId, DeviceError> {
+        let expected = storage.bytes(rows, cols).unwrap_or(0);
+        if bytes.len() != expected || expected == 0 {
+            return Err(DeviceError::WeightSize { name: name.to_owned(), given: bytes.len(), expected, rows, cols, storage });
+        }
+        let needed = self.weight_bytes(storage, rows, cols);
+        let weight = self.pool.install(|| Weight::new(storage, rows, cols, bytes));
+        self.weights.push(weight.map_err(|_| DeviceError::OutOfMemory { name: name.to_owned(), needed })?);
+        Ok(WeightId(self.weights.len() as u32 - 1))
+    }
+
+    /// 0 for a shape that [`Device::weight`] would refuse.
+    fn weight_bytes(&self, storage: Storage, rows: usize, cols: usize) -> usize {
+        Weight::bytes_for(storage, rows, cols).unwrap_or(0)
+    }
+
+    // ---- rows --------------------------------------------------------------------------------
+    fn embed(&mut self, y: Slot, w: WeightId, ids: &[u32]) {
+        let (y, w) = (self.arenas.write(y), &self.weights[w.0 as usize]);
+        self.pool.install(|| rows::embed(y, w, ids));
+    }
+
+    fn gather(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize) {
+        let ([y], [x]) = self.arenas.split([y], [x]);
+        self.pool.install(|| rows::gather(y, x, rows, c));
+    }
+
+    fn scatter_add(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize) {
+        let ([y], [x]) = self.arenas.split([y], [x]);
+        self.pool.install(|| rows::scatter_add(y, x, rows, c));
+    }
+
+    fn scatter(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize) {
+        let ([y], [x]) = self.arenas.split([y], [x]);
+        self.pool.install(|| rows::scatter(y, x, rows, c));
+    }
+
+    // ---- linear ------------------------------------------------------------------------------
+    fn linear(&mut self, y: Slot, x: Slot, w: WeightId, m: usize, accumulate: bool) {
+        let ([y], [x]) = self.arenas.split([y], [x]);
+        let (level, w, scratch) = (self.level, &self.weights[w.0 as usize], &mut self.scratch);
+        self.pool.install(|| matmul::linear(level, y, x, w, m, accumulate, scratch));
+    }
+
+    fn linear_backward(&mut self, dx: Slot, dy: Slot, w: WeightId, m: usize, accumulate: bool) {
+        let ([dx], [dy]) = self.arenas.split([dx], [dy]);
+        let (level, w, scratch) = (self.level, &self.weights[w.0 as usize], &mut self.scratch);
+        self.pool.install(|| matmul::linear_backward(level, dx, dy, w, m, accumulate, scratch));
+    }
+
+    fn matmul(&mut self, c: Slot, a: Slot, b: Slot, product: Product) {
+        let ([c], [a, b]) = self.arenas.split([c], [a, b]);
+        let Product { m, n, k, a_transposed, b_transposed, alpha, accumulate } = product;
+        let (level, scratch) = (self.level, &mut self.scratch);
+        self.pool.install(|| matmul::matmul(level, c, a, b, m, n, k, a_transposed, b_transposed, alpha, accumulate, scratch));
+    }
+
+    // ---- block -------------------------------------------------------------------------------
+    fn rms_norm(&mut self, y: Slot, rstd: Slot, x: Slot, gain: Slot, m: usize, c: usize, eps: f32) {
+        let ([y, rstd], [x, gain]) = self.arenas.split([y, rstd], [x, gain]);
+        let level = self.level;
+        self.pool.install(|| norm::rms_norm(level, y, rstd, x, gain, m, c, eps));
+    }
+
+    fn rms_norm_backward(&mut self, dx: Slot, dy: Slot, x: Slot, gain: Slot, rstd: Slot, m: usize, c: usize) {
+        let ([dx], [dy, x, gain, rstd]) = self.arenas.split([dx], [dy, x, gain, rstd]);
+        let level = self.level;
+        self.pool.install(|| norm::rms_norm_backward(level, dx, dy, x, gain, rstd, m, c));
+    }
+
+    fn rotary(&mut self, x: Slot, positions: &[u32], heads: usize, head_dim: usize, inv_freq: &[f32], inverse: bool) {
+        assert_eq!(inv_freq.len(), head_dim / 2);
+        let x = self.arenas.write(x);
+        let (level, angles) = (self.level, &mut self.angles);
+        let len = positions.len() * head_dim;
+        assert!(len <= angles.table.len(), "{} rows of angles, room for {} elements", positions.len(), angles.table.len());
+        let table = &mut angles.table[..len];
+        let known = angles.positions == positions && angles.inv_freq == inv_freq;
+        if !known {
+            angles.positions.clear();
+            angles.positions.extend_from_slice(positions);
+            angles.inv_freq.clear();
+            angles.inv_freq.extend_from_slice(inv_freq);
+        }
+        self.pool.install(|| {
+            if !known {
+                rotary::angles(table, positions, inv_freq);
+            }
+            rotary::rotary(level, x, table, heads, head_dim, inverse);
+        });
+    }
+
+    fn attention(&mut self, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape) {
+        let ([out, lse], [q, k, v]) = self.arenas.split([out, lse], [q, k, v]);
+        let (level, scratch) = (self.level, &mut self.scratch);
+        self.pool.install(|| attention::attention(level, out, lse, q, k, v, runs, shape.into(), scratch));
+    }
+
+    fn attention_backward(
+        &mut self,
+        dq: Slot,
+        dk: Slot,
+        dv: Slot,
+        dout: Slot,
+        out: Slot,
+        lse: Slot,
+        q: Slot,
+        k: Slot,
+        v: Slot,
+        runs: &RunTable,
+        shape: AttentionShape,
+    ) {
+        let ([dq, dk, dv], [dout, out, lse, q, k, v]) = self.arenas.split([dq, dk, dv], [dout, out, lse, q, k, v]);
+        let (level, scratch) = (self.level, &mut self.scratch);
+        self.pool.install(|| attention::attention_backward(level, dq, dk, dv, dout, out, lse, q, k, v, runs, shape.into(), scratch));
+    }
+
+    fn silu_gate(&mut self, h: Slot, gate: Slot, up: Slot) {
+        let ([h], [gate, up]) = self.arenas.split([h], [gate, up]);
+        let level = self.level;
+        self.pool.install(|| elementwise::silu_gate(level, h, gate, up));
+    }
+
+    fn silu_gate_backward(&mut self, dgate: Slot, dup: Slot, dh: Slot, gate: Slot, up: Slot) {
+        let ([dgate, dup], [dh, gate, up]) = self.arenas.split([dgate, dup], [dh, gate, up]);
+        let level = self.level;
+        self.pool.install(|| elementwise::silu_gate_backward(level, dgate, dup, dh, gate, up));
+    }
+
+    fn add(&mut self, y: Slot, x: Slot) {
+        let ([y], [x]) = self.arenas.split([y], [x]);
+        self.pool.install(|| elementwise::add(y, x));
+    }
+
+    fn dropout(&mut self, y: Slot, x: Slot, keys: &[u64], module: u32, p: f32, c: usize, accumulate: bool) {
+        let ([y], [x]) = self.arenas.split([y], [x]);
+        self.pool.install(|| dropout::dropout(y, x, keys, module, p, c, accumulate));
+    }
+
+    // ---- loss --------------------------------------------------------------------------------
+    fn head(&mut self, log_prob: Slot, expected: Option<Slot>, x: Slot, w: WeightId, entries: &[HeadEntry], m: usize) {
+        let (log_prob, expected, x) = match expected {
+            Some(expected) => {
+                let ([log_prob, expected], [x]) = self.arenas.split([log_prob, expected], [x]);
+                (log_prob, Some(expected), x)
+            }
+            None => {
+                let ([log_prob], [x]) = self.arenas.split([log_prob], [x]);
+                (log_prob, None, x)
+            }
+        };
+        let (level, w, scratch) = (self.level, &self.weights[w.0 as usize], &mut self.scratch);
+        self.pool.install(|| head::head(level, log_prob, expected, x, w, entries, m, scratch));
+    }
+
+    fn head_backward(&mut self, dx: Slot, expected: Slot, w: WeightId, entries: &[HeadEntry], coefficients: &[f32], m: usize) {
+        let ([dx], [expected]) = self.arenas.split([dx], [expected]);
+        let (w, scratch) = (&self.weights[w.0 as usize], &mut self.scratch);
+        self.pool.install(|| head::head_backward(dx, expected, w, entries, coefficients, m, scratch));
+    }
+
+    // ---- optimiser ---------------------------------------------------------------------------
+    fn squared_norm(&self, x: Slot) -> f64 {
+        let (level, x) = (self.level, self.arenas.read(x));
+        self.pool.install(|| optimizer::squared_norm(level, x))
+    }
+
+    fn scale(&mut self, x: Slot, factor: f32) {
+        let x = self.arenas.write(x);
+        self.pool.install(|| elementwise::scale(x, factor));
+    }
+
+    fn adamw(&mut self, p: Slot, m: Slot, v: Slot, g: Slot, adamw: AdamW) {
+        let ([p, m, v], [g]) = self.arenas.split([p, m, v], [g]);
+        let AdamW { learning_rate, beta1, beta2, eps, weight_decay, step, gradient_scale } = adamw;
+        let step = optimizer::Step { learning_rate, beta1, beta2, eps, weight_decay, step, gradient_scale };
+        let level = self.level;
+        self.pool.install(|| optimizer::adamw(level, p, m, v, g, step));
+    }
+}

@@ -1,0 +1,146 @@
+//! What the engine's tests share: random records, batches that own themselves, models on any device.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use engine::{
+    adapter::{Adapter, LoraConfig},
+    batch::{Batch, LossEntry, PassLimits, Segment},
+    config::{Linear, ModelConfig},
+    device::Device,
+    memory::{Policy, ScoringUse, TrainingUse, Uses},
+    model::Model,
+    random::{self, Purpose},
+    schedule::{Decay, Schedule},
+    trainer::{Objective, OptimizerConfig, Trainer, TrainerConfig},
+    trie::Trie,
+};
+use testkit::TinyModel;
+
+/// Numbers for tests: draw `i` below `below` under `seed`.
+pub fn draw(seed: u64, i: u64, below: u64) -> u64 {
+    random::bits(random::key(seed, Purpose::Test, &[77]), i) % below
+}
+
+/// A batch that owns its parts.
+#[derive(Clone, Debug, Default)]
+pub struct OwnedBatch {
+    pub tokens: Vec<u32>,
+    pub positions: Vec<u32>,
+    pub draw_keys: Vec<u64>,
+    pub segments: Vec<Segment>,
+    pub entries: Vec<LossEntry>,
+}
+
+impl OwnedBatch {
+    pub fn borrow(&self) -> Batch<'_> {
+        Batch { tokens: &self.tokens, positions: &self.positions, draw_keys: &self.draw_keys, segments: &self.segments, entries: &self.entries }
+    }
+}
+
+/// A record: tokens, and the weight of each as a target (the first is never one).
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub tokens: Vec<u32>,
+    pub weights: Vec<f32>,
+}
+
+/// Random records that often begin alike; about half of the tokens carry loss, some of it weighted.
+pub fn records(seed: u64, count: usize, vocab: usize) -> Vec<Record> {
+    let mut records: Vec<Record> = Vec::new();
+    for r in 0..count as u64 {
+        let d = |i: u64, below: u64| draw(seed, 1000 * r + i, below);
+        let mut tokens = Vec::new();
+        if r > 0 && d(0, 4) > 0 {
+            let other = &records[d(1, r) as usize].tokens;
+            tokens.extend_from_slice(&other[..1 + d(2, other.len() as u64) as usize]);
+        }
+        let length = tokens.len() as u64 + 1 + u64::from(tokens.is_empty()) + d(3, 7);
+        tokens.extend((tokens.len() as u64..length).map(|i| d(10 + i, vocab as u64) as u32));
+        let weights = (0..length).map(|i| if i > 0 && (d(200 + i, 2) == 0 || i + 1 == length) { 0.5 + d(400 + i, 4) as f32 * 0.25 } else { 0.0 });
+        let weights = weights.collect();
+        records.push(Record { tokens, weights });
+    }
+    records
+}
+
+/// Each record on its own.
+pub fn unshared(records: &[Record]) -> OwnedBatch {
+    let mut batch = OwnedBatch::default();
+    for (sequence, record) in records.iter().enumerate() {
+        let first = batch.tokens.len();
+        batch.tokens.extend_from_slice(&record.tokens);
+        batch.positions.extend(0..record.tokens.len() as u32);
+        batch.draw_keys.extend((0..record.tokens.len()).map(|i| random::draw_key(3, Purpose::Dropout, 0, sequence as u64, i as u32)));
+        batch.segments.push(Segment { rows: first..batch.tokens.len(), parent: None });
+        for i in (1..record.tokens.len()).filter(|&i| record.weights[i] != 0.0) {
+            batch.entries.push(LossEntry {
+                row: (first + i - 1) as u32,
+                target: record.tokens[i],
+                weight: record.weights[i],
+                sequence: sequence as u32,
+            });
+        }
+    }
+    batch
+}
+
+/// The same records with common beginnings computed once.
+pub fn shared(records: &[Record], min_shared: usize, max_depth: usize) -> OwnedBatch {
+    let sequences: Vec<&[u32]> = records.iter().map(|r| r.tokens.as_slice()).collect();
+    let trie = Trie::build(&sequences, min_shared, max_depth);
+    let mut entries = Vec::new();
+    for (sequence, record) in records.iter().enumerate() {
+        for i in (1..record.tokens.len()).filter(|&i| record.weights[i] != 0.0) {
+            entries.push(LossEntry {
+                row: trie.rows[sequence][i - 1],
+                target: record.tokens[i],
+                weight: record.weights[i],
+                sequence: sequence as u32,
+            });
+        }
+    }
+    entries.sort_by_key(|e| e.row);
+    let keys = (0..trie.tokens.len()).map(|row| random::draw_key(3, Purpose::Dropout, 0, 99, row as u32)).collect();
+    OwnedBatch { tokens: trie.tokens, positions: trie.positions, draw_keys: keys, segments: trie.segments, entries }
+}
+
+/// Rank 3 on everything.
+pub fn lora() -> LoraConfig {
+    LoraConfig { rank: 3, alpha: 6.0, rslora: false, dropout: 0.0, targets: Linear::ALL.to_vec(), layers: None }
+}
+
+/// An adapter whose B is not zero, as after some training.
+pub fn warm_adapter(lora: &LoraConfig, config: &ModelConfig, seed: u64) -> Adapter {
+    let mut adapter = Adapter::init(lora, config, seed).expect("a sound adapter");
+    for (i, pair) in adapter.tensors.values_mut().enumerate() {
+        let key = random::key(seed, Purpose::Test, &[i as u64]);
+        pair.b.iter_mut().enumerate().for_each(|(j, b)| *b = 0.3 * (random::uniform(key, j as u64) - 0.5));
+    }
+    adapter
+}
+
+/// A learning rate of 1e-2, no warm-up, PyTorch's AdamW.
+pub fn trainer_config() -> TrainerConfig {
+    TrainerConfig {
+        optimizer: OptimizerConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_norm: Some(1.0) },
+        schedule: Schedule { peak: 1e-2, warmup_steps: 0, total_steps: 100, decay: Decay::Constant },
+        objective: Objective::Sft,
+    }
+}
+
+/// Training and scoring of up to `rows` rows.
+pub fn uses(rows: usize, policy: Policy) -> Uses {
+    let pass = PassLimits { entries: 2 * rows, ..PassLimits::dense(rows) };
+    Uses {
+        training: Some(TrainingUse { pass, policy, reduction_leaves: 4, micro_batches: 16 }),
+        scoring: Some(ScoringUse { pass, prefix: 0 }),
+        generation: None,
+    }
+}
+
+pub fn model<D: Device>(device: D, tiny: &TinyModel) -> Model<D> {
+    Model::load(device, tiny.config.clone(), tiny).expect("a sound model")
+}
+
+pub fn trainer<D: Device>(device: D, tiny: &TinyModel, adapter: &Adapter, policy: Policy) -> Trainer<D> {
+    Trainer::new(model(device, tiny), adapter, trainer_config(), &uses(128, policy)).expect("a sound trainer")
+}

@@ -1,0 +1,153 @@
+//! Whole-model gradients: against central differences in f64, and shared against unshared computation.
+
+mod common;
+
+use common::*;
+use engine::{
+    adapter::LoraConfig,
+    block::{Activation, ActivationSet},
+    config::Linear,
+    device::Device,
+    memory::Policy,
+    trainer::Gradients,
+};
+use testkit::{ReferenceDevice, TinyModel, Tolerance, gradient::gradient_check};
+
+/// Every adapter element of a model against (loss(p + ε) − loss(p − ε)) / 2ε.
+fn check_against_differences(tiny: &TinyModel, lora: &LoraConfig, policy: Policy, seed: u64) {
+    let mut adapter = warm_adapter(lora, &tiny.config, seed);
+    let batch = shared(&records(seed, 3, tiny.config.vocab), 1, 16);
+    let mut trainer = trainer(ReferenceDevice::new(), tiny, &adapter, policy);
+    let gradients = trainer.gradients(&[batch.borrow()]).expect("a sound batch");
+    for (place, (da, db)) in &gradients.tensors {
+        let pair = adapter.tensors[place].clone();
+        for (part, values, gradient) in [("A", &pair.a, da), ("B", &pair.b, db)] {
+            let name = format!("layer {} {} {part}", place.0, place.1);
+            gradient_check(&name, values, gradient, 1e-6, |moved| {
+                let tensors = adapter.tensors.get_mut(place).expect("the same places");
+                if part == "A" { &mut tensors.a } else { &mut tensors.b }.copy_from_slice(moved);
+                trainer.model().attach(&adapter).expect("the same shapes");
+                if lora.dropout > 0.0 {
+                    trainer.gradients(&[batch.borrow()]).expect("a sound batch").loss
+                } else {
+                    trainer.evaluate_loss(&[batch.borrow()]).expect("a sound batch")
+                }
+            });
+            adapter.tensors.insert(*place, pair.clone());
+        }
+    }
+}
+
+fn small(mut tiny: TinyModel, layers: usize) -> TinyModel {
+    tiny.config.layers = layers;
+    tiny
+}
+
+#[test]
+fn all_linears_of_all_layers_match_differences() {
+    check_against_differences(&small(TinyModel::llama(1), 2), &lora(), Policy::Keep, 11);
+}
+
+#[test]
+fn windowed_attention_and_untied_heads_match_differences() {
+    let lora = LoraConfig { rank: 2, rslora: true, ..lora() };
+    check_against_differences(&small(TinyModel::windowed(2), 2), &lora, Policy::Recompute, 12);
+}
+
+#[test]
+fn dropout_matches_differences() {
+    let lora = LoraConfig { rank: 2, dropout: 0.3, targets: vec![Linear::Query, Linear::Value, Linear::Down], ..lora() };
+    check_against_differences(&small(TinyModel::llama(3), 2), &lora, Policy::Keep, 13);
+}
+
+#[test]
+fn subsets_of_linears_and_layers_match_differences() {
+    let subsets: [(&[Linear], Option<Vec<usize>>); 7] = [
+        (&[Linear::Down], Some(vec![2])),
+        (&[Linear::Up], Some(vec![2])),
+        (&[Linear::Gate], Some(vec![1])),
+        (&[Linear::Output], Some(vec![1])),
+        (&[Linear::Key], Some(vec![2])),
+        (&[Linear::Query], Some(vec![2])),
+        (&[Linear::Value, Linear::Down], Some(vec![0, 2])),
+    ];
+    for (i, (targets, layers)) in subsets.into_iter().enumerate() {
+        let lora = LoraConfig { rank: 1, targets: targets.to_vec(), layers, ..lora() };
+        let policy = if i % 2 == 0 { Policy::Keep } else { Policy::Recompute };
+        check_against_differences(&TinyModel::llama(4), &lora, policy, 14);
+    }
+}
+
+fn gradients<D: Device>(device: D, tiny: &TinyModel, lora: &LoraConfig, policy: Policy, batches: &[OwnedBatch]) -> Gradients {
+    let adapter = warm_adapter(lora, &tiny.config, 5);
+    let mut trainer = trainer(device, tiny, &adapter, policy);
+    let batches: Vec<_> = batches.iter().map(OwnedBatch::borrow).collect();
+    trainer.gradients(&batches).expect("sound batches")
+}
+
+fn compare(actual: &Gradients, expected: &Gradients, tolerance: Tolerance) {
+    tolerance.check("loss", &[actual.loss], &[expected.loss]);
+    for (place, (da, db)) in &expected.tensors {
+        tolerance.check(&format!("dA of {place:?}"), &actual.tensors[place].0, da);
+        tolerance.check(&format!("dB of {place:?}"), &actual.tensors[place].1, db);
+    }
+}
+
+/// Loss and all gradients of random trees of records, shared in several ways, against each record alone.
+fn sharing_changes_nothing<D: Device>(device: impl Fn() -> D, tolerance: Tolerance) {
+    for seed in 20..26 {
+        for tiny in [TinyModel::llama(seed), TinyModel::windowed(seed)] {
+            let records = records(seed, 6, tiny.config.vocab);
+            let alone = gradients(device(), &tiny, &lora(), Policy::Keep, &[unshared(&records)]);
+            for (min_shared, max_depth) in [(1, 16), (2, 3), (1, 2)] {
+                let together = shared(&records, min_shared, max_depth);
+                assert!(together.tokens.len() < records.iter().map(|r| r.tokens.len()).sum::<usize>());
+                compare(&gradients(device(), &tiny, &lora(), Policy::Keep, &[together]), &alone, tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn sharing_changes_nothing_on_the_reference() {
+    sharing_changes_nothing(ReferenceDevice::new, Tolerance::f64());
+}
+
+/// However the same records are split into micro-batches, the gradient is the same up to rounding.
+fn splitting_changes_nothing<D: Device>(device: impl Fn() -> D, tolerance: Tolerance) {
+    let tiny = TinyModel::llama(6);
+    let records = records(30, 9, tiny.config.vocab);
+    let whole = gradients(device(), &tiny, &lora(), Policy::Keep, &[shared(&records, 1, 16)]);
+    for size in [1, 2, 4, 5] {
+        let batches: Vec<OwnedBatch> = records.chunks(size).map(|records| shared(records, 1, 16)).collect();
+        compare(&gradients(device(), &tiny, &lora(), Policy::Keep, &batches), &whole, tolerance);
+    }
+}
+
+#[test]
+fn splitting_changes_nothing_on_the_reference() {
+    splitting_changes_nothing(ReferenceDevice::new, Tolerance::f64());
+}
+
+/// What is saved and what is computed again never changes a bit.
+fn policies_are_bit_equal<D: Device>(device: impl Fn() -> D) {
+    for dropout in [0.0, 0.2] {
+        let (tiny, lora) = (TinyModel::llama(7), LoraConfig { dropout, ..lora() });
+        let batch = shared(&records(31, 5, tiny.config.vocab), 1, 16);
+        let keep = gradients(device(), &tiny, &lora, Policy::Keep, &[batch.clone()]);
+        assert_eq!(gradients(device(), &tiny, &lora, Policy::Recompute, &[batch.clone()]), keep);
+        for seed in 0..12 {
+            let random_set = |layer: u64| {
+                let chosen: Vec<Activation> = Activation::ALL.into_iter().filter(|a| draw(seed, 100 * layer + a.index() as u64, 2) == 0).collect();
+                ActivationSet::of(&chosen)
+            };
+            let policy = Policy::Custom((0..3).map(random_set).collect());
+            assert_eq!(gradients(device(), &tiny, &lora, policy, &[batch.clone()]), keep, "policy {seed}");
+        }
+    }
+}
+
+#[test]
+fn policies_are_bit_equal_on_the_reference() {
+    policies_are_bit_equal(ReferenceDevice::new);
+}

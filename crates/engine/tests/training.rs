@@ -1,0 +1,235 @@
+//! The trainer: resuming, overfitting, LoRA's three identities, refusals that change nothing.
+
+mod common;
+
+use common::*;
+use engine::{
+    EngineError,
+    adapter::{Adapter, LoraConfig},
+    batch::{Batch, BatchError},
+    config::{Linear, TensorName},
+    device::{Device, Storage},
+    memory::{self, Policy, Uses},
+    model::{Model, SourceError, TensorView, WeightSource},
+    trainer::{Trainer, TrainerConfig, TrainerState},
+};
+use testkit::{ReferenceDevice, TinyModel, Tolerance};
+
+/// Micro-batches of step `step`.
+fn batches(tiny: &TinyModel, step: u64) -> Vec<OwnedBatch> {
+    (0..3).map(|i| shared(&records(1000 + 10 * step + i, 4, tiny.config.vocab), 1, 16)).collect()
+}
+
+fn steps<D: Device>(trainer: &mut Trainer<D>, tiny: &TinyModel, range: std::ops::Range<u64>) -> Vec<f64> {
+    let step = |step| {
+        let owned = batches(tiny, step);
+        trainer.step(&owned.iter().map(OwnedBatch::borrow).collect::<Vec<_>>()).expect("a sound step").loss
+    };
+    range.map(step).collect()
+}
+
+fn interrupted_and_resumed_is_uninterrupted<D: Device>(device: impl Fn() -> D) {
+    let tiny = TinyModel::llama(1);
+    let adapter = Adapter::init(&LoraConfig { dropout: 0.1, ..lora() }, &tiny.config, 9).expect("a sound adapter");
+    let mut whole = trainer(device(), &tiny, &adapter, Policy::Keep);
+    let losses = steps(&mut whole, &tiny, 0..6);
+    let mut first = trainer(device(), &tiny, &adapter, Policy::Keep);
+    let mut resumed_losses = steps(&mut first, &tiny, 0..3);
+    let state: TrainerState = first.state();
+    drop(first);
+    let mut second = trainer(device(), &tiny, &adapter, Policy::Recompute);
+    second.restore(&state).expect("a state of the same adapter");
+    resumed_losses.extend(steps(&mut second, &tiny, 3..6));
+    assert_eq!(resumed_losses, losses);
+    assert_eq!(second.state(), whole.state());
+}
+
+fn one_batch_is_learned_by_heart<D: Device>(device: impl Fn() -> D) {
+    let tiny = TinyModel::llama(2);
+    let adapter = Adapter::init(&LoraConfig { rank: 8, alpha: 16.0, ..lora() }, &tiny.config, 9).expect("a sound adapter");
+    let mut config = trainer_config();
+    config.schedule.peak = 2e-2;
+    let mut trainer = Trainer::new(model(device(), &tiny), &adapter, config, &uses(128, Policy::Keep)).expect("a sound trainer");
+    // distinct first tokens: every answer can be told from its beginning
+    let records: Vec<Record> = (0..4)
+        .map(|r| Record { tokens: (0..6).map(|i| ((7 * r + 11 * i * i + i) % 61) as u32).collect(), weights: vec![0.0, 1.0, 1.0, 1.0, 1.0, 1.0] })
+        .collect();
+    let batch = unshared(&records);
+    let first = trainer.step(&[batch.borrow()]).expect("a sound step").loss;
+    let mut last = first;
+    for _ in 0..80 {
+        last = trainer.step(&[batch.borrow()]).expect("a sound step").loss;
+    }
+    assert!(first > 2.0 && last < 0.05, "from {first} to {last}");
+}
+
+/// B = 0: the adapted model is the base, bit for bit.
+fn zero_b_is_exactly_the_base<D: Device>(device: impl Fn() -> D) {
+    let tiny = TinyModel::llama(3);
+    let batch = shared(&records(40, 5, tiny.config.vocab), 1, 16);
+    let mut model = model(device(), &tiny);
+    model.reserve(&uses(128, Policy::Keep)).expect("memory");
+    let base = model.log_probs_exact(&batch.borrow(), 0).expect("a sound batch");
+    model.attach(&Adapter::init(&lora(), &tiny.config, 9).expect("a sound adapter")).expect("the same model");
+    assert_eq!(model.log_probs_exact(&batch.borrow(), 0).expect("a sound batch"), base);
+    model.attach(&warm_adapter(&lora(), &tiny.config, 9)).expect("the same model");
+    assert_ne!(model.log_probs_exact(&batch.borrow(), 0).expect("a sound batch"), base);
+    model.detach().expect("memory");
+    assert_eq!(model.log_probs_exact(&batch.borrow(), 0).expect("a sound batch"), base);
+}
+
+/// After training the base answers as before, bit for bit.
+fn frozen_weights_are_unchanged_by_training<D: Device>(device: impl Fn() -> D) {
+    let tiny = TinyModel::llama(4);
+    let batch = shared(&records(41, 5, tiny.config.vocab), 1, 16);
+    let mut base = model(device(), &tiny);
+    base.reserve(&uses(128, Policy::Keep)).expect("memory");
+    let before = base.log_probs_exact(&batch.borrow(), 0).expect("a sound batch");
+    let mut trainer = trainer(device(), &tiny, &warm_adapter(&lora(), &tiny.config, 9), Policy::Keep);
+    steps(&mut trainer, &tiny, 0..3);
+    let mut after = trainer.into_model();
+    after.detach().expect("memory");
+    assert_eq!(after.log_probs_exact(&batch.borrow(), 0).expect("a sound batch"), before);
+}
+
+/// A source whose linear layers are W + s B A.
+struct Merged<'a> {
+    tiny: &'a TinyModel,
+    adapter: &'a Adapter,
+}
+
+impl WeightSource for Merged<'_> {
+    fn tensor(&self, name: TensorName) -> Result<TensorView<'_>, SourceError> {
+        let mut view = self.tiny.tensor(name)?;
+        let TensorName::Linear(layer, linear) = name else { return Ok(view) };
+        let (pair, rank) = (&self.adapter.tensors[&(layer, linear)], self.adapter.config.rank);
+        let merged = view.bytes.chunks_exact(4).enumerate().flat_map(|(i, bytes)| {
+            let (row, col) = (i / view.cols, i % view.cols);
+            let w = f32::from_le_bytes(bytes.try_into().expect("4 bytes"));
+            let product: f64 = (0..rank).map(|r| f64::from(pair.b[row * rank + r]) * f64::from(pair.a[r * view.cols + col])).sum();
+            ((f64::from(w) + f64::from(self.adapter.config.scale()) * product) as f32).to_le_bytes()
+        });
+        view.bytes = merged.collect::<Vec<u8>>().into();
+        Ok(view)
+    }
+}
+
+fn merged_is_unmerged<D: Device>(device: impl Fn() -> D) {
+    let tiny = TinyModel::windowed(5);
+    for rslora in [false, true] {
+        let adapter = warm_adapter(&LoraConfig { rslora, ..lora() }, &tiny.config, 9);
+        let batch = shared(&records(42, 5, tiny.config.vocab), 1, 16);
+        let mut unmerged = model(device(), &tiny);
+        unmerged.attach(&adapter).expect("the same model");
+        unmerged.reserve(&uses(128, Policy::Keep)).expect("memory");
+        let mut merged = Model::load(device(), tiny.config.clone(), &Merged { tiny: &tiny, adapter: &adapter }).expect("a sound model");
+        merged.reserve(&uses(128, Policy::Keep)).expect("memory");
+        let expected = merged.log_probs(&batch.borrow()).expect("a sound batch");
+        // merged weights are rounded to f32 once more than the adapter's way
+        Tolerance::f32().times(3.0).check("log_prob", &unmerged.log_probs(&batch.borrow()).expect("a sound batch"), &expected);
+    }
+}
+
+/// What is not a number stops the step and changes nothing.
+fn a_step_that_is_not_finite_changes_nothing<D: Device>(device: impl Fn() -> D) {
+    let tiny = TinyModel::llama(6);
+    let mut adapter = warm_adapter(&lora(), &tiny.config, 9);
+    adapter.tensors.get_mut(&(1, Linear::Up)).expect("all are adapted").b[0] = f32::NAN;
+    let mut trainer = trainer(device(), &tiny, &adapter, Policy::Keep);
+    let owned = batches(&tiny, 0);
+    let error = trainer.step(&owned.iter().map(OwnedBatch::borrow).collect::<Vec<_>>());
+    assert!(matches!(error, Err(EngineError::NotFinite { step: 1, what: "loss" })), "{error:?}");
+    let state = trainer.state();
+    assert_eq!(state.step, 0);
+    assert!(state.first_moments.values().all(|pair| pair.a.iter().chain(&pair.b).all(|&m| m == 0.0)));
+}
+
+macro_rules! on_devices {
+    ($device:ident, $new:expr; $($name:ident),* $(,)?) => {
+        mod $device {
+            use super::*;
+            $(#[test] fn $name() { super::$name($new) })*
+        }
+    };
+}
+
+on_devices!(reference, ReferenceDevice::new;
+    interrupted_and_resumed_is_uninterrupted, one_batch_is_learned_by_heart, zero_b_is_exactly_the_base,
+    frozen_weights_are_unchanged_by_training, merged_is_unmerged, a_step_that_is_not_finite_changes_nothing,
+);
+
+#[test]
+fn moments_and_weights_of_the_reference_are_untouched() {
+    let tiny = TinyModel::llama(7);
+    let mut trainer = trainer(ReferenceDevice::new(), &tiny, &warm_adapter(&lora(), &tiny.config, 9), Policy::Keep);
+    let before = trainer.model().device().weight_values();
+    steps(&mut trainer, &tiny, 0..2);
+    assert_eq!(trainer.model().device().weight_values(), before);
+}
+
+#[test]
+fn refusals_name_the_step_and_the_batch() {
+    let tiny = TinyModel::llama(8);
+    let mut trainer = trainer(ReferenceDevice::new(), &tiny, &warm_adapter(&lora(), &tiny.config, 9), Policy::Keep);
+    let mut batch = shared(&records(43, 5, tiny.config.vocab), 1, 16);
+    let good = batch.clone();
+    batch.entries[0].target = 61;
+    let row = batch.entries[0].row as usize;
+    let error = trainer.step(&[good.borrow(), batch.borrow()]);
+    let expected = BatchError::Token { token: 61, row, vocab: 61 };
+    assert!(matches!(error, Err(EngineError::Batch { index: 1, ref source }) if *source == expected), "{error:?}");
+    batch.entries.iter_mut().for_each(|e| (e.target, e.weight) = (0, 0.0));
+    assert!(matches!(trainer.step(&[batch.borrow()]), Err(EngineError::NoLoss { step: 1, weight: 0.0 })));
+    let many: Vec<Batch<'_>> = (0..17).map(|_| good.borrow()).collect();
+    assert!(matches!(trainer.step(&many), Err(EngineError::Limit { given: 17, limit: 16, .. })));
+    let long = unshared(&records(44, 40, tiny.config.vocab));
+    assert!(matches!(trainer.step(&[long.borrow()]), Err(EngineError::Batch { index: 0, source: BatchError::Rows { limit: 128, .. } })));
+    let other = warm_adapter(&LoraConfig { rank: 2, ..lora() }, &tiny.config, 9);
+    let state = TrainerState { adapter: other, ..trainer.state() };
+    assert!(matches!(trainer.restore(&state), Err(EngineError::StateMismatch)));
+    let mut config: TrainerConfig = trainer_config();
+    config.optimizer.beta2 = 1.0;
+    assert!(matches!(config.validate(), Err(EngineError::TrainerConfig { what: "beta2", .. })));
+}
+
+#[test]
+fn a_source_that_disagrees_is_named() {
+    struct Other(TinyModel, TensorName);
+    impl WeightSource for Other {
+        fn tensor(&self, name: TensorName) -> Result<TensorView<'_>, SourceError> {
+            let mut view = self.0.tensor(name)?;
+            if name == self.1 {
+                view.rows += 1;
+            }
+            Ok(view)
+        }
+    }
+    let tiny = TinyModel::llama(9);
+    let name = TensorName::Linear(1, Linear::Gate);
+    let error = Model::load(ReferenceDevice::new(), tiny.config.clone(), &Other(tiny.clone(), name)).err().expect("a refusal");
+    assert_eq!(error.to_string(), "tensor block 1 gate is 41 x 32, the configuration says 40 x 32");
+    let mut config = tiny.config.clone();
+    config.kv_heads = 3;
+    let error = Model::load(ReferenceDevice::new(), config, &tiny).err().expect("a refusal");
+    assert_eq!(error.to_string(), "model configuration: number of key/value heads is 3, must be a divisor of the 4 heads");
+}
+
+/// What is held is what was planned, and the plan needs no weights.
+#[test]
+fn memory_is_as_planned() {
+    let tiny = TinyModel::llama(10);
+    let adapter = warm_adapter(&lora(), &tiny.config, 9);
+    for policy in [Policy::Keep, Policy::Recompute] {
+        let uses: Uses = uses(96, policy.clone());
+        let planned = memory::plan(&ReferenceDevice::new(), &tiny.config, |_| Storage::F32, Some(&adapter.config), &uses);
+        let mut trainer = Trainer::new(model(ReferenceDevice::new(), &tiny), &adapter, trainer_config(), &uses).expect("a sound trainer");
+        assert_eq!(trainer.model().memory(), planned);
+        let weights: usize = planned.parameters.iter().filter(|e| e.place == memory::Place::Device).map(|e| e.bytes).sum();
+        let arenas = planned.total_bytes() - weights - planned.host_bytes() - planned.scratch_bytes;
+        assert_eq!(4 * trainer.model().device().allocated_elements(), arenas);
+        let mut model = trainer.into_model();
+        model.detach().expect("memory");
+        model.reserve(&Uses::default()).expect("memory");
+        assert_eq!(model.device().allocated_elements(), 7 * 32);
+    }
+}

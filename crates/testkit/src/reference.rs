@@ -1,0 +1,411 @@
+//! The device contract done naively in f64: simple loops, one row at a time, nothing clever to be wrong.
+
+use engine::{
+    batch::{HeadEntry, RunTable},
+    device::{AdamW, AttentionShape, Device, DeviceError, Limits, Product, Slot, Storage, WeightId},
+};
+
+/// A weight matrix `[rows, cols]` in f64.
+struct Matrix {
+    rows: usize,
+    cols: usize,
+    values: Vec<f64>,
+}
+
+impl Matrix {
+    fn row(&self, i: usize) -> &[f64] {
+        &self.values[i * self.cols..(i + 1) * self.cols]
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct ReferenceDevice {
+    arenas: Vec<Option<Vec<f64>>>,
+    weights: Vec<Matrix>,
+}
+
+impl ReferenceDevice {
+    /// An empty one.
+    pub fn new() -> ReferenceDevice {
+        ReferenceDevice::default()
+    }
+
+    /// Elements in arenas that are alive.
+    pub fn allocated_elements(&self) -> usize {
+        self.arenas.iter().flatten().map(Vec::len).sum()
+    }
+
+    /// Every weight as loaded, for proofs that none changed.
+    pub fn weight_values(&self) -> Vec<f64> {
+        self.weights.iter().flat_map(|w| w.values.iter().copied()).collect()
+    }
+
+    fn get(&self, slot: Slot) -> &[f64] {
+        let arena = self.arenas[slot.arena as usize].as_ref().expect("an arena that was released");
+        &arena[slot.offset..slot.offset + slot.len]
+    }
+
+    fn copied(&self, slot: Slot) -> Vec<f64> {
+        self.get(slot).to_vec()
+    }
+
+    fn get_mut(&mut self, slot: Slot) -> &mut [f64] {
+        let arena = self.arenas[slot.arena as usize].as_mut().expect("an arena that was released");
+        &mut arena[slot.offset..slot.offset + slot.len]
+    }
+
+    /// Keys that query row `i` of run `r` sees: key rows in chain order.
+    fn seen(runs: &RunTable, r: usize, i: usize, window: Option<usize>) -> Vec<usize> {
+        let run = &runs.runs[r];
+        let spans = &runs.spans[run.spans.clone()];
+        let (own, ancestors) = spans.split_last().expect("a run has its own span");
+        let mut keys: Vec<usize> = ancestors.iter().cloned().flatten().collect();
+        let before = own.len() - run.rows.len();
+        keys.extend(own.start..own.start + before + (i - run.rows.start) + 1);
+        let first = window.map_or(0, |window| keys.len().saturating_sub(window));
+        keys.split_off(first)
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+impl Device for ReferenceDevice {
+    fn allocate(&mut self, _name: &str, len: usize) -> Result<Slot, DeviceError> {
+        self.arenas.push(Some(vec![0.0; len]));
+        Ok(Slot { arena: self.arenas.len() as u32 - 1, offset: 0, len })
+    }
+
+    fn release(&mut self, slot: Slot) {
+        let arena = self.arenas[slot.arena as usize].take().expect("an arena is released once");
+        assert_eq!((slot.offset, slot.len), (0, arena.len()), "what allocate returned is released");
+    }
+
+    fn reserve(&mut self, _limits: &Limits) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn scratch_bytes(&self, _limits: &Limits) -> usize {
+        0
+    }
+
+    fn upload(&mut self, slot: Slot, values: &[f32]) {
+        assert_eq!(slot.len, values.len());
+        self.get_mut(slot).iter_mut().zip(values).for_each(|(to, &from)| *to = f64::from(from));
+    }
+
+    fn download(&self, slot: Slot, values: &mut [f32]) {
+        assert_eq!(slot.len, values.len());
+        values.iter_mut().zip(self.get(slot)).for_each(|(to, &from)| *to = from as f32);
+    }
+
+    fn read(&self, slot: Slot, index: usize) -> f64 {
+        self.get(slot)[index]
+    }
+
+    fn zero(&mut self, slot: Slot) {
+        self.get_mut(slot).fill(0.0);
+    }
+
+    fn copy(&mut self, to: Slot, from: Slot) {
+        let from = self.copied(from);
+        self.get_mut(to).copy_from_slice(&from);
+    }
+
+    fn weight(&mut self, name: &str, storage: Storage, rows: usize, cols: usize, bytes: &[u8]) -> Result<WeightId, DeviceError> {
+        let expected = storage.bytes(rows, cols).unwrap_or(usize::MAX);
+        if bytes.len() != expected {
+            return Err(DeviceError::WeightSize { name: name.into(), given: bytes.len(), expected, rows, cols, storage });
+        }
+        let mut values = Vec::with_capacity(rows * cols);
+        let mut row = vec![0.0f32; cols];
+        for bytes in bytes.chunks_exact(expected / rows) {
+            kernels::quant::dequantize_row(storage, bytes, &mut row);
+            values.extend(row.iter().map(|&x| f64::from(x)));
+        }
+        self.weights.push(Matrix { rows, cols, values });
+        Ok(WeightId(self.weights.len() as u32 - 1))
+    }
+
+    fn weight_bytes(&self, _storage: Storage, rows: usize, cols: usize) -> usize {
+        rows * cols * size_of::<f64>()
+    }
+
+    fn embed(&mut self, y: Slot, w: WeightId, ids: &[u32]) {
+        let rows: Vec<f64> = ids.iter().flat_map(|&id| self.weights[w.0 as usize].row(id as usize).to_vec()).collect();
+        self.get_mut(y).copy_from_slice(&rows);
+    }
+
+    fn gather(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize) {
+        let x = self.copied(x);
+        let y = self.get_mut(y);
+        assert_eq!(y.len(), rows.len() * c);
+        for (y, &row) in y.chunks_exact_mut(c).zip(rows) {
+            y.copy_from_slice(&x[row as usize * c..(row as usize + 1) * c]);
+        }
+    }
+
+    fn scatter_add(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize) {
+        let x = self.copied(x);
+        assert_eq!(x.len(), rows.len() * c);
+        let y = self.get_mut(y);
+        for (x, &row) in x.chunks_exact(c).zip(rows) {
+            (0..c).for_each(|j| y[row as usize * c + j] += x[j]);
+        }
+    }
+
+    fn scatter(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize) {
+        let x = self.copied(x);
+        assert_eq!(x.len(), rows.len() * c);
+        let y = self.get_mut(y);
+        for (x, &row) in x.chunks_exact(c).zip(rows) {
+            y[row as usize * c..(row as usize + 1) * c].copy_from_slice(x);
+        }
+    }
+
+    fn linear(&mut self, y: Slot, x: Slot, w: WeightId, m: usize, accumulate: bool) {
+        let x = self.copied(x);
+        let (n, k) = (self.weights[w.0 as usize].rows, self.weights[w.0 as usize].cols);
+        assert_eq!((x.len(), y.len), (m * k, m * n));
+        for i in 0..m {
+            for j in 0..n {
+                let product = dot(&x[i * k..(i + 1) * k], self.weights[w.0 as usize].row(j));
+                let y = &mut self.get_mut(y)[i * n + j];
+                *y = if accumulate { *y + product } else { product };
+            }
+        }
+    }
+
+    fn linear_backward(&mut self, dx: Slot, dy: Slot, w: WeightId, m: usize, accumulate: bool) {
+        let dy = self.copied(dy);
+        let (n, k) = (self.weights[w.0 as usize].rows, self.weights[w.0 as usize].cols);
+        assert_eq!((dx.len, dy.len()), (m * k, m * n));
+        if !accumulate {
+            self.zero(dx);
+        }
+        for i in 0..m {
+            for j in 0..n {
+                let row = self.weights[w.0 as usize].row(j).to_vec();
+                let dx = &mut self.get_mut(dx)[i * k..(i + 1) * k];
+                (0..k).for_each(|l| dx[l] += dy[i * n + j] * row[l]);
+            }
+        }
+    }
+
+    fn matmul(&mut self, c: Slot, a: Slot, b: Slot, product: Product) {
+        let Product { m, n, k, a_transposed, b_transposed, alpha, accumulate } = product;
+        let (a, b) = (self.copied(a), self.copied(b));
+        assert_eq!((a.len(), b.len(), c.len), (m * k, k * n, m * n));
+        let c = self.get_mut(c);
+        for i in 0..m {
+            for j in 0..n {
+                let sum: f64 = (0..k)
+                    .map(|l| {
+                        let a = if a_transposed { a[l * m + i] } else { a[i * k + l] };
+                        let b = if b_transposed { b[j * k + l] } else { b[l * n + j] };
+                        a * b
+                    })
+                    .sum();
+                let value = f64::from(alpha) * sum;
+                c[i * n + j] = if accumulate { c[i * n + j] + value } else { value };
+            }
+        }
+    }
+
+    fn rms_norm(&mut self, y: Slot, rstd: Slot, x: Slot, gain: Slot, m: usize, c: usize, eps: f32) {
+        let (x, gain) = (self.copied(x), self.copied(gain));
+        assert_eq!((x.len(), gain.len(), y.len, rstd.len), (m * c, c, m * c, m));
+        for i in 0..m {
+            let row = &x[i * c..(i + 1) * c];
+            let r = 1.0 / (dot(row, row) / c as f64 + f64::from(eps)).sqrt();
+            self.get_mut(rstd)[i] = r;
+            let y = &mut self.get_mut(y)[i * c..(i + 1) * c];
+            (0..c).for_each(|j| y[j] = row[j] * r * gain[j]);
+        }
+    }
+
+    fn rms_norm_backward(&mut self, dx: Slot, dy: Slot, x: Slot, gain: Slot, rstd: Slot, m: usize, c: usize) {
+        let (dy, x, gain, rstd) = (self.copied(dy), self.copied(x), self.copied(gain), self.copied(rstd));
+        assert_eq!((dy.len(), x.len(), gain.len(), rstd.len(), dx.len), (m * c, m * c, c, m, m * c));
+        for i in 0..m {
+            let (row, r) = (&x[i * c..(i + 1) * c], rstd[i]);
+            let g: Vec<f64> = (0..c).map(|j| dy[i * c + j] * gain[j]).collect();
+            let mean = dot(&g, row) / c as f64;
+            let dx = &mut self.get_mut(dx)[i * c..(i + 1) * c];
+            (0..c).for_each(|j| dx[j] += r * (g[j] - row[j] * r * r * mean));
+        }
+    }
+
+    fn rotary(&mut self, x: Slot, positions: &[u32], heads: usize, head_dim: usize, inv_freq: &[f32], inverse: bool) {
+        let half = head_dim / 2;
+        assert_eq!((x.len, inv_freq.len()), (positions.len() * heads * head_dim, half));
+        let x = self.get_mut(x);
+        for (i, &position) in positions.iter().enumerate() {
+            for h in 0..heads {
+                let head = &mut x[(i * heads + h) * head_dim..][..head_dim];
+                for j in 0..half {
+                    let angle = f64::from(position) * f64::from(inv_freq[j]);
+                    let (sin, cos) = if inverse { (-angle).sin_cos() } else { angle.sin_cos() };
+                    let (a, b) = (head[j], head[j + half]);
+                    head[j] = a * cos - b * sin;
+                    head[j + half] = b * cos + a * sin;
+                }
+            }
+        }
+    }
+
+    fn attention(&mut self, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape) {
+        let AttentionShape { heads, kv_heads, head_dim: d, window, scale } = shape;
+        let (q, k, v) = (self.copied(q), self.copied(k), self.copied(v));
+        assert_eq!((q.len(), k.len()), (out.len, v.len()));
+        for r in 0..runs.runs.len() {
+            for i in runs.runs[r].rows.clone() {
+                let keys = ReferenceDevice::seen(runs, r, i, window);
+                for h in 0..heads {
+                    let g = h / (heads / kv_heads);
+                    let query = &q[(i * heads + h) * d..][..d];
+                    let score = |&key: &usize| f64::from(scale) * dot(query, &k[(key * kv_heads + g) * d..][..d]);
+                    let scores: Vec<f64> = keys.iter().map(score).collect();
+                    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let log_sum = top + scores.iter().map(|s| (s - top).exp()).sum::<f64>().ln();
+                    let mut mixed = vec![0.0; d];
+                    for (&key, s) in keys.iter().zip(&scores) {
+                        let p = (s - log_sum).exp();
+                        (0..d).for_each(|j| mixed[j] += p * v[(key * kv_heads + g) * d + j]);
+                    }
+                    self.get_mut(lse)[i * heads + h] = log_sum;
+                    self.get_mut(out)[(i * heads + h) * d..][..d].copy_from_slice(&mixed);
+                }
+            }
+        }
+    }
+
+    fn attention_backward(
+        &mut self, dq: Slot, dk: Slot, dv: Slot, dout: Slot, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape,
+    ) {
+        let AttentionShape { heads, kv_heads, head_dim: d, window, scale } = shape;
+        let scale = f64::from(scale);
+        let (dout, out, lse) = (self.copied(dout), self.copied(out), self.copied(lse));
+        let (q, k, v) = (self.copied(q), self.copied(k), self.copied(v));
+        self.zero(dq);
+        for r in 0..runs.runs.len() {
+            for i in runs.runs[r].rows.clone() {
+                let keys = ReferenceDevice::seen(runs, r, i, window);
+                for h in 0..heads {
+                    let g = h / (heads / kv_heads);
+                    let at = (i * heads + h) * d;
+                    let (query, gradient) = (&q[at..at + d], &dout[at..at + d]);
+                    let row_dot = dot(gradient, &out[at..at + d]);
+                    for &key in &keys {
+                        let from = (key * kv_heads + g) * d;
+                        let p = (scale * dot(query, &k[from..from + d]) - lse[i * heads + h]).exp();
+                        let ds = scale * p * (dot(gradient, &v[from..from + d]) - row_dot);
+                        (0..d).for_each(|j| self.get_mut(dv)[from + j] += p * gradient[j]);
+                        (0..d).for_each(|j| self.get_mut(dk)[from + j] += ds * query[j]);
+                        (0..d).for_each(|j| self.get_mut(dq)[at + j] += ds * k[from + j]);
+                    }
+                }
+            }
+        }
+    }
+
+    fn silu_gate(&mut self, h: Slot, gate: Slot, up: Slot) {
+        let (gate, up) = (self.copied(gate), self.copied(up));
+        let h = self.get_mut(h);
+        assert_eq!((gate.len(), up.len()), (h.len(), h.len()));
+        (0..h.len()).for_each(|i| h[i] = gate[i] * sigmoid(gate[i]) * up[i]);
+    }
+
+    fn silu_gate_backward(&mut self, dgate: Slot, dup: Slot, dh: Slot, gate: Slot, up: Slot) {
+        let (dh, gate, up) = (self.copied(dh), self.copied(gate), self.copied(up));
+        for i in 0..dh.len() {
+            let s = sigmoid(gate[i]);
+            self.get_mut(dup)[i] = dh[i] * gate[i] * s;
+            self.get_mut(dgate)[i] = dh[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
+        }
+    }
+
+    fn add(&mut self, y: Slot, x: Slot) {
+        let x = self.copied(x);
+        assert_eq!(x.len(), y.len);
+        self.get_mut(y).iter_mut().zip(&x).for_each(|(y, x)| *y += x);
+    }
+
+    fn dropout(&mut self, y: Slot, x: Slot, keys: &[u64], module: u32, p: f32, c: usize, accumulate: bool) {
+        let x = self.copied(x);
+        assert_eq!((x.len(), y.len), (keys.len() * c, keys.len() * c));
+        let y = self.get_mut(y);
+        for (i, &key) in keys.iter().enumerate() {
+            for j in 0..c {
+                let kept = kernels::dropout::keeps(key, module, j, p);
+                let value = if kept { x[i * c + j] / (1.0 - f64::from(p)) } else { 0.0 };
+                y[i * c + j] = if accumulate { y[i * c + j] + value } else { value };
+            }
+        }
+    }
+
+    fn head(&mut self, log_prob: Slot, expected: Option<Slot>, x: Slot, w: WeightId, entries: &[HeadEntry], m: usize) {
+        let x = self.copied(x);
+        let (v, c) = (self.weights[w.0 as usize].rows, self.weights[w.0 as usize].cols);
+        assert_eq!((x.len(), log_prob.len), (m * c, entries.len()));
+        for i in 0..m {
+            let weights = &self.weights[w.0 as usize];
+            let logits: Vec<f64> = (0..v).map(|t| dot(&x[i * c..(i + 1) * c], weights.row(t))).collect();
+            let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let log_sum = top + logits.iter().map(|l| (l - top).exp()).sum::<f64>().ln();
+            let mut mean = vec![0.0; c];
+            for (t, l) in logits.iter().enumerate() {
+                let p = (l - log_sum).exp();
+                (0..c).for_each(|j| mean[j] += p * weights.row(t)[j]);
+            }
+            for (e, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.row as usize == i) {
+                self.get_mut(log_prob)[e] = logits[entry.target as usize] - log_sum;
+            }
+            if let Some(expected) = expected {
+                self.get_mut(expected)[i * c..(i + 1) * c].copy_from_slice(&mean);
+            }
+        }
+    }
+
+    fn head_backward(&mut self, dx: Slot, expected: Slot, w: WeightId, entries: &[HeadEntry], coefficients: &[f32], m: usize) {
+        let expected = self.copied(expected);
+        let c = self.weights[w.0 as usize].cols;
+        assert_eq!((expected.len(), dx.len, entries.len()), (m * c, m * c, coefficients.len()));
+        self.zero(dx);
+        for (entry, &coefficient) in entries.iter().zip(coefficients) {
+            let target = self.weights[w.0 as usize].row(entry.target as usize).to_vec();
+            let row = entry.row as usize * c;
+            let dx = &mut self.get_mut(dx)[row..row + c];
+            (0..c).for_each(|j| dx[j] += f64::from(coefficient) * (target[j] - expected[row + j]));
+        }
+    }
+
+    fn squared_norm(&self, x: Slot) -> f64 {
+        dot(self.get(x), self.get(x))
+    }
+
+    fn scale(&mut self, x: Slot, factor: f32) {
+        self.get_mut(x).iter_mut().for_each(|x| *x *= f64::from(factor));
+    }
+
+    fn adamw(&mut self, p: Slot, m: Slot, v: Slot, g: Slot, adamw: AdamW) {
+        let g = self.copied(g);
+        let (beta1, beta2, step) = (f64::from(adamw.beta1), f64::from(adamw.beta2), adamw.step as i32);
+        let (lr, eps, decay) = (f64::from(adamw.learning_rate), f64::from(adamw.eps), f64::from(adamw.weight_decay));
+        for (i, g) in g.iter().enumerate() {
+            let g = g * f64::from(adamw.gradient_scale);
+            let first = beta1 * self.get(m)[i] + (1.0 - beta1) * g;
+            let second = beta2 * self.get(v)[i] + (1.0 - beta2) * g * g;
+            (self.get_mut(m)[i], self.get_mut(v)[i]) = (first, second);
+            let (first, second) = (first / (1.0 - beta1.powi(step)), second / (1.0 - beta2.powi(step)));
+            let p = &mut self.get_mut(p)[i];
+            *p = *p * (1.0 - lr * decay) - lr * first / (second.sqrt() + eps);
+        }
+    }
+}
