@@ -179,12 +179,15 @@ pub enum RecordProblem {
         /// The token.
         token: String,
     },
-    /// The text before the answer has other tokens than a prompt would have.
-    #[error("the tokens before message {message} change when it is added")]
-    Boundary {
+    /// The answer is not in the rendering as it was given.
+    #[error("the chat template changes the text of message {message}")]
+    AnswerChanged {
         /// The message.
         message: usize,
     },
+    /// An answer's first token would have to be cut, and this tokenizer's pieces do not add up.
+    #[error("its answer begins in the middle of a token, and this tokenizer cannot write the two parts one by one")]
+    Boundary,
     /// The template failed on it.
     #[error("the chat template fails on it: {reason}")]
     Template {

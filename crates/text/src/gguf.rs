@@ -1,20 +1,283 @@
-//! A GGUF file's vocabulary.
+//! A GGUF file's byte-level vocabulary, split into words as llama.cpp splits (`src/llama-vocab.cpp`).
+//!
+//! llama.cpp applies a list of regular expressions in turn; each splits what the ones before left into its matches and
+//! what lies between them. That is a sequence of the library's `Split`s with isolated matches, followed by `ByteLevel`
+//! for the alphabet, so that both kinds of file become the same kind of tokenizer.
+
+use crate::TextError;
+use crate::tokenizer::Named;
+use crate::tokenizer_json::{AddedPart, MAX_MERGES, MAX_VOCAB, Parts, limit};
+use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// The tokenizer keys of a GGUF file.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct GgufVocabulary { /// `tokenizer.ggml.model`.
-    pub model: String, /// `tokenizer.ggml.pre`, or empty.
-    pub pre: String, /// `tokenizer.ggml.tokens`.
-    pub tokens: Vec<String>, /// `tokenizer.ggml.token_type`, or empty (all ordinary).
-    pub token_types: Vec<i32>, /// `tokenizer.ggml.merges`.
-    pub merges: Vec<String>, /// `tokenizer.ggml.bos_token_id`.
-    pub bos: Option<u32>, /// `tokenizer.ggml.eos_token_id`.
-    pub eos: Option<u32>, /// `tokenizer.ggml.padding_token_id`.
-    pub pad: Option<u32>, /// `tokenizer.ggml.unknown_token_id`.
-    pub unk: Option<u32>, /// `tokenizer.ggml.add_bos_token`.
-    pub add_bos: Option<bool>, /// `tokenizer.ggml.add_eos_token`.
-    pub add_eos: Option<bool>, /// `tokenizer.ggml.add_space_prefix`.
-    pub add_space_prefix: Option<bool> }
+pub struct GgufVocabulary {
+    /// `tokenizer.ggml.model`: "gpt2" is byte-level BPE.
+    pub model: String,
+    /// `tokenizer.ggml.pre`, or empty.
+    pub pre: String,
+    /// `tokenizer.ggml.tokens`.
+    pub tokens: Vec<String>,
+    /// `tokenizer.ggml.token_type`, or empty (all ordinary).
+    pub token_types: Vec<i32>,
+    /// `tokenizer.ggml.merges`.
+    pub merges: Vec<String>,
+    /// `tokenizer.ggml.bos_token_id`.
+    pub bos: Option<u32>,
+    /// `tokenizer.ggml.eos_token_id`.
+    pub eos: Option<u32>,
+    /// `tokenizer.ggml.padding_token_id`.
+    pub pad: Option<u32>,
+    /// `tokenizer.ggml.unknown_token_id`.
+    pub unk: Option<u32>,
+    /// `tokenizer.ggml.add_bos_token`.
+    pub add_bos: Option<bool>,
+    /// `tokenizer.ggml.add_eos_token`.
+    pub add_eos: Option<bool>,
+    /// `tokenizer.ggml.add_space_prefix`.
+    pub add_space_prefix: Option<bool>,
+}
+
+/// `token_type` of a token for text that nobody knows.
+const UNKNOWN: i32 = 2;
+/// `token_type` of a special token.
+const CONTROL: i32 = 3;
+/// `token_type` of a token that is matched in raw text, but is no special one.
+const USER_DEFINED: i32 = 4;
+
+/// How text is cut into words before the merges.
+struct PreTokenizer {
+    /// Names in `tokenizer.ggml.pre`.
+    names: &'static [&'static str],
+    /// Regular expressions, applied in turn.
+    patterns: &'static [&'static str],
+    /// A word that is itself a token is taken whole.
+    ignore_merges: bool,
+    /// A document begins with the begin token unless the file says otherwise.
+    add_bos: bool,
+}
+
+/// The words of GPT-2: contractions, letters, digits, the rest, each with a space before.
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
+/// The words of Llama 3: numbers in threes.
+const LLAMA3: &str = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The words of Qwen 2: each digit alone.
+const QWEN2: &str = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The words of Qwen 3.5: combining marks belong to letters.
+const QWEN35: &str = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The words of Mistral's Tekken: capitals begin a word; each digit alone.
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))*((?=[\p{L}])([^A-Z]))+|[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))+((?=[\p{L}])([^A-Z]))*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The words of GPT-4o: Tekken's with contractions, numbers in threes.
+const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))*((?=[\p{L}])([^A-Z]))+(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))+((?=[\p{L}])([^A-Z]))*(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The last step of DeepSeek 3: letters with marks, punctuation with a space before.
+const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
+/// The words of Bloom: everything up to white space or sentence punctuation.
+const BLOOM: &str = " ?[^(\\s|.,!?…。，、।۔،)]+";
+
+/// The pre-tokenizers that are read, by llama.cpp's names. Refused are those of encoders and those that llama.cpp has as code, not as expressions.
+const PRE_TOKENIZERS: &[PreTokenizer] = &[
+    PreTokenizer {
+        names: &["", "default"],
+        patterns: &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer {
+        names: &["gpt-2", "phi-2", "gigachat", "a.x-4.0", "mellum", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4"],
+        patterns: &[GPT2],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer {
+        names: &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
+        patterns: &[r"\p{N}", GPT2],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer {
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
+        patterns: &[LLAMA3],
+        ignore_merges: true,
+        add_bos: true,
+    },
+    PreTokenizer {
+        names: &["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"],
+        patterns: &[LLAMA3],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer {
+        names: &["qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "stablelm2", "hunyuan", "solar-open", "megrez", "grok-2"],
+        patterns: &[QWEN2],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer { names: &["qwen35"], patterns: &[QWEN35], ignore_merges: false, add_bos: false },
+    PreTokenizer { names: &["tekken"], patterns: &[TEKKEN], ignore_merges: true, add_bos: true },
+    PreTokenizer {
+        names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"],
+        patterns: &[GPT4O],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer {
+        names: &["deepseek-coder"],
+        patterns: &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\u{d7ff}]+", r"\p{N}"],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer {
+        names: &["deepseek-v3", "hunyuan-dense", "joyai-llm"],
+        patterns: &[r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer {
+        names: &["falcon"],
+        patterns: &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer {
+        names: &["bloom", "gpt3-finnish", "poro-chat"],
+        patterns: &[BLOOM],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer { names: &["viking"], patterns: &[BLOOM, r"\p{N}"], ignore_merges: false, add_bos: false },
+    PreTokenizer {
+        names: &["minicpm5"],
+        patterns: &[
+            r"\p{N}{1,3}",
+            r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ],
+        ignore_merges: true,
+        add_bos: false,
+    },
+    PreTokenizer {
+        names: &["bailingmoe", "bailingmoe2", "llada-moe"],
+        patterns: &[
+            r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+        ],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer {
+        names: &["seed-coder"],
+        patterns: &[
+            r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ],
+        ignore_merges: false,
+        add_bos: false,
+    },
+];
 
 /// The `tokenizer.ggml.pre` names that are read.
-pub fn pre_tokenizer_names() -> Vec<&'static str> { todo!() }
+pub fn pre_tokenizer_names() -> Vec<&'static str> {
+    let names = PRE_TOKENIZERS.iter().flat_map(|pre| pre.names.iter().copied());
+    names.filter(|name| !name.is_empty()).collect()
+}
+
+impl GgufVocabulary {
+    /// Checks the keys against each other and takes them apart.
+    pub(crate) fn parts(&self) -> Result<(Parts, Named), TextError> {
+        if self.model != "gpt2" {
+            return Err(TextError::Unsupported {
+                part: "model in the GGUF file",
+                found: self.model.chars().take(40).collect(),
+                supported: "gpt2 (byte-level BPE); for others give the Hugging Face folder with its tokenizer.json".into(),
+            });
+        }
+        let pre = PRE_TOKENIZERS.iter().find(|pre| pre.names.contains(&self.pre.as_str()));
+        let pre = pre.ok_or_else(|| TextError::Unsupported {
+            part: "pre-tokenizer in the GGUF file",
+            found: self.pre.chars().take(40).collect(),
+            supported: pre_tokenizer_names().join(", "),
+        })?;
+        if self.add_space_prefix == Some(true) {
+            return Err(TextError::Field {
+                field: "add_space_prefix",
+                given: "true".into(),
+                expected: "false for a byte-level vocabulary",
+            });
+        }
+        limit("tokens", self.tokens.len() as u64, MAX_VOCAB)?;
+        limit("merges", self.merges.len() as u64, MAX_MERGES)?;
+        if !self.token_types.is_empty() && self.token_types.len() != self.tokens.len() {
+            return Err(TextError::Field {
+                field: "token_type's length",
+                given: self.token_types.len().to_string(),
+                expected: "as many as there are tokens",
+            });
+        }
+        let mut parts = Parts { ignore_merges: pre.ignore_merges, ..Parts::default() };
+        let mut added = Vec::new();
+        for (id, token) in self.tokens.iter().enumerate() {
+            let token = if token.is_empty() { format!("[EMPTY_{id}]") } else { token.clone() };
+            let kind = self.token_types.get(id).copied().unwrap_or(1);
+            if matches!(kind, UNKNOWN | CONTROL | USER_DEFINED) {
+                added.push(AddedPart {
+                    id: id as u32,
+                    content: token.clone(),
+                    single_word: false,
+                    lstrip: false,
+                    rstrip: false,
+                    normalized: false,
+                    special: kind != USER_DEFINED,
+                });
+            }
+            parts.insert(token, id as u32)?;
+        }
+        // A pair that stands twice keeps its first rank.
+        let mut seen = HashSet::with_capacity(self.merges.len());
+        for (merge, line) in self.merges.iter().enumerate() {
+            // The first character may itself be a space.
+            let first = line.chars().next().map_or(0, char::len_utf8);
+            let space = line.get(first..).and_then(|rest| rest.find(' ')).map(|at| at + first);
+            let space = space.ok_or_else(|| TextError::Merge { merge, token: line.clone() })?;
+            let pair = (line[..space].to_owned(), line[space + 1..].to_owned());
+            if seen.insert(pair.clone()) {
+                parts.merges.push(pair);
+            }
+        }
+        parts.check_ids()?;
+        parts.check_merges()?;
+        parts.add(added)?;
+        let named = Named {
+            bos: self.known("bos_token_id", self.bos)?,
+            eos: self.known("eos_token_id", self.eos)?,
+            pad: self.known("padding_token_id", self.pad)?,
+        };
+        self.known("unknown_token_id", self.unk)?;
+        let begin = named.bos.filter(|_| self.add_bos.unwrap_or(pre.add_bos));
+        let end = named.eos.filter(|_| self.add_eos.unwrap_or(false));
+        parts.around = Some((begin.into_iter().collect(), end.into_iter().collect()));
+        parts.pre_tokenizer = Some(pre_tokenizer(pre.patterns));
+        parts.decoder = Some(byte_level());
+        Ok((parts, named))
+    }
+
+    fn known(&self, field: &'static str, id: Option<u32>) -> Result<Option<u32>, TextError> {
+        match id {
+            Some(id) if id as usize >= self.tokens.len() => Err(TextError::Field {
+                field,
+                given: format!("{id}, with {} tokens", self.tokens.len()),
+                expected: "the id of a token",
+            }),
+            id => Ok(id),
+        }
+    }
+}
+
+fn pre_tokenizer(patterns: &[&str]) -> Value {
+    let split = |pattern: &&str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+    let mut list: Vec<Value> = patterns.iter().map(split).collect();
+    list.push(byte_level());
+    json!({"type": "Sequence", "pretokenizers": list})
+}
+
+/// The alphabet of 256 printable characters for bytes, without words of its own.
+fn byte_level() -> Value {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false})
+}

@@ -13,7 +13,7 @@ mod tokenizer_config;
 mod tokenizer_json;
 
 pub use chat::{ChatFormat, LossOn, Message, Rendered, Role, Turn};
-pub use error::TextError;
+pub use error::{RecordProblem, TextError};
 pub use gguf::{GgufVocabulary, pre_tokenizer_names};
 pub use template::{BUILT_IN_TEMPLATES, ChatTemplate, Date, TemplateContext};
 pub use tokenizer::{DecodeStream, Specials, Tokenizer};

@@ -3,13 +3,13 @@
 use crate::tokenizer_json::Parts;
 use crate::{GgufVocabulary, TextError, TokenizerConfig};
 use serde_json::json;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use tokenizers::models::bpe::BPE;
-use tokenizers::tokenizer::{AddedVocabulary, Encoding, OffsetType, PreTokenizedString};
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::normalizer::Range as NormalizerRange;
 use tokenizers::{
-    AddedToken, DecoderWrapper, Model as _, ModelWrapper, NormalizerWrapper, PreTokenizer as _, PreTokenizerWrapper,
+    AddedToken, AddedVocabulary, DecoderWrapper, Encoding, Model as _, ModelWrapper, NormalizedString, Normalizer as _,
+    NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _, PreTokenizerWrapper, Token,
 };
 
 /// Most tokens that a stream holds back while it waits for the rest of a character (a character has at most four bytes).
@@ -44,6 +44,8 @@ struct Shared {
     library: tokenizers::Tokenizer,
     /// The added tokens again, set to leave special ones alone.
     as_text: AddedVocabulary,
+    /// Whether there are added tokens that are not special.
+    has_ordinary_added: bool,
     special_ids: Vec<u32>,
     vocab_size: usize,
     begin: Vec<u32>,
@@ -102,8 +104,9 @@ impl Tokenizer {
     fn from_parts(parts: Parts, named: Named) -> Result<Self, TextError> {
         let vocab_size = parts.vocab.values().max().map_or(0, |id| *id as usize + 1);
         let special_ids: Vec<u32> = parts.added.iter().filter(|token| token.special).map(|token| token.id).collect();
+        let has_ordinary_added = parts.added.iter().any(|token| !token.special);
         let mut bpe = BPE::builder()
-            .vocab_and_merges(parts.vocab.into_iter().collect::<ahash_map::Vocab>(), parts.merges)
+            .vocab_and_merges(parts.vocab.into_iter().collect::<Vocab>(), parts.merges)
             .fuse_unk(parts.fuse_unk)
             .byte_fallback(parts.byte_fallback)
             .ignore_merges(parts.ignore_merges);
@@ -135,40 +138,71 @@ impl Tokenizer {
         as_text.set_encode_special_tokens(true);
         let (begin, end) = parts.around.unwrap_or_default();
         let Named { bos, eos, pad } = named;
-        let shared = Shared { library, as_text, special_ids, vocab_size, begin, end, bos, eos, pad };
+        let shared = Shared { library, as_text, has_ordinary_added, special_ids, vocab_size, begin, end, bos, eos, pad };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    fn encoding(&self, text: &str, specials: Specials, offsets: OffsetType) -> Result<Encoding, TextError> {
+    /// Where tokens that are matched in raw text stand in it.
+    pub(crate) fn find_added(&self, text: &str) -> Vec<Mark> {
+        marks(self.shared.library.get_added_vocabulary(), self.shared.library.get_normalizer(), text)
+    }
+
+    /// The one way to ids: `marks` become their tokens; the rest is text, in which only ordinary added tokens outside `hidden` are matched.
+    fn encoding(&self, text: &str, specials: &[Mark], hidden: &[u32], offsets: OffsetType) -> Result<Encoding, TextError> {
         let library = &self.shared.library;
-        let added = match specials {
-            Specials::Parse => library.get_added_vocabulary(),
-            Specials::AsText => &self.shared.as_text,
-        };
-        let mut pieces: PreTokenizedString = added.extract_and_normalize(library.get_normalizer(), text);
+        let mut all = specials.to_vec();
+        if self.shared.has_ordinary_added {
+            for mark in marks(&self.shared.as_text, library.get_normalizer(), text) {
+                let overlaps = |other: &Mark| mark.bytes.start < other.bytes.end && other.bytes.start < mark.bytes.end;
+                if !hidden.contains(&mark.id) && !specials.iter().any(overlaps) {
+                    all.push(mark);
+                }
+            }
+            all.sort_by_key(|mark| mark.bytes.start);
+        }
+        let mut pieces: PreTokenizedString = text.into();
+        pieces.split(|_, whole| split_at(&whole, &all)).map_err(library_error)?;
+        if let Some(normalizer) = library.get_normalizer() {
+            pieces.normalize(|piece| normalizer.normalize(piece)).map_err(library_error)?;
+        }
         if let Some(pre_tokenizer) = library.get_pre_tokenizer() {
             pre_tokenizer.pre_tokenize(&mut pieces).map_err(library_error)?;
         }
         let model: &ModelWrapper = library.get_model();
         pieces.tokenize(|piece| model.tokenize(piece.get())).map_err(library_error)?;
         let encoding = pieces.into_encoding(None, 0, offsets).map_err(library_error)?;
-        if specials == Specials::AsText {
-            // A vocabulary that spells a special token in ordinary pieces could bring one back.
-            if let Some(&id) = encoding.get_ids().iter().find(|id| self.is_special(**id)) {
-                return Err(TextError::Library { reason: format!("plain text became the special token {id}") });
-            }
+        // A vocabulary that spells a special token in ordinary pieces could bring one back.
+        let expected = specials.iter().filter(|mark| self.is_special(mark.id)).count();
+        if encoding.get_ids().iter().filter(|id| self.is_special(**id)).count() != expected {
+            return Err(TextError::Library { reason: "plain text became a special token".into() });
         }
         Ok(encoding)
     }
 
+    /// Ids of a text in which exactly `marks` are special tokens and `hidden` tokens are never matched otherwise.
+    pub(crate) fn encode_marked(&self, text: &str, marks: &[Mark], hidden: &[u32]) -> Result<Vec<u32>, TextError> {
+        Ok(self.encoding(text, marks, hidden, OffsetType::None)?.get_ids().to_vec())
+    }
+
+    fn specials(&self, text: &str, specials: Specials) -> Vec<Mark> {
+        match specials {
+            Specials::AsText => Vec::new(),
+            Specials::Parse => {
+                let mut marks = self.find_added(text);
+                marks.retain(|mark| self.is_special(mark.id));
+                marks
+            }
+        }
+    }
+
     /// Ids of a text, nothing added before or after.
     pub fn encode(&self, text: &str, specials: Specials) -> Result<Vec<u32>, TextError> {
-        Ok(self.encoding(text, specials, OffsetType::None)?.get_ids().to_vec())
+        self.encode_marked(text, &self.specials(text, specials), &[])
     }
 
     /// Ids with the bytes of `text` that each stands for. Tokens that share a character share its bytes.
     pub fn encode_with_offsets(&self, text: &str, specials: Specials) -> Result<Vec<(u32, Range<usize>)>, TextError> {
-        let encoding = self.encoding(text, specials, OffsetType::Byte)?;
+        let encoding = self.encoding(text, &self.specials(text, specials), &[], OffsetType::Byte)?;
         let offsets = encoding.get_offsets().iter().map(|(start, end)| *start..*end);
         Ok(encoding.get_ids().iter().copied().zip(offsets).collect())
     }
@@ -216,12 +250,6 @@ impl Tokenizer {
         self.shared.special_ids.binary_search(&id).is_ok()
     }
 
-    /// Ids of all tokens that are matched in raw text, special or not, with their texts.
-    pub(crate) fn added_tokens(&self) -> HashMap<u32, String> {
-        let decoder = self.shared.library.get_added_vocabulary().get_added_tokens_decoder();
-        decoder.iter().map(|(id, token)| (*id, token.content.clone())).collect()
-    }
-
     /// Begin-of-text.
     pub fn bos(&self) -> Option<u32> {
         self.shared.bos
@@ -243,19 +271,63 @@ impl Tokenizer {
     }
 
     /// Bytes that are equal exactly when two tokenizers give the same ids and texts: what a manifest hashes.
-    pub fn canonical_bytes(&self) -> Result<Vec<u8>, TextError> {
-        let mut bytes = self.shared.library.to_string(false).map_err(library_error)?.into_bytes();
+    pub fn canonical_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.shared.library.to_string(false).expect("what was read can be written").into_bytes();
         let Shared { begin, end, bos, eos, pad, .. } = &*self.shared;
         let roles = json!({"begin": begin, "end": end, "bos": bos, "eos": eos, "pad": pad});
         bytes.push(b'\n');
         bytes.extend(roles.to_string().bytes());
-        Ok(bytes)
+        bytes
     }
 }
 
-/// The library's map type by a name that this crate can write.
-mod ahash_map {
-    pub(super) type Vocab = tokenizers::models::bpe::Vocab;
+/// A token that stands in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) bytes: Range<usize>,
+    pub(crate) id: u32,
+}
+
+impl Mark {
+    /// The same in a text with `by` bytes more before it.
+    pub(crate) fn moved(&self, by: usize) -> Self {
+        Self { bytes: self.bytes.start + by..self.bytes.end + by, id: self.id }
+    }
+
+    /// The same in the text that begins at `start`.
+    pub(crate) fn shifted(&self, start: usize) -> Self {
+        Self { bytes: self.bytes.start - start..self.bytes.end - start, id: self.id }
+    }
+}
+
+fn marks(added: &AddedVocabulary, normalizer: Option<&NormalizerWrapper>, text: &str) -> Vec<Mark> {
+    let pieces = added.extract_and_normalize(normalizer, text);
+    let pieces = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
+    let mark = |(_, (start, end), tokens): (&str, _, &Option<Vec<Token>>)| {
+        Some(Mark { bytes: start..end, id: tokens.as_ref()?.first()?.id })
+    };
+    pieces.into_iter().filter_map(mark).collect()
+}
+
+type Piece = (NormalizedString, Option<Vec<Token>>);
+
+/// Cuts a text into marks, which have their token, and what lies between.
+fn split_at(whole: &NormalizedString, marks: &[Mark]) -> tokenizers::Result<Vec<Piece>> {
+    let slice = |bytes: Range<usize>| whole.slice(NormalizerRange::Original(bytes)).ok_or("a token that cuts a character");
+    let (mut pieces, mut at) = (Vec::with_capacity(2 * marks.len() + 1), 0);
+    for mark in marks {
+        if at < mark.bytes.start {
+            pieces.push((slice(at..mark.bytes.start)?, None));
+        }
+        let piece = slice(mark.bytes.clone())?;
+        let token = Token::new(mark.id, piece.get().to_owned(), (0, mark.bytes.len()));
+        pieces.push((piece, Some(vec![token])));
+        at = mark.bytes.end;
+    }
+    if at < whole.get().len() {
+        pieces.push((slice(at..whole.get().len())?, None));
+    }
+    Ok(pieces)
 }
 
 fn library_error(error: tokenizers::Error) -> TextError {

@@ -226,12 +226,11 @@ impl Parts {
     pub(crate) fn insert(&mut self, token: String, id: u32) -> Result<(), TextError> {
         limit("as a token id", id as u64, MAX_VOCAB - 1)?;
         limit("bytes in a token", token.len() as u64, MAX_TOKEN_BYTES)?;
-        match self.vocab.insert(token, id) {
-            None => Ok(()),
-            Some(first) if first == id => Ok(()),
-            Some(first) => {
-                let token = self.vocab.iter().find(|(_, other)| **other == id).map(|(token, _)| token.clone());
-                Err(TextError::DuplicateToken { token: token.unwrap_or_default(), first, second: id })
+        match self.vocab.get(&token) {
+            Some(&first) if first != id => Err(TextError::DuplicateToken { token, first, second: id }),
+            _ => {
+                self.vocab.insert(token, id);
+                Ok(())
             }
         }
     }
