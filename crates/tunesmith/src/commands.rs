@@ -1,0 +1,424 @@
+//! One function per command: calls the recipe, prints what it gives, chooses the exit code.
+
+use std::io::{BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context as _, Result, bail};
+use recipes::context::{Context, MemoryPolicy};
+use recipes::eval_words::Verdict;
+use recipes::report::facts::{DataFacts, MemoryFacts};
+use recipes::run::{Outcome, Overrides, Until};
+use serde_json::json;
+
+use crate::Exit;
+use crate::args::{Arguments, BenchAction, BenchTrain, ChatArguments, Command, Global, Memory, RunsAction};
+use crate::clock::SystemClock;
+use crate::output::{emit, emit_json, emit_piece};
+use crate::progress::{Progress, duration};
+
+/// Everything a command works with.
+struct Session<'a> {
+    context: Context<'a>,
+    progress: Progress,
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
+    let clock = SystemClock::new();
+    let mut session = Session { context: context(&arguments.global, &clock)?, progress: Progress::new(stop), json: arguments.global.json };
+    let session = &mut session;
+    match arguments.command {
+        Command::Run(project) => {
+            let outcome = recipes::run::start(&session.context, &project.project, &Overrides::default(), Until::Reported, &mut session.progress)?;
+            reported(session, &outcome)
+        }
+        Command::Init { file, output, force } => init(session, &file, output.as_deref(), force),
+        Command::Pull { model } => pull(session, model.as_deref()),
+        Command::Plan(project) => plan(session, &project.project),
+        Command::Prepare { project, show } => prepare(session, &project.project, show),
+        Command::Tune { project, max_steps } => {
+            let outcome = recipes::run::start(&session.context, &project.project, &Overrides { max_steps }, Until::Tuned, &mut session.progress)?;
+            tuned(session, &outcome)
+        }
+        Command::Evaluate { run, answers } => {
+            let path = recipes::runs::find(&session.context, &run)?;
+            let outcome = recipes::run::evaluate(&session.context, &path, answers.as_deref(), &mut session.progress)?;
+            reported(session, &outcome)
+        }
+        Command::Compare { run, against } => compare(session, &run, &against),
+        Command::Runs { action } => runs(session, action.unwrap_or(RunsAction::List)),
+        Command::Report { run, redacted } => {
+            let path = recipes::run::report_again(&recipes::runs::find(&session.context, &run)?, redacted)?;
+            if session.json { emit_json(&json!({ "report": path })) } else { emit(&path.display().to_string()) }
+            Ok(Exit::Done)
+        }
+        Command::Chat(chat_arguments) => chat(session, chat_arguments),
+        Command::Score { file, model, adapter, tokens } => {
+            let json = session.json;
+            if !json {
+                emit("id\ttokens\tloss_tokens\tlog_prob");
+            }
+            recipes::score::score(&session.context, &mut session.progress, &file, &model, adapter.as_deref(), tokens, &mut |line| {
+                if json { emit_json(&line) } else { emit(&format!("{}\t{}\t{}\t{:.6}", line.id, line.tokens, line.loss_tokens, line.log_prob)) }
+            })?;
+            Ok(Exit::Done)
+        }
+        Command::Export { run, output } => {
+            let path = recipes::runs::find(&session.context, &run)?;
+            let exported = recipes::export::export_peft(&path, &output)?;
+            if session.json {
+                emit_json(&exported);
+            } else {
+                emit(&format!("{}", output.display()));
+                eprintln!("  loads with peft, vLLM, and `tunesmith chat BASE --adapter {}`", output.display());
+            }
+            Ok(Exit::Done)
+        }
+        Command::Audit { run } => audit(session, run.as_deref()),
+        Command::Bench { action: BenchAction::Train(bench) } => bench_train(session, &bench),
+        Command::Doctor => doctor(session),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the binary is where the environment is read")]
+fn context<'a>(global: &Global, clock: &'a SystemClock) -> Result<Context<'a>> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = global
+        .cache
+        .clone()
+        .or_else(|| variable("TUNESMITH_CACHE"))
+        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("tunesmith")))
+        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/tunesmith")))
+        .or_else(|| variable("LOCALAPPDATA").map(|folder| folder.join("tunesmith")))
+        .context("no folder for fetched models: set --cache DIR")?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = global.threads.unwrap_or(cores);
+    if threads == 0 || threads > 1024 {
+        bail!("--threads is {threads}, expected 1 to 1024");
+    }
+    Ok(Context {
+        workspace: global.workspace.clone().or_else(|| variable("TUNESMITH_WORKSPACE")).unwrap_or_else(|| PathBuf::from(".")),
+        cache,
+        python: variable("TUNESMITH_PYTHON").map_or_else(|| vec!["python3".into(), "python".into()], |python| vec![python.display().to_string()]),
+        threads,
+        memory: match global.memory {
+            Memory::Keep => MemoryPolicy::Keep,
+            Memory::Recompute => MemoryPolicy::Recompute,
+        },
+        clock,
+    })
+}
+
+/// The end of `run`, `evaluate` and `runs resume`.
+fn reported(session: &Session<'_>, outcome: &Outcome) -> Result<Exit> {
+    let report = outcome.path.join("report.html");
+    if session.json {
+        if let Some(json) = outcome.json() {
+            emit_json(&json);
+        }
+    } else if let Some(facts) = &outcome.report {
+        emit(&recipes::report::text::summary(facts, 80));
+        emit(&format!("report   {}", report.display()));
+        emit(&format!("adapter  {}", outcome.path.join("adapter").display()));
+        eprintln!("  took {}; try it with `tunesmith chat {}`", duration(outcome.seconds), outcome.id);
+        open_where_there_is_a_desktop(&report);
+    }
+    Ok(match outcome.verdict {
+        None | Some(Verdict::Ship) => Exit::Done,
+        Some(Verdict::DoNotShip) => Exit::Refused,
+        Some(Verdict::NotEnoughEvidence) => Exit::NotEnoughEvidence,
+    })
+}
+
+/// The end of `tune`.
+fn tuned(session: &Session<'_>, outcome: &Outcome) -> Result<Exit> {
+    let adapter = outcome.path.join("adapter");
+    let Some(training) = &outcome.training else { return Ok(Exit::Done) };
+    if session.json {
+        let losses: Vec<f64> = training.steps.iter().map(|step| step.loss).collect();
+        emit_json(&json!({ "adapter": adapter, "steps": training.steps.len(), "losses": losses, "run": outcome.id, "kept_step": training.kept_step }));
+    } else {
+        emit(&adapter.display().to_string());
+        let last = training.steps.last().map_or(f64::NAN, |step| step.loss);
+        eprintln!("  {} steps, loss {last:.3}, kept step {}; measure it with `tunesmith evaluate {}`", training.steps.len(), training.kept_step, outcome.id);
+    }
+    Ok(Exit::Done)
+}
+
+fn open_where_there_is_a_desktop(report: &Path) {
+    #[expect(clippy::disallowed_methods, reason = "the binary is where the environment is read")]
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if !std::io::stdout().is_terminal() || set("CI") || set("SSH_CONNECTION") {
+        return;
+    }
+    let opener = if cfg!(target_os = "macos") {
+        "open"
+    } else if set("DISPLAY") || set("WAYLAND_DISPLAY") {
+        "xdg-open"
+    } else {
+        return;
+    };
+    // A missing opener only means that the path, printed above, has to be opened by hand.
+    let _ = std::process::Command::new(opener).arg(report).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn();
+}
+
+fn init(session: &mut Session<'_>, file: &Path, output: Option<&Path>, force: bool) -> Result<Exit> {
+    let outcome = recipes::init::init(&session.context, &mut session.progress, file, output, force)?;
+    if session.json {
+        emit_json(&outcome);
+    } else {
+        for reason in &outcome.reasons {
+            eprintln!("  {reason}");
+        }
+        emit(&outcome.run_file.display().to_string());
+        eprintln!("  read it, fill in what is BLANK, then: tunesmith plan {}", outcome.run_file.display());
+    }
+    Ok(Exit::Done)
+}
+
+fn pull(session: &mut Session<'_>, model: Option<&str>) -> Result<Exit> {
+    let Some(model) = model else {
+        let entries = recipes::pull::catalogue();
+        if session.json {
+            emit_json(&entries);
+        } else {
+            for entry in entries {
+                emit(&format!("{:<26} {:>5} MB  {:<12} {}", entry.name, entry.bytes / 1_000_000, entry.licence, entry.note));
+            }
+        }
+        return Ok(Exit::Done);
+    };
+    let pulled = recipes::pull::pull(&session.context, &mut session.progress, model)?;
+    if session.json {
+        emit_json(&pulled);
+    } else {
+        emit(&pulled.path.display().to_string());
+        let how = if pulled.cached { "was in the cache" } else { "fetched" };
+        eprintln!("  {how}, {} MB, SHA-256 {}, licence {}", pulled.bytes / 1_000_000, pulled.sha256, pulled.licence);
+    }
+    Ok(Exit::Done)
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+fn plan(session: &mut Session<'_>, path: &Path) -> Result<Exit> {
+    let planned = recipes::plan::plan(&session.context, &mut session.progress, path)?;
+    if session.json {
+        emit_json(&json!({
+            "plan": planned.plan, "data": planned.prepared.facts, "memory": planned.memory, "power": planned.power, "steps": planned.steps,
+        }));
+        return Ok(Exit::Done);
+    }
+    for (key, value) in &planned.lines {
+        emit(&format!("{key:<20} {value}"));
+    }
+    emit("");
+    data_lines(&planned.prepared.facts);
+    emit("");
+    memory_lines(&planned.memory);
+    emit("");
+    emit(&recipes::run::power_sentence(&planned.power));
+    for (difference, items) in &planned.power.items_for {
+        emit(&format!("  {:>4.0} points  about {items} items", 100.0 * difference));
+    }
+    Ok(Exit::Done)
+}
+
+fn memory_lines(memory: &MemoryFacts) {
+    for (name, bytes) in &memory.lines {
+        emit(&format!("{name:<26} {:>12}", megabytes(*bytes)));
+    }
+    emit(&format!("{:<26} {:>12}", "memory at most", megabytes(memory.planned_bytes)));
+}
+
+fn data_lines(facts: &DataFacts) {
+    for source in &facts.sources {
+        emit(&format!("{:<26} {} rows, {}, role {}", source.path, source.rows, source.shape, source.role));
+    }
+    emit(&format!("{:<26} {}", "records kept", facts.records));
+    for (reason, count) in &facts.rejected {
+        emit(&format!("{:<26} {count}  {reason}", "dropped"));
+    }
+    emit(&format!("{:<26} train {}, validation {}, test {}, far out of distribution {}", "split", facts.train, facts.validation, facts.test, facts.far_ood));
+    if facts.naive_split_leaks > 0 {
+        emit(&format!("{:<26} a random split would have leaked {} test records", "", facts.naive_split_leaks));
+    }
+    if !facts.strata.is_empty() && facts.strata.len() <= 30 {
+        emit(&format!("\n{:<26} train  validation  test", facts.stratify));
+        for (name, train, validation, test) in &facts.strata {
+            emit(&format!("{name:<26} {train:>5}  {validation:>10}  {test:>4}"));
+        }
+    }
+}
+
+fn prepare(session: &mut Session<'_>, path: &Path, show: usize) -> Result<Exit> {
+    let outcome = recipes::run::start(&session.context, path, &Overrides::default(), Until::Prepared, &mut session.progress)?;
+    let shown = recipes::run::show(&session.context, &outcome.path, show, &mut session.progress)?;
+    if session.json {
+        emit_json(&json!({ "run": outcome.id, "path": outcome.path, "data": outcome.data, "shown": shown }));
+        return Ok(Exit::Done);
+    }
+    data_lines(&outcome.data);
+    for record in &shown {
+        emit(&format!("\nrecord {} ({} tokens, {} with loss, marked ⟦so⟧)", record.id, record.tokens, record.loss_tokens));
+        emit(&record.marked);
+    }
+    emit(&format!("\n{}", outcome.path.join("data").display()));
+    eprintln!("  go on with `tunesmith runs resume {}`", outcome.id);
+    Ok(Exit::Done)
+}
+
+fn compare(session: &mut Session<'_>, run: &str, against: &str) -> Result<Exit> {
+    let (run, against) = (recipes::runs::find(&session.context, run)?, recipes::runs::find(&session.context, against)?);
+    let compared = recipes::run::compare(&run, &against)?;
+    if session.json {
+        emit_json(&compared);
+    } else {
+        emit(&compared.sentence());
+    }
+    Ok(Exit::Done)
+}
+
+fn runs(session: &mut Session<'_>, action: RunsAction) -> Result<Exit> {
+    match action {
+        RunsAction::List => {
+            let runs = recipes::runs::list(&session.context)?;
+            if session.json {
+                emit_json(&runs);
+            } else if runs.is_empty() {
+                eprintln!("no runs below {}", session.context.workspace.join("runs").display());
+            }
+            for run in runs.iter().filter(|_| !session.json) {
+                let state = if run.locked_by.is_some() { "running" } else { run.stage.name() };
+                let score = run.score.map(|score| format!("{:.1} %", 100.0 * score)).unwrap_or_default();
+                emit(&format!("{:<22} {:<20} {:<20} {:>7}  {}", run.id, run.name, state, score, run.verdict.as_deref().unwrap_or("")).trim_end().to_owned().as_str());
+            }
+            Ok(Exit::Done)
+        }
+        RunsAction::Show { run } => {
+            let path = recipes::runs::find(&session.context, &run)?;
+            let report = recipes::runs::report(&path).ok();
+            if session.json {
+                let plan = recipes::runs::plan(&path)?;
+                emit_json(&json!({ "path": path, "stage": recipes::runs::stage(&path), "plan": plan, "report": report }));
+                return Ok(Exit::Done);
+            }
+            emit(&format!("{}\n{}", path.display(), recipes::runs::stage(&path).name()));
+            if let Some(report) = &report {
+                emit(&recipes::report::text::summary(report, 80));
+            }
+            Ok(Exit::Done)
+        }
+        RunsAction::Resume { run } => {
+            let path = recipes::runs::find(&session.context, &run)?;
+            let until = recipes::run::goal(&path)?;
+            let outcome = recipes::run::resume(&session.context, &path, until, &mut session.progress)?;
+            if until == Until::Tuned { tuned(session, &outcome) } else { reported(session, &outcome) }
+        }
+    }
+}
+
+fn chat(session: &mut Session<'_>, arguments: ChatArguments) -> Result<Exit> {
+    let options = recipes::chat::ChatOptions {
+        model: arguments.model,
+        adapter: arguments.adapter,
+        system: arguments.system,
+        temperature: arguments.temperature,
+        top_k: arguments.top_k,
+        top_p: arguments.top_p,
+        seed: arguments.seed,
+        max_tokens: arguments.max_tokens,
+        stop: arguments.stop,
+    };
+    let mut chat = recipes::chat::Session::open(&session.context, &mut session.progress, options)?;
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if terminal {
+        eprintln!("type a message; Ctrl-D ends");
+    }
+    if terminal && !session.json {
+        let mut line = String::new();
+        loop {
+            eprint!("> ");
+            line.clear();
+            if std::io::stdin().lock().read_line(&mut line)? == 0 {
+                break;
+            }
+            if line.trim().is_empty() {
+                continue;
+            }
+            chat.reply(line.trim(), &mut session.progress, &mut emit_piece)?;
+            emit("");
+        }
+        return Ok(Exit::Done);
+    }
+    let message = std::io::read_to_string(std::io::stdin())?;
+    let json = session.json;
+    let reply = chat.reply(message.trim(), &mut session.progress, &mut |piece| {
+        if !json {
+            emit_piece(piece);
+        }
+    })?;
+    if json { emit_json(&reply) } else { emit("") }
+    Ok(Exit::Done)
+}
+
+fn audit(session: &mut Session<'_>, run: Option<&str>) -> Result<Exit> {
+    let runs = match run {
+        Some(run) => vec![recipes::runs::find(&session.context, run)?],
+        None => recipes::runs::list(&session.context)?.into_iter().map(|run| run.path).collect(),
+    };
+    let audit = recipes::audit::audit(&session.context, &runs)?;
+    if session.json {
+        emit_json(&audit);
+    } else {
+        for checked in &audit.checked {
+            emit(&format!("ok       {checked}"));
+        }
+        for finding in &audit.findings {
+            emit(&format!("CHANGED  {finding}"));
+        }
+        emit(&audit.sentence());
+    }
+    Ok(if audit.findings.is_empty() { Exit::Done } else { Exit::UserError })
+}
+
+fn bench_train(session: &mut Session<'_>, bench: &BenchTrain) -> Result<Exit> {
+    let options = recipes::bench::BenchTrainOptions {
+        model: &bench.model,
+        batch: bench.batch,
+        length: bench.length,
+        rank: bench.rank,
+        steps: bench.steps,
+        ids: bench.ids.as_deref(),
+        adapter_start: bench.adapter_start.as_deref(),
+    };
+    let result = recipes::bench::train(&session.context, &mut session.progress, options)?;
+    if session.json {
+        emit_json(&result);
+    } else {
+        emit(&format!("{:.1} tokens/s   {:.1} GFLOP/s   peak {}   planned {}", result.tokens_per_second, result.gflops, megabytes(result.peak_rss_bytes), megabytes(result.planned_bytes)));
+        let losses: Vec<String> = result.losses.iter().map(|loss| format!("{loss:.6}")).collect();
+        emit(&format!("losses {}", losses.join(" ")));
+    }
+    Ok(Exit::Done)
+}
+
+fn doctor(session: &mut Session<'_>) -> Result<Exit> {
+    let checks = recipes::doctor::doctor(&session.context);
+    if session.json {
+        emit_json(&checks);
+    } else {
+        for check in &checks {
+            emit(&format!("{}  {:<22} {}", if check.ok { "ok" } else { "NO" }, check.name, check.detail));
+            if let Some(hint) = check.hint.as_ref().filter(|_| !check.ok) {
+                emit(&format!("    hint: {hint}"));
+            }
+        }
+    }
+    Ok(if checks.iter().all(|check| check.ok) { Exit::Done } else { Exit::UserError })
+}
