@@ -16,6 +16,7 @@ pub mod adapters;
 mod error;
 pub mod gguf;
 pub mod hugging_face;
+mod limits;
 pub mod rotary;
 pub mod tensors;
 

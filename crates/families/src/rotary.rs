@@ -34,5 +34,99 @@ pub enum RopeScaling {
     Factors(Vec<f32>),
 }
 
-/// The `head_dim / 2` angles per position.
-pub fn inv_freq(rope: &Rope, head_dim: usize) -> Vec<f32> { todo!() }
+/// The `head_dim / 2` angles per position: θ^(-2i/d), each divided by its factor.
+///
+/// Powers are rounded to f32 before they are inverted, as PyTorch computes them.
+pub fn inv_freq(rope: &Rope, head_dim: usize) -> Vec<f32> {
+    let half = head_dim / 2;
+    let plain = (0..half).map(|i| f64::from(1.0 / power(rope.theta, (2 * i) as f64 / head_dim as f64) as f32));
+    plain.zip(divisors(rope, head_dim)).map(|(angle, divisor)| (angle / divisor) as f32).collect()
+}
+
+/// What each of the `head_dim / 2` angles is divided by.
+pub(crate) fn divisors(rope: &Rope, head_dim: usize) -> Vec<f64> {
+    let half = head_dim / 2;
+    match &rope.scaling {
+        RopeScaling::None => vec![1.0; half],
+        RopeScaling::Linear { factor } => vec![*factor; half],
+        RopeScaling::Factors(factors) => {
+            assert_eq!(factors.len(), half, "one rotary factor for each pair of a head");
+            factors.iter().map(|&f| f64::from(f)).collect()
+        }
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
+            let divisor = |i: usize| {
+                // Turns that this pair makes within the original context: original / wavelength.
+                let turns = *original_context as f64 / (2.0 * std::f64::consts::PI * power(rope.theta, (2 * i) as f64 / head_dim as f64));
+                if turns < *low_freq_factor {
+                    *factor
+                } else if turns > *high_freq_factor {
+                    1.0
+                } else {
+                    let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                    1.0 / ((1.0 - smooth) / factor + smooth)
+                }
+            };
+            (0..half).map(divisor).collect()
+        }
+    }
+}
+
+/// base^exponent for base ≥ 1 and exponent in [0, 1], from additions, multiplications and divisions alone:
+/// IEEE 754 rounds those alike everywhere, unlike the platform's `pow`. Good to a few units in the last place.
+fn power(base: f64, exponent: f64) -> f64 {
+    exponential(exponent * logarithm(base))
+}
+
+/// ln x for x ≥ 1: x = 2^e · m, m in [√½, √2), ln m = 2 artanh((m - 1) / (m + 1)).
+fn logarithm(x: f64) -> f64 {
+    let mut exponent = ((x.to_bits() >> 52) & 0x7ff) as i64 - 1023;
+    let mut m = f64::from_bits((x.to_bits() & ((1 << 52) - 1)) | (1023 << 52));
+    if m > std::f64::consts::SQRT_2 {
+        m *= 0.5;
+        exponent += 1;
+    }
+    let t = (m - 1.0) / (m + 1.0);
+    let (mut sum, mut odd_power) = (0.0, t);
+    for n in 0..16 {
+        sum += odd_power / f64::from(2 * n + 1); // |t| ≤ 0.172: the 16th term is below 1e-24
+        odd_power *= t * t;
+    }
+    2.0 * sum + exponent as f64 * std::f64::consts::LN_2
+}
+
+/// e^x for 0 ≤ x ≤ 700: x = n ln 2 + r, |r| ≤ ln 2 / 2.
+fn exponential(x: f64) -> f64 {
+    let n = (x / std::f64::consts::LN_2 + 0.5).floor();
+    let r = x - n * std::f64::consts::LN_2;
+    let (mut sum, mut term) = (1.0, 1.0);
+    for i in 1..20 {
+        term *= r / f64::from(i);
+        sum += term;
+    }
+    sum * f64::from_bits(((n as i64 + 1023) as u64) << 52)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_are_exact_enough_to_round_to_the_right_f32() {
+        for base in [1.0, 2.0, 10_000.0, 100_000.0, 500_000.0, 1e6, 1e9] {
+            for i in 0..=128 {
+                let exponent = f64::from(i) / 128.0;
+                let (given, expected) = (power(base, exponent), base.powf(exponent));
+                assert!((given / expected - 1.0).abs() < 1e-14, "{base}^{exponent}: {given} {expected}");
+            }
+        }
+        assert_eq!(power(10_000.0, 0.0), 1.0);
+    }
+
+    /// torch: 1.0 / (base ** (torch.arange(0, 8, 2).float() / 8)) for base 10000 and 500000.
+    #[test]
+    fn plain_angles_are_pytorchs() {
+        let angles = |theta| inv_freq(&Rope { theta, scaling: RopeScaling::None }, 8);
+        assert_eq!(angles(10_000.0), [1.0, 0.1, 0.01, 0.001]);
+        assert_eq!(angles(500_000.0), [1.0, 0.037_606_03, 0.001_414_213_6, 5.318_296e-5]);
+    }
+}

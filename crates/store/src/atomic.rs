@@ -232,6 +232,14 @@ pub fn create_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(|e| StoreError::io("make the folder", path, e))
 }
 
+/// Removes a folder; killed half-way, what is left is hidden and cleaned up later.
+pub(crate) fn remove_folder(path: &Path) -> Result<()> {
+    let failed = |e| StoreError::io("remove", path, e);
+    let hidden = beside(path);
+    std::fs::rename(path, &hidden).map_err(failed)?;
+    std::fs::remove_dir_all(&hidden).map_err(failed)
+}
+
 /// Fills `buffer` from `offset` without moving a shared position.
 pub(crate) fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
     #[cfg(unix)]

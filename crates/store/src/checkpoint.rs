@@ -1,11 +1,21 @@
 //! Checkpoints: `checkpoints/step-000200/`, each a PEFT folder with the optimiser's state beside it, written as a whole.
+//!
+//! A checkpoint is there completely or not at all: its folder is renamed into place when every file in it
+//! is on disk, and `checkpoint.json` holds the hash of each, checked on reading.
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::peft::{AdapterTensor, PeftAdapter};
-use crate::{Result, RunFolder};
-use std::collections::BTreeMap;
+use crate::atomic::{self, PendingFolder};
+use crate::peft::{self, AdapterTensor, PeftAdapter};
+use crate::{Result, RunFolder, StoreError, run_folder};
+
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const STATE_FILE: &str = "state.json";
+const HASHES_FILE: &str = "checkpoint.json";
+const BEST_FILE: &str = "best.json";
+const MAX_JSON_BYTES: u64 = 256 << 20;
 
 /// Everything that is needed to go on.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,19 +30,90 @@ pub struct Checkpoint {
     pub state: Value,
 }
 
-/// Writes it as a whole folder and makes it the last one.
-pub fn write(run: &RunFolder, checkpoint: &Checkpoint) -> Result<PathBuf> { todo!() }
+/// Writes it as a whole folder; one of the same step is replaced.
+pub fn write(run: &RunFolder, checkpoint: &Checkpoint) -> Result<PathBuf> {
+    let place = folder(run.path(), checkpoint.step);
+    let pending = PendingFolder::create(&place)?;
+    checkpoint.adapter.write_into(&pending)?;
+    pending.write(OPTIMIZER_FILE, &peft::tensor_bytes(&checkpoint.optimizer)?)?;
+    pending.write(STATE_FILE, format!("{:#}\n", checkpoint.state).as_bytes())?;
+    let mut hashes = BTreeMap::new();
+    for name in [peft::CONFIG_FILE, peft::WEIGHTS_FILE, peft::LINEAGE_FILE, OPTIMIZER_FILE, STATE_FILE] {
+        let path = pending.path().join(name);
+        if path.exists() {
+            hashes.insert(name, atomic::sha256(&path, &mut |_| ())?.0);
+        }
+    }
+    pending.write(HASHES_FILE, format!("{:#}\n", json!({"step": checkpoint.step, "sha256": hashes})).as_bytes())?;
+    pending.commit()?;
+    Ok(place)
+}
+
 /// Reads one back; every file is checked against the hashes written with it.
-pub fn read(folder: &Path) -> Result<Checkpoint> { todo!() }
+pub fn read(folder: &Path) -> Result<Checkpoint> {
+    let written = atomic::read_object(&folder.join(HASHES_FILE), MAX_JSON_BYTES)?;
+    let lacks = |file: &str| StoreError::CheckpointFile { file: file.into(), path: folder.to_path_buf() };
+    let step = written["step"].as_u64().ok_or_else(|| lacks("its step"))?;
+    let hashes = written["sha256"].as_object().ok_or_else(|| lacks("its hashes"))?;
+    for name in [peft::CONFIG_FILE, peft::WEIGHTS_FILE, OPTIMIZER_FILE, STATE_FILE] {
+        hashes.get(name).ok_or_else(|| lacks(name))?;
+    }
+    for name in [peft::CONFIG_FILE, peft::WEIGHTS_FILE, peft::LINEAGE_FILE, OPTIMIZER_FILE, STATE_FILE] {
+        let Some(expected) = hashes.get(name) else { continue };
+        let path = folder.join(name);
+        let (given, bytes) = atomic::sha256(&path, &mut |_| ())?;
+        if *expected != given {
+            return Err(StoreError::Hash { given, expected: expected.as_str().unwrap_or("no text").into(), bytes, path });
+        }
+    }
+    Ok(Checkpoint {
+        step,
+        adapter: PeftAdapter::read(folder)?,
+        optimizer: peft::read_tensors(&folder.join(OPTIMIZER_FILE))?,
+        state: atomic::read_json(&folder.join(STATE_FILE), MAX_JSON_BYTES)?,
+    })
+}
+
 /// Steps that have a checkpoint, ascending.
-pub fn steps(run: &Path) -> Result<Vec<u64>> { todo!() }
+pub fn steps(run: &Path) -> Result<Vec<u64>> {
+    let mut steps: Vec<u64> = run_folder::folders(&run.join("checkpoints"))?.iter().filter_map(|name| name.strip_prefix("step-")?.parse().ok()).collect();
+    steps.sort_unstable();
+    Ok(steps)
+}
+
 /// Folder of a step.
-pub fn folder(run: &Path, step: u64) -> PathBuf { todo!() }
-/// The newest whole checkpoint.
-pub fn last(run: &Path) -> Result<Option<u64>> { todo!() }
+pub fn folder(run: &Path, step: u64) -> PathBuf {
+    run.join("checkpoints").join(format!("step-{step:06}"))
+}
+
+/// The newest checkpoint.
+pub fn last(run: &Path) -> Result<Option<u64>> {
+    Ok(steps(run)?.last().copied())
+}
+
 /// The step marked as best.
-pub fn best(run: &Path) -> Result<Option<u64>> { todo!() }
+pub fn best(run: &Path) -> Result<Option<u64>> {
+    match atomic::read_object(&run.join("checkpoints").join(BEST_FILE), MAX_JSON_BYTES) {
+        Ok(value) => Ok(value["step"].as_u64()),
+        Err(StoreError::Missing { .. }) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// Marks a step as best.
-pub fn mark_best(run: &RunFolder, step: u64) -> Result<()> { todo!() }
+pub fn mark_best(run: &RunFolder, step: u64) -> Result<()> {
+    let steps = steps(run.path())?;
+    if !steps.contains(&step) {
+        return Err(StoreError::NoCheckpoint { step, steps, path: run.path().to_path_buf() });
+    }
+    atomic::write_json(&run.path().join("checkpoints").join(BEST_FILE), &json!({"step": step}))
+}
+
 /// Removes all but the newest `keep` and the best.
-pub fn prune(run: &RunFolder, keep: usize) -> Result<()> { todo!() }
+pub fn prune(run: &RunFolder, keep: usize) -> Result<()> {
+    let (steps, best) = (steps(run.path())?, best(run.path())?);
+    for &step in steps.iter().rev().skip(keep).filter(|&&step| Some(step) != best) {
+        atomic::remove_folder(&folder(run.path(), step))?;
+    }
+    Ok(())
+}

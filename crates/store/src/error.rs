@@ -343,10 +343,6 @@ pub enum StoreError {
         what: &'static str, /// As given.
         given: String, /// Most characters.
         limit: usize },
-    /// A path that leaves its folder.
-    #[error("{given:?} is not a path inside the folder")]
-    Escapes { /// As given.
-        given: String },
     /// A file is not what was written.
     #[error("SHA-256 is {given}, {expected} expected ({bytes} bytes): {}", path.display())]
     Hash { /// What it is.

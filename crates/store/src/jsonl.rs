@@ -71,7 +71,7 @@ impl JsonlLog {
         let failed = |e| StoreError::io("read", &self.path, e);
         let mut bytes = Vec::new();
         self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        self.file.by_ref().take(self.length).read_to_end(&mut bytes).map_err(failed)?;
+        Read::by_ref(&mut self.file).take(self.length).read_to_end(&mut bytes).map_err(failed)?;
         split(bytes, &self.path)
     }
 }

@@ -15,6 +15,7 @@
 //! | [`run_folder`], [`checkpoint`] | run folders, their lock, their checkpoints |
 //! | [`disk`] | free space, memory, CPU, peak memory of this process |
 #![forbid(unsafe_code)]
+#![expect(clippy::disallowed_methods, reason = "this is the crate that touches the file system")]
 
 pub mod atomic;
 pub mod catalogue;
