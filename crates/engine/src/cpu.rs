@@ -69,9 +69,10 @@ impl CpuDevice {
 
     /// Bytes that the device holds at this moment: arenas, weights and scratch.
     pub fn bytes(&self) -> usize {
-        let arenas: usize = self.arenas.0.iter().map(|arena| 4 * arena.len()).sum();
+        let arenas: usize = self.arenas.0.iter().flatten().map(|arena| 4 * arena.len()).sum();
         let weights: usize = self.weights.iter().map(Weight::bytes).sum();
-        arenas + weights + self.scratch_bytes(&self.limits)
+        let Angles { positions, inv_freq, table } = &self.angles;
+        arenas + weights + 4 * (self.scratch.len() + table.len() + positions.capacity() + inv_freq.capacity())
     }
 
     fn scratch_len(&self, limits: &Limits) -> usize {
@@ -88,26 +89,33 @@ impl CpuDevice {
     }
 }
 
+/// Makes room for `len` elements in all.
+fn reserve<T>(memory: &mut Vec<T>, len: usize, name: &str) -> Result<(), DeviceError> {
+    let more = len.saturating_sub(memory.len());
+    let needed = len.saturating_mul(size_of::<T>());
+    memory.try_reserve_exact(more).map_err(|_| DeviceError::OutOfMemory { name: name.to_owned(), needed })
+}
+
 /// Lengthens `memory` with zeros to `len` elements.
-fn grow<T: Copy + Default>(memory: &mut Vec<T>, len: usize, name: &str) -> Result<(), DeviceError> {
-    memory
-        .try_reserve_exact(len.saturating_sub(memory.len()))
-        .map_err(|_| DeviceError::OutOfMemory { name: name.to_owned(), needed: len.saturating_mul(size_of::<T>()) })?;
-    memory.resize(len.max(memory.len()), T::default());
+fn grow(memory: &mut Vec<f32>, len: usize, name: &str) -> Result<(), DeviceError> {
+    reserve(memory, len, name)?;
+    memory.resize(len.max(memory.len()), 0.0);
     Ok(())
 }
 
-/// The arenas by number; released ones are empty.
+/// The arenas by number; the places of released ones are given out again.
 #[derive(Default)]
-struct Arenas(Vec<Vec<f32>>);
+struct Arenas(Vec<Option<Vec<f32>>>);
+
+const RELEASED: &str = "the arena was not released";
 
 impl Arenas {
     fn read(&self, slot: Slot) -> &[f32] {
-        &self.0[slot.arena as usize][slot.offset..][..slot.len]
+        &self.0[slot.arena as usize].as_ref().expect(RELEASED)[slot.offset..][..slot.len]
     }
 
     fn write(&mut self, slot: Slot) -> &mut [f32] {
-        &mut self.0[slot.arena as usize][slot.offset..][..slot.len]
+        &mut self.0[slot.arena as usize].as_mut().expect(RELEASED)[slot.offset..][..slot.len]
     }
 
     /// Borrows `outputs` to write and `inputs` to read. Inputs may overlap each other; what is written overlaps nothing.
@@ -117,6 +125,7 @@ impl Arenas {
         let mut order: [usize; O] = std::array::from_fn(|o| o);
         order.sort_unstable_by_key(|&o| (outputs[o].arena, outputs[o].offset, outputs[o].len));
         for (index, arena) in self.0.iter_mut().enumerate() {
+            let Some(arena) = arena else { continue };
             // Cut the outputs out of the arena in order; every input lies in what is left between two of them.
             let mut start = 0;
             let mut rest = &mut arena[..];
@@ -131,11 +140,11 @@ impl Arenas {
             }
             find(&mut read, &inputs, index, start, rest);
         }
-        let written = written.map(|slice| slice.expect("every arena was walked"));
+        let written = written.map(|slice| slice.expect(RELEASED));
         let mut inputs = inputs.iter();
         let read = read.map(|slice| {
             let slot = inputs.next().expect("as many as were read");
-            slice.unwrap_or_else(|| panic!("{slot:?} overlaps an output or its arena's end"))
+            slice.unwrap_or_else(|| panic!("{slot:?} overlaps an output, leaves its arena or lies in a released one"))
         });
         (written, read)
     }
@@ -162,19 +171,18 @@ impl Device for CpuDevice {
     fn allocate(&mut self, name: &str, len: usize) -> Result<Slot, DeviceError> {
         let mut arena = Vec::new();
         grow(&mut arena, len, name)?;
-        let index = self.arenas.0.iter().position(|arena| arena.capacity() == 0);
-        let index = index.unwrap_or_else(|| {
-            self.arenas.0.push(Vec::new());
-            self.arenas.0.len() - 1
-        });
-        self.arenas.0[index] = arena;
+        let free = self.arenas.0.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.arenas.0.len());
+        if free.is_none() {
+            self.arenas.0.push(None);
+        }
+        self.arenas.0[index] = Some(arena);
         Ok(Slot { arena: index as u32, offset: 0, len })
     }
 
     fn release(&mut self, slot: Slot) {
-        let arena = &mut self.arenas.0[slot.arena as usize];
+        let arena = self.arenas.0[slot.arena as usize].take().expect(RELEASED);
         assert!(slot.offset == 0 && slot.len == arena.len(), "{slot:?} is a part of an arena of {}", arena.len());
-        *arena = Vec::new();
     }
 
     fn reserve(&mut self, limits: &Limits) -> Result<(), DeviceError> {
@@ -189,13 +197,16 @@ impl Device for CpuDevice {
         };
         let len = self.scratch_len(&limits);
         grow(&mut self.scratch, len, "scratch of the kernels")?;
-        grow(&mut self.angles.table, CpuDevice::angles_len(&limits), "rotary angles")?;
+        let Angles { positions, inv_freq, table } = &mut self.angles;
+        grow(table, CpuDevice::angles_len(&limits), "rotary angles")?;
+        reserve(positions, limits.rows, "rotary positions")?;
+        reserve(inv_freq, MAX_HEAD_DIM / 2, "rotary frequencies")?;
         self.limits = limits;
         Ok(())
     }
 
     fn scratch_bytes(&self, limits: &Limits) -> usize {
-        4 * (self.scratch_len(limits) + CpuDevice::angles_len(limits))
+        4 * (self.scratch_len(limits) + CpuDevice::angles_len(limits) + limits.rows + MAX_HEAD_DIM / 2)
     }
 
     fn upload(&mut self, slot: Slot, values: &[f32]) {
@@ -397,5 +408,70 @@ impl Device for CpuDevice {
         let step = optimizer::Step { learning_rate, beta1, beta2, eps, weight_decay, step, gradient_scale };
         let level = self.level;
         self.pool.install(|| optimizer::adamw(level, p, m, v, g, step));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(arena: u32, offset: usize, len: usize) -> Slot {
+        Slot { arena, offset, len }
+    }
+
+    fn arenas() -> Arenas {
+        Arenas(vec![Some((0..20).map(|i| i as f32).collect()), None, Some((100..110).map(|i| i as f32).collect())])
+    }
+
+    #[test]
+    fn slots_of_one_arena_are_split() {
+        let mut arenas = arenas();
+        let inputs = [slot(0, 0, 4), slot(0, 2, 2), slot(0, 9, 3), slot(2, 3, 7), slot(0, 14, 6), slot(0, 20, 0)];
+        let ([a, b, c], read) = arenas.split([slot(0, 12, 2), slot(0, 4, 5), slot(2, 0, 3)], inputs);
+        assert_eq!((&*a, &*b, &*c), (&[12.0, 13.0][..], &[4.0, 5.0, 6.0, 7.0, 8.0][..], &[100.0, 101.0, 102.0][..]));
+        assert_eq!(read.map(|x| x.first().copied()), [Some(0.0), Some(2.0), Some(9.0), Some(103.0), Some(14.0), None]);
+        assert_eq!(read.map(<[f32]>::len), [4, 2, 3, 7, 6, 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "overlaps another output")]
+    fn outputs_may_not_overlap() {
+        arenas().split([slot(0, 3, 3), slot(0, 0, 4)], []);
+    }
+
+    #[test]
+    #[should_panic(expected = "overlaps an output")]
+    fn inputs_may_not_be_written() {
+        arenas().split([slot(0, 3, 3)], [slot(0, 5, 2)]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let mut device = CpuDevice::new(1);
+        let error = device.allocate("activations", usize::MAX / 8).unwrap_err();
+        assert!(error.to_string().starts_with("activations needs"), "{error}");
+        let error = device.weight("w", Storage::F32, 2, 3, &[0; 23]).unwrap_err();
+        assert!(matches!(error, DeviceError::WeightSize { given: 23, expected: 24, .. }), "{error}");
+        let error = device.weight("w", Storage::Q8_0, 2, 33, &[0; 24]).unwrap_err();
+        assert!(matches!(error, DeviceError::WeightSize { .. }), "{error}");
+    }
+
+    #[test]
+    fn memory_is_counted() {
+        let mut device = CpuDevice::new(2);
+        let limits = Limits { rows: 64, chain: 100, width: 96, head_rows: 10, vocab: 50, hidden: 32 };
+        let before = device.bytes();
+        device.reserve(&limits).unwrap();
+        assert_eq!(device.bytes() - before, device.scratch_bytes(&limits));
+        let before = device.bytes();
+        let slots = [5, 0, 7].map(|n| device.allocate("x", n).unwrap());
+        assert_eq!(device.bytes() - before, 48);
+        device.release(slots[0]);
+        device.release(slots[1]);
+        device.upload(slots[2], &[1.0; 7]);
+        assert_eq!(device.allocate("y", 3).unwrap().arena, slots[0].arena);
+        let before = device.bytes();
+        device.weight("w", Storage::F32, 17, 3, &[0; 204]).unwrap();
+        assert_eq!(device.bytes() - before, device.weight_bytes(Storage::F32, 17, 3));
     }
 }
