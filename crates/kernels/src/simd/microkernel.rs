@@ -87,6 +87,19 @@ pub fn multiply<S: Simd>(s: S, c: &mut Tile<'_>, col: usize, cols: usize, k: usi
     }
 }
 
+/// The body for each constant index below the limit: arrays indexed by constants alone stay in registers, which
+/// a loop that the compiler should unroll does not promise.
+macro_rules! unrolled {
+    ($i:ident in $($value:literal)*, < $limit:ident => $body:expr) => {
+        $({
+            const $i: usize = $value;
+            if $i < $limit {
+                $body;
+            }
+        })*
+    };
+}
+
 const PACKED: u8 = 0;
 const ROWS: u8 = 1;
 const COLUMNS: u8 = 2;
@@ -169,41 +182,40 @@ impl Sweep {
             ROWS => (self.a_stride, 1),
             _ => (1, self.a_stride),
         };
+        let zero = s.splat(0.0);
+        let four = [zero, zero, zero, zero];
+        let alpha = s.splat(self.alpha);
+        let mut sums = [four, four, four, four, four, four, four, four, four, four, four, four, four, four];
+        let mut right = four;
+        let mut a = self.a;
         // SAFETY: the caller's promise; every address below is one that `multiply` counted.
         unsafe {
-            let mut sums = [[s.splat(0.0); WIDTH]; HEIGHT];
-            let mut a = self.a;
             let mut b = self.b.add(p * self.b_panel);
             for _ in 0..self.k {
-                let mut right = [s.splat(0.0); WIDTH];
-                for j in 0..WIDTH {
-                    right[j] = s.load_ptr(b.wrapping_add(j * self.b_panel));
-                }
-                for i in 0..HEIGHT {
-                    let left = s.splat(*a.wrapping_add(i * row));
-                    for j in 0..WIDTH {
-                        sums[i][j] = s.mul_add(left, right[j], sums[i][j]);
-                    }
-                }
+                unrolled!(J in 0 1 2 3, < WIDTH => right[J] = s.load_ptr(b.wrapping_add(J * self.b_panel)));
+                unrolled!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 13, < HEIGHT => {
+                    let left = s.splat(*a.wrapping_add(I * row));
+                    unrolled!(J in 0 1 2 3, < WIDTH => sums[I][J] = s.mul_add(left, right[J], sums[I][J]));
+                });
                 a = a.wrapping_add(inner);
                 b = b.wrapping_add(self.b_inner);
             }
-            let alpha = s.splat(self.alpha);
-            let whole = (p + WIDTH) * LANES <= self.cols;
-            for i in 0..HEIGHT {
-                for j in 0..WIDTH {
-                    let col = (p + j) * LANES;
-                    let c = self.c.add(i * self.c_stride + col);
-                    if whole || col + LANES <= self.cols {
+            let left = self.cols - p * LANES;
+            let c = self.c.add(p * LANES);
+            unrolled!(I in 0 1 2 3 4 5 6 7 8 9 10 11 12 13, < HEIGHT => {
+                let c = c.wrapping_add(I * self.c_stride);
+                unrolled!(J in 0 1 2 3, < WIDTH => {
+                    let c = c.wrapping_add(J * LANES);
+                    if J + 1 < WIDTH || left >= WIDTH * LANES {
                         let old = if self.accumulate { Some(s.load_ptr(c)) } else { None };
-                        s.store_ptr(c, blend(s, alpha, sums[i][j], old));
+                        s.store_ptr(c, blend(s, alpha, sums[I][J], old));
                     } else {
-                        let c = std::slice::from_raw_parts_mut(c, self.cols - col);
+                        let c = std::slice::from_raw_parts_mut(c, left - J * LANES);
                         let old = if self.accumulate { Some(s.load_partial(c, 0.0)) } else { None };
-                        s.store_partial(c, blend(s, alpha, sums[i][j], old));
+                        s.store_partial(c, blend(s, alpha, sums[I][J], old));
                     }
-                }
-            }
+                });
+            });
         }
     }
 }
