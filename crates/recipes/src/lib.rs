@@ -1,11 +1,33 @@
 //! Plan, prepare, tune, evaluate, report: the only place where all crates meet.
+//!
+//! Read in the order of a run: [`spec`] (the run file and its plan), [`base`] (the base model), [`prepare`],
+//! [`plan`] (what it would do), [`evaluate`] and [`responder`] (the arms), [`tune`], [`report`], and [`run`], which
+//! tells the whole story top to bottom. The others are commands of their own.
 #![forbid(unsafe_code)]
 
 pub mod adapters;
+pub mod audit;
 pub mod base;
+pub mod bench;
+pub mod chat;
+mod classical;
 pub mod context;
+pub mod doctor;
 pub mod error;
+pub mod evaluate;
+pub mod export;
+mod governance;
+pub mod init;
+pub mod plan;
 pub mod prepare;
+pub mod pull;
 mod records;
 pub mod report;
+pub mod responder;
+pub mod run;
+pub mod runs;
+pub mod score;
 pub mod spec;
+pub mod tune;
+
+pub use eval::Verdict;

@@ -89,7 +89,7 @@ pub fn prepare(plan: &RunPlan, folder: &Path, base: &Base, run: Option<&RunFolde
     };
     let split = Split::new(records, &split_plan)?;
     story.rejected.extend(split.report.left_out.iter().cloned());
-    let task = task_of(&split);
+    let task = task_of(split.train.records());
     let split = if plan.prepare.shuffle_targets {
         observer.event(Event::Warning("negative control: the training targets are dealt out at random".into()));
         Split { train: split.train.with_shuffled_answers(plan.project.seed), ..split }
@@ -249,8 +249,7 @@ pub(crate) fn text_loss_on(loss_on: LossOn) -> TextLossOn {
 }
 
 /// The kind of task, from the answers of the records that train.
-fn task_of(split: &Split) -> Task {
-    let records = split.train.records();
+pub(crate) fn task_of(records: &[Record]) -> Task {
     if let Some(Answer::Fields(fields)) = records.first().map(|record| &record.answer) {
         return Task::Structured { fields: fields.iter().map(|(name, _)| name.clone()).collect() };
     }

@@ -26,22 +26,7 @@ pub(crate) fn to_json(record: &Record) -> Value {
 }
 
 fn message_json(message: &Message) -> Value {
-    json!({ "role": role_name(message.role), "content": message.content, "weight": message.weight })
-}
-
-/// The role as chat templates and OpenAI's files write it.
-pub(crate) fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::System => "system",
-        Role::User => "user",
-        Role::Assistant => "assistant",
-        Role::Tool => "tool",
-    }
-}
-
-/// The other way round.
-pub(crate) fn role_of(name: &str) -> Option<Role> {
-    [Role::System, Role::User, Role::Assistant, Role::Tool].into_iter().find(|role| role_name(*role) == name)
+    json!({ "role": message.role.name(), "content": message.content, "weight": message.weight })
 }
 
 /// A field with its kind, so that numbers come back exactly as they were written.
@@ -63,7 +48,7 @@ pub(crate) fn from_json(value: &Value) -> Result<Record, String> {
     let messages = value["messages"].as_array().ok_or("no messages")?.iter().map(|message| {
         let role = text(message, "role")?;
         Ok(Message {
-            role: role_of(&role).ok_or_else(|| format!("unknown role {role}"))?,
+            role: Role::from_name(&role).ok_or_else(|| format!("unknown role {role}"))?,
             content: text(message, "content")?,
             weight: message["weight"].as_f64().map(|weight| weight as f32),
         })

@@ -141,22 +141,66 @@ pub fn start(context: &Context<'_>, path: &Path, overrides: &Overrides, until: U
     run.write("plan.toml", plan_text.as_bytes())?;
     run.write("tunesmith.toml", text.as_bytes())?;
     let folder = std::path::absolute(&folder).unwrap_or(folder);
-    run.write("run.json", format!("{:#}\n", json!({ "id": id, "started": started, "sources_from": folder, "program": program() })).as_bytes())?;
+    write_run_facts(&run, &id, &started, &folder, until)?;
     let governance = Governance::start(context, &run, &plan, &id)?;
-    Stages { context, run, plan, base, folder, governance, started }.go(until, observer)
+    Stages { context, run, plan, base, folder, governance, started, answers: None }.go(until, observer)
+}
+
+fn write_run_facts(run: &RunFolder, id: &str, started: &str, folder: &Path, until: Until) -> Result<()> {
+    let goal = match until {
+        Until::Tuned => "tuned",
+        Until::Prepared | Until::Reported => "reported",
+    };
+    let facts = json!({ "id": id, "started": started, "sources_from": folder, "program": program(), "goal": goal });
+    run.write("run.json", format!("{facts:#}\n").as_bytes())?;
+    Ok(())
+}
+
+/// How far a run was meant to go.
+pub fn goal(path: &Path) -> Result<Until> {
+    let facts = store::atomic::read_json(&path.join("run.json"), 1 << 20)?;
+    Ok(if facts["goal"].as_str() == Some("tuned") { Until::Tuned } else { Until::Reported })
 }
 
 /// Goes on with a run that was interrupted.
 pub fn resume(context: &Context<'_>, path: &Path, until: Until, observer: &mut dyn Observer) -> Result<Outcome> {
+    continued(context, path, until, None, observer)
+}
+
+/// Measures the arms of a run and decides; `answers` are those of an incumbent system.
+pub fn evaluate(context: &Context<'_>, path: &Path, answers: Option<&Path>, observer: &mut dyn Observer) -> Result<Outcome> {
+    if !path.join("training.json").exists() {
+        return Err(Error::NotYet { id: runs::id(path), what: "adapter" });
+    }
+    continued(context, path, Until::Reported, answers, observer)
+}
+
+fn continued(context: &Context<'_>, path: &Path, until: Until, answers: Option<&Path>, observer: &mut dyn Observer) -> Result<Outcome> {
+    let begun = context.clock.seconds();
     let run = RunFolder::open(path)?;
+    if until == Until::Reported && answers.is_none() && runs::stage(path) == Stage::Reported {
+        observer.event(Event::Note("this run is finished; nothing was computed again".into()));
+        return finished(&run, context.clock.seconds() - begun);
+    }
     let plan = runs::plan(run.path())?;
     let facts = store::atomic::read_json(&run.file("run.json"), 1 << 20)?;
     let folder = PathBuf::from(facts["sources_from"].as_str().unwrap_or_default());
     let started = facts["started"].as_str().unwrap_or_default().to_owned();
     observer.event(Event::Stage(format!("Base model {}", plan.model.base)));
     let base = Base::open(context, observer, &plan.model.base, &plan.model.template)?;
-    let governance = Governance::resume(context, &run, &runs::id(run.path()))?;
-    Stages { context, run, plan, base, folder, governance, started }.go(until, observer)
+    let id = runs::id(run.path());
+    write_run_facts(&run, &id, &started, &folder, until)?;
+    let governance = Governance::resume(context, &run, &id)?;
+    Stages { context, run, plan, base, folder, governance, started, answers: answers.map(Path::to_owned) }.go(until, observer)
+}
+
+/// What a finished run gave.
+fn finished(run: &RunFolder, seconds: f64) -> Result<Outcome> {
+    let report = runs::report(run.path())?;
+    let word = report.verdict.as_ref().map(|verdict| verdict.word.as_str());
+    let verdict = [Verdict::Ship, Verdict::DoNotShip, Verdict::NotEnoughEvidence].into_iter().find(|verdict| Some(verdict.word()) == word);
+    let path = run.path().to_owned();
+    Ok(Outcome { id: runs::id(&path), path, training: report.training.clone(), data: report.data.clone(), verdict, report: Some(report), seconds })
 }
 
 fn program() -> String {
@@ -179,6 +223,8 @@ struct Stages<'a> {
     folder: PathBuf,
     governance: Governance<'a>,
     started: String,
+    /// Answers of an incumbent system given on the command line.
+    answers: Option<PathBuf>,
 }
 
 impl Stages<'_> {
@@ -272,9 +318,12 @@ impl Stages<'_> {
                     Some(arm) => arms.push(arm),
                     None => observer.event(Event::Warning("no classical arm: the answers are free text".into())),
                 },
-                "imported" => arms.push(evaluator.imported(&self.folder.join(&self.plan.evaluate.answers))?),
+                "imported" if self.answers.is_none() => arms.push(evaluator.imported(&self.folder.join(&self.plan.evaluate.answers))?),
                 _ => {}
             }
+        }
+        if let Some(answers) = &self.answers {
+            arms.push(evaluator.imported(answers)?);
         }
         for arm in arms.iter() {
             let result = &arm.result;
@@ -411,7 +460,7 @@ pub fn power_sentence(power: &PowerFacts) -> String {
 
 /// Writes `report.json` and `report.html`.
 pub(crate) fn write_report(run: &RunFolder, report: &Report) -> Result<()> {
-    run.write("report.html", crate::report::html::page(report).as_bytes())?;
+    run.write("report.html", crate::report::page(report).as_bytes())?;
     let value: Value = serde_json::to_value(report).map_err(|error| Error::Corrupt { what: "the report", reason: error.to_string(), path: run.file("report.json") })?;
     run.write("report.json", format!("{value:#}\n").as_bytes())?;
     Ok(())
@@ -423,9 +472,106 @@ pub fn report_again(path: &Path, redacted: bool) -> Result<PathBuf> {
     let run = RunFolder::open(path)?;
     if redacted {
         assemble::redact(&mut report);
-        run.write("report-redacted.html", crate::report::html::page(&report).as_bytes())?;
+        run.write("report-redacted.html", crate::report::page(&report).as_bytes())?;
         return Ok(run.file("report-redacted.html"));
     }
-    run.write("report.html", crate::report::html::page(&report).as_bytes())?;
+    run.write("report.html", crate::report::page(&report).as_bytes())?;
     Ok(run.file("report.html"))
+}
+
+/// A training record as its tokens, with those that carry loss marked.
+#[derive(Debug, Serialize)]
+pub struct ShownRecord {
+    /// Its id.
+    pub id: String,
+    /// All tokens.
+    pub tokens: usize,
+    /// Tokens that carry loss.
+    pub loss_tokens: usize,
+    /// The rendered text; tokens with loss stand between ⟦ and ⟧.
+    pub marked: String,
+}
+
+/// The first `count` training records of a prepared run, rendered.
+pub fn show(context: &Context<'_>, path: &Path, count: usize, observer: &mut dyn Observer) -> Result<Vec<ShownRecord>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let plan = runs::plan(path)?;
+    let prepared = prepare::read(path)?;
+    let base = Base::open(context, observer, &plan.model.base, &plan.model.template)?;
+    let chat = base.chat()?;
+    prepared.split.train.records().iter().take(count).map(|record| {
+        let row = prepare::token_row(record, chat, plan.tune.loss_on)?;
+        let mut marked = String::new();
+        let mut start = 0;
+        while start < row.ids.len() {
+            let with_loss = row.loss_weights[start] > 0.0;
+            let end = (start..row.ids.len()).find(|&i| (row.loss_weights[i] > 0.0) != with_loss).unwrap_or(row.ids.len());
+            let text = chat.tokenizer().decode(&row.ids[start..end], false)?;
+            marked += &if with_loss { format!("⟦{text}⟧") } else { text };
+            start = end;
+        }
+        let loss_tokens = row.loss_weights.iter().filter(|weight| **weight > 0.0).count();
+        Ok(ShownRecord { id: record.id.clone(), tokens: row.ids.len(), loss_tokens, marked })
+    }).collect()
+}
+
+/// The tuned models of two runs on the same held-out items.
+#[derive(Debug, Serialize)]
+pub struct Compared {
+    run: String,
+    against: String,
+    metric: String,
+    mode: String,
+    score: f64,
+    score_against: f64,
+    estimate: f64,
+    interval: (f64, f64),
+    p: f64,
+    n: usize,
+}
+
+impl Compared {
+    /// "A − B: +3.1 points (95 % interval 0.4 to 5.9), p = 0.02, 234 items".
+    pub fn sentence(&self) -> String {
+        format!(
+            "{} {:.1} %, {} {:.1} %: difference {:+.1} points (95 % interval {:+.1} to {:+.1}), p = {:.4}, {} items, {} ({})",
+            self.run,
+            100.0 * self.score,
+            self.against,
+            100.0 * self.score_against,
+            100.0 * self.estimate,
+            100.0 * self.interval.0,
+            100.0 * self.interval.1,
+            self.p,
+            self.n,
+            self.metric,
+            self.mode
+        )
+    }
+}
+
+/// Compares two runs from the answers that they kept.
+pub fn compare(run: &Path, against: &Path) -> Result<Compared> {
+    let plan = runs::plan(run)?;
+    let prepared = prepare::read(run)?;
+    let trial = trial(&plan, &prepared, &prepared.split.held_out.in_domain)?;
+    let report = runs::report(run)?;
+    let verdict = report.verdict.as_ref().ok_or_else(|| Error::NotYet { id: runs::id(run), what: "verdict" })?;
+    let arm = |path: &Path| crate::evaluate::kept_answers(path, "tuned", &verdict.mode, &trial);
+    let (ours, theirs) = (arm(run)?, arm(against)?);
+    let difference = trial.compare(&ours, &theirs)?;
+    Ok(Compared {
+        run: runs::id(run),
+        against: runs::id(against),
+        metric: verdict.metric.clone(),
+        mode: verdict.mode.clone(),
+        score: ours.score,
+        score_against: theirs.score,
+        estimate: difference.estimate,
+        interval: (difference.interval.low, difference.interval.high),
+        p: difference.p,
+        n: difference.n,
+    })
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result, bail};
 use recipes::context::{Context, MemoryPolicy};
-use recipes::eval_words::Verdict;
+use recipes::Verdict;
 use recipes::report::facts::{DataFacts, MemoryFacts};
 use recipes::run::{Outcome, Overrides, Until};
 use serde_json::json;
@@ -120,7 +120,7 @@ fn reported(session: &Session<'_>, outcome: &Outcome) -> Result<Exit> {
             emit_json(&json);
         }
     } else if let Some(facts) = &outcome.report {
-        emit(&recipes::report::text::summary(facts, 80));
+        emit(&recipes::report::summary(facts, 80));
         emit(&format!("report   {}", report.display()));
         emit(&format!("adapter  {}", outcome.path.join("adapter").display()));
         eprintln!("  took {}; try it with `tunesmith chat {}`", duration(outcome.seconds), outcome.id);
@@ -310,7 +310,7 @@ fn runs(session: &mut Session<'_>, action: RunsAction) -> Result<Exit> {
             }
             emit(&format!("{}\n{}", path.display(), recipes::runs::stage(&path).name()));
             if let Some(report) = &report {
-                emit(&recipes::report::text::summary(report, 80));
+                emit(&recipes::report::summary(report, 80));
             }
             Ok(Exit::Done)
         }
