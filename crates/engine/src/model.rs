@@ -313,10 +313,9 @@ impl<D: Device> Model<D> {
         Ok(Prepared { runs: run_table(batch.segments, 0), head_rows, entries })
     }
 
-    /// All blocks forward; returns where the last block's output lies. `keys` gives each layer's keys, `after`
-    /// sees each layer when its tensors are there.
+    /// All blocks forward; returns where the last block's output lies. `keys` says where each layer's keys are.
     pub(crate) fn forward_blocks<'a>(
-        &mut self, kind: Kind, tokens: &[u32], pass: Pass<'a>, keys: impl Fn(usize) -> Keys<'a>, mut after: impl FnMut(&mut D, usize, &block::Slots),
+        &mut self, kind: Kind, tokens: &[u32], pass: Pass<'a>, keys: impl Fn(usize) -> Keys<'a>,
     ) -> Slot {
         let Model { device, config, weights, adapter, training, scoring, generation, .. } = self;
         let workspace = match kind {
@@ -333,7 +332,6 @@ impl<D: Device> Model<D> {
             let (x, y) = (rows(workspace.input(layer)), rows(workspace.input(layer + 1)));
             let slots = &workspace.blocks[layer];
             block::forward(device, &block, &pass, slots, x, y, ActivationSet::all(block.adapted()));
-            after(device, layer, slots);
         }
         rows(workspace.input(config.layers))
     }
@@ -381,7 +379,7 @@ impl<D: Device> Model<D> {
     /// One micro-batch forward with everything saved that the backward needs; ln p per entry.
     pub(crate) fn train_forward(&mut self, batch: &Batch<'_>, prepared: &Prepared) -> Vec<f64> {
         let pass = self.training_pass(batch, prepared);
-        let stream = self.forward_blocks(Kind::Training, batch.tokens, pass, |_| Keys::Own, |_, _, _| {});
+        let stream = self.forward_blocks(Kind::Training, batch.tokens, pass, |_| Keys::Own);
         self.forward_head(Kind::Training, stream, prepared);
         self.read_log_probs(Kind::Training, prepared.entries.len())
     }
@@ -440,7 +438,7 @@ impl<D: Device> Model<D> {
         }
         let runs = run_table(batch.segments, 0);
         let pass = Pass { m: batch.tokens.len(), positions: batch.positions, runs: &runs, dropout: None, keys: Keys::Own };
-        let stream = self.forward_blocks(Kind::Generation, batch.tokens, pass, |_| Keys::Own, |_, _, _| {});
+        let stream = self.forward_blocks(Kind::Generation, batch.tokens, pass, |_| Keys::Own);
         let mut logits = Vec::new();
         let mut part = Vec::new();
         for rows in rows.chunks(limits.head_rows) {

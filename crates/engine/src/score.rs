@@ -43,7 +43,7 @@ impl<D: Device> Model<D> {
             Some(&(key, value)) => Keys::Prefix { rows: prefix, key, value },
             None => Keys::Own,
         };
-        let stream = self.forward_blocks(Kind::Scoring, batch.tokens, pass, keys, |_, _, _| {});
+        let stream = self.forward_blocks(Kind::Scoring, batch.tokens, pass, keys);
         self.forward_head(Kind::Scoring, stream, prepared);
         self.read_log_probs(Kind::Scoring, prepared.entries.len())
     }

@@ -1,5 +1,5 @@
 //! What the engine's tests share: random records, batches that own themselves, models on any device.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 use engine::{
     adapter::{Adapter, LoraConfig},
