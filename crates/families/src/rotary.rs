@@ -122,11 +122,32 @@ mod tests {
         assert_eq!(power(10_000.0, 0.0), 1.0);
     }
 
-    /// torch: 1.0 / (base ** (torch.arange(0, 8, 2).float() / 8)) for base 10000 and 500000.
+    /// PyTorch 2.15: `1.0 / (theta ** (torch.arange(0, d, 2).float() / d))`, every third of the 32 for d = 64.
     #[test]
-    fn plain_angles_are_pytorchs() {
-        let angles = |theta| inv_freq(&Rope { theta, scaling: RopeScaling::None }, 8);
-        assert_eq!(angles(10_000.0), [1.0, 0.1, 0.01, 0.001]);
-        assert_eq!(angles(500_000.0), [1.0, 0.037_606_03, 0.001_414_213_6, 5.318_296e-5]);
+    fn plain_angles_are_pytorchs_to_the_bit() {
+        let angles = |theta, d| inv_freq(&Rope { theta, scaling: RopeScaling::None }, d);
+        assert_eq!(angles(10_000.0, 8), [1.0, 0.1, 0.01, 0.001]);
+        assert_eq!(angles(500_000.0, 8), [1.0, 0.037_606_03, 0.001_414_213_4, 5.318_295_7e-5]);
+        let smollm: Vec<f32> = angles(100_000.0, 64).into_iter().step_by(3).collect();
+        let expected = [
+            1.0, 0.339_820_83, 0.115_478_2, 0.039_241_9, 0.013_335_215, 0.004_531_583_7, 0.001_539_926_5, 0.000_523_299_1, 0.000_177_827_94, 6.042_963_7e-5, 2.053_525e-5,
+        ];
+        assert_eq!(smollm, expected);
+    }
+
+    /// transformers 5.23: `ROPE_INIT_FUNCTIONS["llama3"]` for Llama 3.1's numbers and d = 16.
+    #[test]
+    fn llama3_angles_are_transformers() {
+        let scaling = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192 };
+        let given = inv_freq(&Rope { theta: 500_000.0, scaling: scaling.clone() }, 16);
+        let expected = [1.0, 0.193_922_76, 0.037_606_03, 0.007_292_665, 0.000_524_846, 3.428_102_4e-5, 6.647_87e-6, 1.289_173_2e-6];
+        for (given, expected) in given.iter().zip(expected) {
+            assert!((given / expected - 1.0).abs() < 3e-7, "{given} {expected}");
+        }
+        // The same through GGUF's list of factors, which are rounded once more.
+        let factors = divisors(&Rope { theta: 500_000.0, scaling }, 16).iter().map(|&d| d as f32).collect();
+        for (by_factor, given) in inv_freq(&Rope { theta: 500_000.0, scaling: RopeScaling::Factors(factors) }, 16).iter().zip(given) {
+            assert!((by_factor / given - 1.0).abs() < 2e-7, "{by_factor} {given}");
+        }
     }
 }

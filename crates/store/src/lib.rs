@@ -30,6 +30,7 @@ pub mod peft;
 pub mod run_folder;
 pub mod safetensors;
 pub mod tensor;
+pub mod tree;
 
 pub use error::{GgufFault, PeftFault, SafetensorsFault, StoreError};
 pub use model_files::BaseModel;

@@ -134,8 +134,8 @@ pub(crate) fn read_tensors(path: &Path) -> Result<BTreeMap<String, AdapterTensor
     file.tensors().iter().map(|t| Ok((t.name.clone(), AdapterTensor { shape: t.shape.clone(), values: file.read_f32(&t.name)? }))).collect()
 }
 
-/// The bytes of adapter_config.json, as `peft` writes them: the keys that every version since 0.9 knows;
-/// newer ones have defaults that mean "not used".
+/// The bytes of adapter_config.json, as `peft` writes them: the stable core of its keys; the newer ones have
+/// defaults that mean "not used", and `peft_version` is left out, for no `peft` wrote this.
 pub fn config_json(config: &PeftConfig) -> String {
     let targets = match &config.target_modules {
         TargetModules::List(names) => json!(names),
@@ -154,7 +154,7 @@ pub fn config_json(config: &PeftConfig) -> String {
         ("layers_to_transform", Value::Null),
         ("loftq_config", json!({})),
         ("lora_alpha", number(config.alpha)),
-        ("lora_dropout", json!(config.dropout)),
+        ("lora_dropout", json!(shortest(config.dropout))),
         ("megatron_config", Value::Null),
         ("megatron_core", json!("megatron.core")),
         ("modules_to_save", Value::Null),
@@ -172,7 +172,13 @@ pub fn config_json(config: &PeftConfig) -> String {
 
 /// Whole numbers without a fraction, as Python writes an int.
 fn number(value: f64) -> Value {
-    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(shortest(value)) }
+}
+
+/// What was an f32 is written as briefly as an f32 (0.05, not 0.05000000074505806); reading it back as f32 gives the same.
+fn shortest(value: f64) -> f64 {
+    let single = value as f32;
+    if f64::from(single) == value { single.to_string().parse().unwrap_or(value) } else { value }
 }
 
 /// Python's `ensure_ascii`.
@@ -250,7 +256,11 @@ fn parse_config(value: &Value) -> std::result::Result<PeftConfig, Fault> {
         rank: rank as usize,
         alpha: ranged(value, "lora_alpha", 8.0, f64::MIN_POSITIVE, MAX_ALPHA)?,
         dropout: ranged(value, "lora_dropout", 0.0, 0.0, 1.0)?,
-        rslora: value.get("use_rslora").is_some_and(|v| v == true),
+        rslora: match value.get("use_rslora") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(rslora)) => *rslora,
+            Some(given) => return Err(Fault::Unsupported { key: "use_rslora", given: brief(given), expected: "true or false" }),
+        },
         target_modules,
     })
 }
