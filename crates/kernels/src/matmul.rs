@@ -11,7 +11,7 @@
 //! down the rows while at most [`TILE_PANELS_MAX`] panels of one block stay in the second-level cache; threads take
 //! tiles from one queue.
 
-use crate::quant::{Decode, Storage, with_decode};
+use crate::quant::{Decode, Storage, interleave_panel, panel_row, with_decode};
 use crate::simd::disjoint::{Tile, Tiles};
 use crate::simd::microkernel::{self, BLOCK, Left, Right};
 use crate::simd::{LANES, Level, Simd, WithSimd};
@@ -39,50 +39,51 @@ pub struct Weight {
     held: Held,
 }
 
+/// Panels of sixteen rows (outputs), zero past n; see [`crate::quant::interleave_panel`].
 enum Held {
-    /// f32 in panels `[ceil(n / 16)][k][16]`, zero past n.
-    Panels(Vec<f32>),
-    /// The source's own bytes, row after row.
-    Raw(Vec<u8>),
+    /// f32: `[ceil(n / 16)][k][16]`, which the micro-kernel reads as it is.
+    F32(Vec<f32>),
+    /// The storage's own bytes, block by block.
+    Stored(Vec<u8>),
 }
 
 impl Weight {
     /// Takes the bytes of an `n x k` matrix, `storage.bytes(n, k)` of them. Fails where memory does.
     pub fn new(storage: Storage, n: usize, k: usize, bytes: &[u8]) -> Result<Weight, TryReserveError> {
         assert_eq!(storage.bytes(n, k), Some(bytes.len()), "{} bytes for {n} x {k} in {}", bytes.len(), storage.name());
+        let elements = n.next_multiple_of(LANES) * k;
         let held = if storage == Storage::F32 {
-            let mut panels = Vec::new();
-            panels.try_reserve_exact(n.next_multiple_of(LANES) * k)?;
-            panels.resize(n.next_multiple_of(LANES) * k, 0.0);
-            let numbers = bytes.as_chunks::<4>().0;
-            panels.par_chunks_exact_mut((k * LANES).max(1)).enumerate().for_each(|(p, panel)| {
-                for (lane, row) in numbers[p * LANES * k..].chunks_exact(k).take(LANES).enumerate() {
-                    for (l, number) in row.iter().enumerate() {
-                        panel[l * LANES + lane] = f32::from_le_bytes(*number);
+            let mut panels = zeros(elements)?;
+            panels.par_chunks_mut((k * LANES).max(1)).enumerate().for_each(|(p, panel)| {
+                let numbers = &bytes.as_chunks::<4>().0[p * LANES * k..];
+                for (lane, row) in numbers.chunks_exact(k).take(LANES).enumerate() {
+                    for (to, number) in panel.chunks_exact_mut(LANES).zip(row) {
+                        to[lane] = f32::from_le_bytes(*number);
                     }
                 }
             });
-            Held::Panels(panels)
+            Held::F32(panels)
         } else {
-            let mut raw = Vec::new();
-            raw.try_reserve_exact(bytes.len())?;
-            raw.extend_from_slice(bytes);
-            Held::Raw(raw)
+            let panel_bytes = LANES * (k / storage.block_len()) * storage.block_bytes();
+            let mut panels = zeros(n.div_ceil(LANES) * panel_bytes)?;
+            panels.par_chunks_mut(panel_bytes.max(1)).enumerate().for_each(|(p, panel)| {
+                interleave_panel(storage, &bytes[p * panel_bytes..], k, panel);
+            });
+            Held::Stored(panels)
         };
         Ok(Weight { storage, n, k, held })
     }
 
     /// Bytes that [`Weight::new`] would hold; `None` where the shape does not fit the storage or is too large.
     pub fn bytes_for(storage: Storage, n: usize, k: usize) -> Option<usize> {
-        let rows = if storage == Storage::F32 { n.checked_next_multiple_of(LANES)? } else { n };
-        storage.bytes(rows, k)
+        storage.bytes(n.checked_next_multiple_of(LANES)?, k)
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         match &self.held {
-            Held::Panels(panels) => 4 * panels.len(),
-            Held::Raw(raw) => raw.len(),
+            Held::F32(panels) => 4 * panels.len(),
+            Held::Stored(panels) => panels.len(),
         }
     }
 
@@ -101,20 +102,31 @@ impl Weight {
         assert!(i < self.n, "row {i} of {}", self.n);
         assert_eq!(out.len(), self.k, "elements of a row");
         match &self.held {
-            Held::Panels(panels) => {
+            Held::F32(panels) => {
                 let panel = &panels[i / LANES * self.k * LANES..][..self.k * LANES];
                 for (y, lanes) in out.iter_mut().zip(panel.chunks_exact(LANES)) {
                     *y = lanes[i % LANES];
                 }
             }
-            Held::Raw(raw) => crate::quant::dequantize_row(self.storage, self.raw_row(raw, i), out),
+            Held::Stored(panels) => {
+                let panel_bytes = self.panel_bytes();
+                panel_row(self.storage, &panels[i / LANES * panel_bytes..][..panel_bytes], i % LANES, out);
+            }
         }
     }
 
-    fn raw_row<'a>(&self, raw: &'a [u8], i: usize) -> &'a [u8] {
-        let bytes = self.k / self.storage.block_len() * self.storage.block_bytes();
-        &raw[i * bytes..][..bytes]
+    /// Bytes of one panel of what is stored.
+    fn panel_bytes(&self) -> usize {
+        LANES * (self.k / self.storage.block_len()) * self.storage.block_bytes()
     }
+}
+
+/// `len` zeros, where there is memory.
+fn zeros<T: Copy + Default>(len: usize) -> Result<Vec<T>, TryReserveError> {
+    let mut v = Vec::new();
+    v.try_reserve_exact(len)?;
+    v.resize(len, T::default());
+    Ok(v)
 }
 
 /// Elements of scratch that the products of this file need on `threads` threads for left operands of up to `max_m` rows
@@ -138,8 +150,8 @@ pub fn linear_tile(level: Level, y: &mut [f32], x: &[f32], w: &Weight, m: usize,
     assert!(n0.is_multiple_of(LANES) && n0 + len <= w.n, "outputs {n0} + {len} of {}", w.n);
     assert_eq!(x.len(), m * w.k, "elements of x: {m} rows of {}", w.k);
     let source = match &w.held {
-        Held::Panels(panels) => Source::Panels { panels: &panels[n0 * w.k..], k: w.k },
-        Held::Raw(raw) => Source::RawOutputs { w, raw, n0 },
+        Held::F32(panels) => Source::Panels { panels: &panels[n0 * w.k..], k: w.k },
+        Held::Stored(panels) => Source::Stored { w, panels: &panels[n0 / LANES * w.panel_bytes()..] },
     };
     product(level, y, m, len, w.k, Operand::Rows(x), source, 1.0, accumulate, scratch);
 }
@@ -154,8 +166,8 @@ pub fn linear_backward_tile(level: Level, dx: &mut [f32], p: &[f32], w: &Weight,
     assert!(n0.is_multiple_of(LANES) && n0 + len <= w.n, "outputs {n0} + {len} of {}", w.n);
     assert_eq!(p.len(), m * len, "elements of p: {m} rows of {len}");
     let source = match &w.held {
-        Held::Panels(panels) => Source::PanelsTransposed { panels: &panels[n0 * w.k..], k: w.k },
-        Held::Raw(raw) => Source::RawInputs { w, raw, n0 },
+        Held::F32(panels) => Source::PanelsTransposed { panels: &panels[n0 * w.k..], k: w.k },
+        Held::Stored(panels) => Source::StoredTransposed { w, panels: &panels[n0 / LANES * w.panel_bytes()..] },
     };
     product(level, dx, m, w.k, len, Operand::Rows(p), source, 1.0, accumulate, scratch);
 }
@@ -183,12 +195,12 @@ enum Operand<'a> {
 enum Source<'a> {
     /// They lie ready, `[n / 16][k][16]`.
     Panels { panels: &'a [f32], k: usize },
-    /// Column j is row n0 + j of a weight held raw.
-    RawOutputs { w: &'a Weight, raw: &'a [u8], n0: usize },
+    /// The same in a weight's own storage.
+    Stored { w: &'a Weight, panels: &'a [u8] },
     /// Inner index l is output l of panels `[k / 16][n][16]` (their `k` is this product's n).
     PanelsTransposed { panels: &'a [f32], k: usize },
-    /// Inner index l is row n0 + l of a weight held raw.
-    RawInputs { w: &'a Weight, raw: &'a [u8], n0: usize },
+    /// The same in a weight's own storage.
+    StoredTransposed { w: &'a Weight, panels: &'a [u8] },
     /// Dense `[k][n]`.
     Dense { b: &'a [f32], n: usize },
     /// Dense `[n][k]`.
@@ -360,22 +372,22 @@ impl<'a, 'e: 'a> WithSimd for Expand<'a, 'e> {
             Source::Panels { panels, k } => {
                 return Right { data: &panels[(col / LANES * k + start) * LANES..], inner: LANES, panel: k * LANES };
             }
-            Source::RawOutputs { w, raw, n0 } => with_decode!(w.storage, decode => {
+            Source::Stored { w, panels: from } => with_decode!(w.storage, decode => {
                 for p in 0..panels {
-                    let rows: [Option<&[u8]>; LANES] = std::array::from_fn(|i| {
-                        (p * LANES + i < cols).then(|| w.raw_row(raw, n0 + col + p * LANES + i))
-                    });
-                    expand_transposed(s, &mut to[p * BLOCK * LANES..][..BLOCK * LANES], start, inner, |l, i| match rows[i] {
-                        Some(row) => decode.decode(s, row, l),
-                        None => s.splat(0.0),
-                    });
+                    let from = &from[(col / LANES + p) * w.panel_bytes()..][..w.panel_bytes()];
+                    let to = &mut to[p * BLOCK * LANES..][..inner * LANES];
+                    for (l, to) in (start..start + inner).step_by(LANES).zip(to.chunks_mut(LANES * LANES)) {
+                        decode.columns(s, from, l, |i, v| s.store(&mut to[i * LANES..], v));
+                    }
                 }
             }),
-            Source::RawInputs { w, raw, n0 } => with_decode!(w.storage, decode => {
-                for l in 0..inner {
-                    let row = w.raw_row(raw, n0 + start + l);
+            Source::StoredTransposed { w, panels: from } => with_decode!(w.storage, decode => {
+                for l in (0..inner).step_by(LANES) {
+                    let from = &from[(start + l) / LANES * w.panel_bytes()..][..w.panel_bytes()];
                     for p in 0..panels {
-                        s.store(&mut to[(p * BLOCK + l) * LANES..], decode.decode(s, row, col + p * LANES));
+                        let mut square = [s.splat(0.0); LANES];
+                        decode.columns(s, from, col + p * LANES, |i, v| square[i] = v);
+                        store_square(s, &mut to[(p * BLOCK + l) * LANES..], s.transpose(square));
                     }
                 }
             }),
@@ -388,11 +400,7 @@ impl<'a, 'e: 'a> WithSimd for Expand<'a, 'e> {
                         for (v, from) in square.iter_mut().zip(from.chunks_exact(LANES)) {
                             *v = s.load(from);
                         }
-                        let square = s.transpose(square);
-                        let to = &mut to[(p * BLOCK + l) * LANES..][..LANES * LANES];
-                        for (v, to) in square.into_iter().zip(to.chunks_exact_mut(LANES)) {
-                            s.store(to, v);
-                        }
+                        store_square(s, &mut to[(p * BLOCK + l) * LANES..], s.transpose(square));
                     }
                 }
             }
@@ -408,9 +416,13 @@ impl<'a, 'e: 'a> WithSimd for Expand<'a, 'e> {
                 for p in 0..panels {
                     let rows = LANES.min(cols - p * LANES);
                     let from = &b[(col + p * LANES) * k..][..rows * k];
-                    expand_transposed(s, &mut to[p * BLOCK * LANES..][..BLOCK * LANES], start, inner, |l, i| {
-                        if i < rows { s.load_partial(&from[i * k + l..(i + 1) * k], 0.0) } else { s.splat(0.0) }
-                    });
+                    for l in (0..inner).step_by(LANES) {
+                        let mut square = [s.splat(0.0); LANES];
+                        for (v, from) in square.iter_mut().zip(from.chunks_exact(k)) {
+                            *v = s.load_partial(&from[start + l..], 0.0);
+                        }
+                        store_square(s, &mut to[(p * BLOCK + l) * LANES..], s.transpose(square));
+                    }
                 }
             }
         }
@@ -418,16 +430,10 @@ impl<'a, 'e: 'a> WithSimd for Expand<'a, 'e> {
     }
 }
 
-/// to[l - start][i] = element l of row i, for sixteen rows; `sixteen(l, i)` gives elements l .. l + 16.
+/// to[16][16] = the rows of a square.
 #[inline(always)]
-fn expand_transposed<S: Simd>(s: S, to: &mut [f32], start: usize, inner: usize, sixteen: impl Fn(usize, usize) -> S::F) {
-    for (l, to) in (start..start + inner).step_by(LANES).zip(to.chunks_exact_mut(LANES * LANES)) {
-        let mut square = [s.splat(0.0); LANES];
-        for i in 0..LANES {
-            square[i] = sixteen(l, i);
-        }
-        for (v, to) in s.transpose(square).into_iter().zip(to.chunks_exact_mut(LANES)) {
-            s.store(to, v);
-        }
+fn store_square<S: Simd>(s: S, to: &mut [f32], square: [S::F; LANES]) {
+    for (v, to) in square.into_iter().zip(to[..LANES * LANES].chunks_exact_mut(LANES)) {
+        s.store(to, v);
     }
 }

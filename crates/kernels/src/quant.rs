@@ -27,31 +27,37 @@ impl Storage {
     pub const ALL: [Storage; 6] =
         [Storage::F32, Storage::F16, Storage::Bf16, Storage::Q4_0, Storage::Q4_1, Storage::Q8_0];
 
-    /// (name, weights a block, bytes a block).
-    const fn row(self) -> (&'static str, usize, usize) {
+    /// (name, weights a block, bytes a block, bytes of f16 at its head; the rest is bytes in fours).
+    const fn table(self) -> (&'static str, usize, usize, usize) {
         match self {
-            Storage::F32 => ("f32", 1, 4),
-            Storage::F16 => ("f16", 1, 2),
-            Storage::Bf16 => ("bf16", 1, 2),
-            Storage::Q4_0 => ("q4_0", 32, 18),
-            Storage::Q4_1 => ("q4_1", 32, 20),
-            Storage::Q8_0 => ("q8_0", 32, 34),
+            Storage::F32 => ("f32", 1, 4, 0),
+            Storage::F16 => ("f16", 1, 2, 2),
+            Storage::Bf16 => ("bf16", 1, 2, 2),
+            Storage::Q4_0 => ("q4_0", 32, 18, 2),
+            Storage::Q4_1 => ("q4_1", 32, 20, 4),
+            Storage::Q8_0 => ("q8_0", 32, 34, 2),
         }
+    }
+
+    /// The block's fields as (place, width): f16s, then words of four bytes.
+    fn fields(self) -> impl Iterator<Item = (usize, usize)> {
+        let (_, _, size, head) = self.table();
+        (0..head).step_by(2).map(|at| (at, 2)).chain((head..size).step_by(4).map(|at| (at, 4)))
     }
 
     /// Lower-case name, as GGUF file types are written.
     pub const fn name(self) -> &'static str {
-        self.row().0
+        self.table().0
     }
 
     /// Weights of one block; a row is whole blocks.
     pub const fn block_len(self) -> usize {
-        self.row().1
+        self.table().1
     }
 
     /// Bytes of one block.
     pub const fn block_bytes(self) -> usize {
-        self.row().2
+        self.table().2
     }
 
     /// Bytes of a `rows x cols` matrix; `None` where a row is not whole blocks or the size overflows.
@@ -144,10 +150,45 @@ pub fn quantize_row(storage: Storage, x: &[f32], bytes: &mut [u8]) {
     }
 }
 
-/// A way to read a stored row sixteen weights at a time, as [`dequantize_row`] does one by one.
+/// Panels: how a weight is held for the products. Sixteen rows lie side by side, block by block: of the sixteen blocks
+/// at the same place, first every f16 of the head, sixteen at a time, then every 32-bit word of the rest, sixteen at
+/// a time. So a vector of sixteen rows loads at once, and not a byte is added but the padding to whole panels.
+///
+/// rows[16][k] of `storage` → one panel of the same number of bytes; missing rows become zero.
+pub(crate) fn interleave_panel(storage: Storage, rows: &[u8], k: usize, panel: &mut [u8]) {
+    let (size, row_bytes) = (storage.block_bytes(), k / storage.block_len() * storage.block_bytes());
+    if row_bytes == 0 {
+        return;
+    }
+    for (lane, row) in rows.chunks_exact(row_bytes).take(LANES).enumerate() {
+        for (block, group) in row.chunks_exact(size).zip(panel.chunks_exact_mut(LANES * size)) {
+            for (at, width) in storage.fields() {
+                group[LANES * at + lane * width..][..width].copy_from_slice(&block[at..at + width]);
+            }
+        }
+    }
+}
+
+/// out[k] = the numbers of one row of a panel.
+pub(crate) fn panel_row(storage: Storage, panel: &[u8], lane: usize, out: &mut [f32]) {
+    let size = storage.block_bytes();
+    let mut block = [0; BLOCK_BYTES_MAX];
+    for (group, out) in panel.chunks_exact(LANES * size).zip(out.chunks_exact_mut(storage.block_len())) {
+        for (at, width) in storage.fields() {
+            block[at..at + width].copy_from_slice(&group[LANES * at + lane * width..][..width]);
+        }
+        dequantize_row(storage, &block[..size], out);
+    }
+}
+
+/// Bytes of the largest block.
+const BLOCK_BYTES_MAX: usize = 34;
+
+/// A way to read panels sixteen columns at a time, as [`dequantize_row`] reads rows one number at a time.
 pub(crate) trait Decode: Copy + Send + Sync {
-    /// Weights l .. l + 16 of a row of `k`, zero past its end; `l` is a multiple of 16.
-    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F;
+    /// Hands the sixteen rows' weights of columns l .. l + 16 (fewer at the panel's end) to `column`, as (column - l,
+    /// weights), ascending; `l` is a multiple of 16.
+    fn columns<S: Simd>(self, s: S, panel: &[u8], l: usize, column: impl FnMut(usize, S::F));
 }
 
 /// Hands `$decode`, bound to the [`Decode`] of `$storage`, to the expression.
@@ -184,80 +225,79 @@ pub(crate) struct DecodeQ4_1;
 #[derive(Clone, Copy)]
 pub(crate) struct DecodeQ8_0;
 
-/// 16 numbers of `N / 16` bytes from number `l` on, zero past the row's end.
+/// `N` bytes from `at` on.
 #[inline(always)]
-fn numbers<const N: usize>(row: &[u8], l: usize) -> [u8; N] {
-    let start = l * (N / LANES);
-    match row[start..].first_chunk() {
-        Some(bytes) => *bytes,
-        None => {
-            let mut bytes = [0; N];
-            bytes[..row.len() - start].copy_from_slice(&row[start..]);
-            bytes
-        }
-    }
+fn bytes<const N: usize>(group: &[u8], at: usize) -> &[u8; N] {
+    group[at..].first_chunk().expect("whole groups")
 }
 
 impl Decode for DecodeF32 {
     #[inline(always)]
-    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F {
-        let bytes: [u8; 64] = numbers(row, l);
-        let (numbers, _) = bytes.as_chunks::<4>();
-        s.load(&std::array::from_fn::<f32, LANES, _>(|i| f32::from_le_bytes(numbers[i])))
+    fn columns<S: Simd>(self, s: S, panel: &[u8], l: usize, mut column: impl FnMut(usize, S::F)) {
+        for (i, numbers) in panel[l * 64..].as_chunks().0.iter().take(LANES).enumerate() {
+            column(i, s.from_bits(s.load_words(numbers)));
+        }
     }
 }
 
 impl Decode for DecodeF16 {
     #[inline(always)]
-    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F {
-        s.load_f16(&numbers(row, l))
+    fn columns<S: Simd>(self, s: S, panel: &[u8], l: usize, mut column: impl FnMut(usize, S::F)) {
+        for (i, numbers) in panel[l * 32..].as_chunks().0.iter().take(LANES).enumerate() {
+            column(i, s.load_f16(numbers));
+        }
     }
 }
 
 impl Decode for DecodeBf16 {
     #[inline(always)]
-    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F {
-        s.load_bf16(&numbers(row, l))
+    fn columns<S: Simd>(self, s: S, panel: &[u8], l: usize, mut column: impl FnMut(usize, S::F)) {
+        for (i, numbers) in panel[l * 32..].as_chunks().0.iter().take(LANES).enumerate() {
+            column(i, s.load_bf16(numbers));
+        }
     }
 }
 
-/// The block of `N` bytes around weight `l` of a format with 32 weights a block, and whether `l` is in its second half.
+/// The nibbles of sixteen columns, as f32: of four words, the low nibbles of the bytes or the high ones.
 #[inline(always)]
-fn block<const N: usize>(row: &[u8], l: usize) -> (&[u8; N], bool) {
-    (row[l / 32 * N..].first_chunk().expect("whole blocks"), l % 32 != 0)
-}
-
-/// 16 nibbles: the low ones, or the high ones.
-#[inline(always)]
-fn nibbles<S: Simd>(s: S, bytes: &[u8; LANES], high: bool) -> S::F {
-    let q = s.load_u8(bytes);
-    s.to_f(if high { s.shr_i(q, 4) } else { s.and_i(q, s.splat_i(15)) })
+fn nibbles<S: Simd>(s: S, words: &[u8; 256], high: bool, mut column: impl FnMut(usize, S::F)) {
+    for j in 0..4 {
+        let word = s.load_words(bytes(words, 64 * j));
+        let word = if high { s.shr_i(word, 4) } else { word };
+        for t in 0..4 {
+            column(4 * j + t, s.to_f(s.and_i(s.shr_i(word, 8 * t as u32), s.splat_i(15))));
+        }
+    }
 }
 
 impl Decode for DecodeQ4_0 {
     #[inline(always)]
-    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F {
-        let (b, high) = block::<18>(row, l);
-        let q = nibbles(s, b[2..].first_chunk().expect("nibbles"), high);
-        s.mul(s.sub(q, s.splat(8.0)), s.splat_f16([b[0], b[1]]))
+    fn columns<S: Simd>(self, s: S, panel: &[u8], l: usize, mut column: impl FnMut(usize, S::F)) {
+        let group: &[u8; 16 * 18] = bytes(panel, l / 32 * 16 * 18);
+        let (d, eight) = (s.load_f16(bytes(group, 0)), s.splat(8.0));
+        nibbles(s, bytes(group, 32), l & 16 > 0, |i, q| column(i, s.mul(s.sub(q, eight), d)));
     }
 }
 
 impl Decode for DecodeQ4_1 {
     #[inline(always)]
-    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F {
-        let (b, high) = block::<20>(row, l);
-        let q = nibbles(s, b[4..].first_chunk().expect("nibbles"), high);
-        s.add(s.mul(q, s.splat_f16([b[0], b[1]])), s.splat_f16([b[2], b[3]]))
+    fn columns<S: Simd>(self, s: S, panel: &[u8], l: usize, mut column: impl FnMut(usize, S::F)) {
+        let group: &[u8; 16 * 20] = bytes(panel, l / 32 * 16 * 20);
+        let (d, m) = (s.load_f16(bytes(group, 0)), s.load_f16(bytes(group, 32)));
+        nibbles(s, bytes(group, 64), l & 16 > 0, |i, q| column(i, s.add(s.mul(q, d), m)));
     }
 }
 
 impl Decode for DecodeQ8_0 {
     #[inline(always)]
-    fn decode<S: Simd>(self, s: S, row: &[u8], l: usize) -> S::F {
-        let (b, high) = block::<34>(row, l);
-        let (first, second) = b[2..].split_at(LANES);
-        let q = s.to_f(s.load_i8(if high { second } else { first }.first_chunk().expect("bytes")));
-        s.mul(q, s.splat_f16([b[0], b[1]]))
+    fn columns<S: Simd>(self, s: S, panel: &[u8], l: usize, mut column: impl FnMut(usize, S::F)) {
+        let group: &[u8; 16 * 34] = bytes(panel, l / 32 * 16 * 34);
+        let d = s.load_f16(bytes(group, 0));
+        for j in 0..4 {
+            let word = s.load_words(bytes(group, 32 + 64 * (j + (l & 16) / 4)));
+            for t in 0..4 {
+                column(4 * j + t, s.mul(s.to_f(s.sar_i(s.shl_i(word, 24 - 8 * t as u32), 24)), d));
+            }
+        }
     }
 }

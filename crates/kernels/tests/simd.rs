@@ -9,7 +9,7 @@ struct Everything<'a> {
     b: &'a [f32; LANES],
     c: &'a [f32; LANES],
     i: &'a [i32; LANES],
-    bytes: &'a [u8; 2 * LANES],
+    bytes: &'a [u8; 4 * LANES],
 }
 
 impl WithSimd for Everything<'_> {
@@ -48,10 +48,11 @@ impl WithSimd for Everything<'_> {
             ("xor_i", ints(s.xor_i(i, j))),
             ("to_i", ints(s.to_i(in_range))),
             ("to_f", bits(s.to_f(i))),
+            ("load_words", ints(s.load_words(self.bytes))),
             ("load_u8", ints(s.load_u8(half))),
             ("load_i8", ints(s.load_i8(half))),
-            ("load_f16", bits(s.load_f16(self.bytes))),
-            ("load_bf16", bits(s.load_bf16(self.bytes))),
+            ("load_f16", bits(s.load_f16(self.bytes.first_chunk().unwrap()))),
+            ("load_bf16", bits(s.load_bf16(self.bytes.first_chunk().unwrap()))),
             ("splat_f16", bits(s.splat_f16([self.bytes[0], self.bytes[1]]))),
             ("reduce_add", vec![s.reduce_add(a).to_bits()]),
             ("reduce_max", vec![s.reduce_max(a).to_bits()]),

@@ -158,6 +158,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn to_array_i(self, v: Self::I) -> [i32; LANES];
     /// The first 16 elements of `x`, which has at least that many.
     fn load_i(self, x: &[i32]) -> Self::I;
+    /// 16 little-endian i32.
+    fn load_words(self, x: &[u8; 4 * LANES]) -> Self::I;
     /// 16 bytes widened without sign.
     fn load_u8(self, x: &[u8; LANES]) -> Self::I;
     /// 16 bytes widened with sign.

@@ -76,6 +76,10 @@ impl Simd for Neon {
         call!([vld1q_s32(x), vld1q_s32(x.add(4)), vld1q_s32(x.add(8)), vld1q_s32(x.add(12))])
     }
     #[inline(always)]
+    fn load_words(self, x: &[u8; 4 * LANES]) -> Self::I {
+        call!(from_fn(|q| vreinterpretq_s32_u8(vld1q_u8(x.as_ptr().add(16 * q)))))
+    }
+    #[inline(always)]
     fn load_u8(self, x: &[u8; LANES]) -> Self::I {
         call!({
             let bytes = vld1q_u8(x.as_ptr());

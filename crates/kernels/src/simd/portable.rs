@@ -38,6 +38,10 @@ impl Simd for Portable {
         x[..LANES].try_into().expect("16 lanes")
     }
     #[inline(always)]
+    fn load_words(self, x: &[u8; 4 * LANES]) -> Self::I {
+        from_fn(|i| i32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]))
+    }
+    #[inline(always)]
     fn load_u8(self, x: &[u8; LANES]) -> Self::I {
         from_fn(|i| i32::from(x[i]))
     }

@@ -97,6 +97,11 @@ impl Simd for Avx2 {
         call!([_mm256_loadu_si256(x.cast()), _mm256_loadu_si256(x.add(8).cast())])
     }
     #[inline(always)]
+    fn load_words(self, x: &[u8; 4 * LANES]) -> Self::I {
+        let x: *const __m256i = x.as_ptr().cast();
+        call!([_mm256_loadu_si256(x), _mm256_loadu_si256(x.add(1))])
+    }
+    #[inline(always)]
     fn load_u8(self, x: &[u8; LANES]) -> Self::I {
         call!({
             let x = _mm_loadu_si128(x.as_ptr().cast());
@@ -375,6 +380,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn load_i(self, x: &[i32]) -> Self::I {
         call!(_mm512_loadu_si512(x[..LANES].as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn load_words(self, x: &[u8; 4 * LANES]) -> Self::I {
+        call!(_mm512_loadu_si512(x.as_ptr().cast()))
     }
     #[inline(always)]
     fn load_u8(self, x: &[u8; LANES]) -> Self::I {
