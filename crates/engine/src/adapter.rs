@@ -71,10 +71,13 @@ impl LoraConfig {
 
     /// Trained numbers: Σ rank · (in + out).
     pub fn parameters(&self, config: &ModelConfig) -> usize {
-        self.places(config).iter().map(|&(_, linear)| {
-            let (out, inner) = config.linear_shape(linear);
-            self.rank * (out + inner)
-        }).sum()
+        self.places(config)
+            .iter()
+            .map(|&(_, linear)| {
+                let (out, inner) = config.linear_shape(linear);
+                self.rank * (out + inner)
+            })
+            .sum()
     }
 }
 

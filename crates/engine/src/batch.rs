@@ -43,60 +43,94 @@ pub struct Batch<'a> {
 }
 
 /// Which keys each query reads, and an entry of the head: defined beside the arithmetic on them.
-pub use kernels::{attention::{Run, RunTable}, head::HeadEntry};
+pub use kernels::{
+    attention::{Run, RunTable},
+    head::HeadEntry,
+};
 
 /// Why a batch is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BatchError {
     /// Slices that go together have different lengths.
     #[error("{tokens} tokens but {positions} positions and {keys} draw keys")]
-    Lengths { /// Tokens.
-        tokens: usize, /// Positions.
-        positions: usize, /// Keys.
-        keys: usize },
+    Lengths {
+        /// Tokens.
+        tokens: usize,
+        /// Positions.
+        positions: usize,
+        /// Keys.
+        keys: usize,
+    },
     /// Segments must tile the rows in order.
     #[error("segment {segment} starts at row {start}, expected {expected}")]
-    Tiling { /// Segment.
-        segment: usize, /// Where it starts.
-        start: usize, /// Where the one before ended.
-        expected: usize },
+    Tiling {
+        /// Segment.
+        segment: usize,
+        /// Where it starts.
+        start: usize,
+        /// Where the one before ended.
+        expected: usize,
+    },
     /// A parent must come before its child.
     #[error("segment {segment} names parent {parent}, which does not come before it")]
-    Parent { /// Segment.
-        segment: usize, /// Its parent.
-        parent: usize },
+    Parent {
+        /// Segment.
+        segment: usize,
+        /// Its parent.
+        parent: usize,
+    },
     /// Chains are limited.
     #[error("segment {segment} is {depth} deep, at most {MAX_DEPTH}")]
-    Depth { /// Segment.
-        segment: usize, /// Its depth.
-        depth: usize },
+    Depth {
+        /// Segment.
+        segment: usize,
+        /// Its depth.
+        depth: usize,
+    },
     /// A token or target that the vocabulary does not have.
     #[error("token {token} at row {row}, but the vocabulary has {vocab}")]
-    Token { /// Token.
-        token: u32, /// Row.
-        row: usize, /// Vocabulary.
-        vocab: usize },
+    Token {
+        /// Token.
+        token: u32,
+        /// Row.
+        row: usize,
+        /// Vocabulary.
+        vocab: usize,
+    },
     /// An entry on a row that is not there, or out of order.
     #[error("loss entry {entry} on row {row}: rows are ordered and there are {rows}")]
-    Entry { /// Entry.
-        entry: usize, /// Its row.
-        row: usize, /// Rows in the batch.
-        rows: usize },
+    Entry {
+        /// Entry.
+        entry: usize,
+        /// Its row.
+        row: usize,
+        /// Rows in the batch.
+        rows: usize,
+    },
     /// Longer than the model or the planned memory allows.
     #[error("{given} rows, at most {limit}")]
-    Rows { /// Rows given.
-        given: usize, /// The limit.
-        limit: usize },
+    Rows {
+        /// Rows given.
+        given: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// More of something than was planned for.
     #[error("{given} {what}, at most {limit} were planned for")]
-    Limit { /// What there is too much of.
-        what: &'static str, /// How much.
-        given: usize, /// The limit.
-        limit: usize },
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much.
+        given: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// A batch whose purpose is its entries has none.
     #[error("no loss entries in {rows} rows")]
-    NoEntries { /// Rows.
-        rows: usize },
+    NoEntries {
+        /// Rows.
+        rows: usize,
+    },
 }
 
 /// The largest batches that a pass is laid out for.
@@ -253,7 +287,10 @@ mod tests {
         assert_eq!(check(&whole, &[entry(5, 1)], limits), Err(BatchError::Entry { entry: 0, row: 5, rows: 5 }));
         assert_eq!(check(&whole, &[entry(2, 8)], limits), Err(BatchError::Token { token: 8, row: 2, vocab: 8 }));
         assert_eq!(check(&[segment(0..4, None)], &[], limits), Err(BatchError::Tiling { segment: 1, start: 5, expected: 4 }));
-        assert_eq!(check(&[segment(0..2, None), segment(3..5, None)], &[], limits), Err(BatchError::Tiling { segment: 1, start: 3, expected: 2 }));
+        assert_eq!(
+            check(&[segment(0..2, None), segment(3..5, None)], &[], limits),
+            Err(BatchError::Tiling { segment: 1, start: 3, expected: 2 })
+        );
         assert_eq!(check(&[segment(0..2, Some(0)), segment(2..5, None)], &[], limits), Err(BatchError::Parent { segment: 0, parent: 0 }));
         let short = PassLimits { chain: 4, ..limits };
         assert_eq!(

@@ -61,11 +61,27 @@ impl Activation {
     pub const ALL: [Activation; 21] = {
         use Activation::*;
         [
-            NormAttention, RstdAttention,
-            Low(Linear::Query), Query, Low(Linear::Key), Key, Low(Linear::Value), Value,
-            Mixed, LogSum, Low(Linear::Output), Middle,
-            NormMlp, RstdMlp, Low(Linear::Gate), Gate, Low(Linear::Up), Up,
-            Inner, Low(Linear::Down), Output,
+            NormAttention,
+            RstdAttention,
+            Low(Linear::Query),
+            Query,
+            Low(Linear::Key),
+            Key,
+            Low(Linear::Value),
+            Value,
+            Mixed,
+            LogSum,
+            Low(Linear::Output),
+            Middle,
+            NormMlp,
+            RstdMlp,
+            Low(Linear::Gate),
+            Gate,
+            Low(Linear::Up),
+            Up,
+            Inner,
+            Low(Linear::Down),
+            Output,
         ]
     };
 
@@ -460,7 +476,15 @@ pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, sl
 /// The block backward: `gradients.dx` holds dy on entry and, if `dx` is asked for, the gradient of the block
 /// input on return. Gradients of the adapters are added to. Everything in
 /// [`ActivationSet::read_by_backward`] must be in `slots`.
-pub fn backward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, slots: &Slots, gradients: &GradientSlots, x: Slot, dx: bool) {
+pub fn backward<D: Device>(
+    device: &mut D,
+    block: &Block<'_>,
+    pass: &Pass<'_>,
+    slots: &Slots,
+    gradients: &GradientSlots,
+    x: Slot,
+    dx: bool,
+) {
     use Activation::*;
     let (c, m) = (block.config, pass.m);
     let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
@@ -496,11 +520,22 @@ pub fn backward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, s
         return;
     }
     // mixed = attention(q, k, v)
-    let (dquery, dkey, dvalue) = (gradients.dquery.part(0, m * q_width), gradients.dkey.part(0, m * kv_width), gradients.dvalue.part(0, m * kv_width));
+    let (dquery, dkey, dvalue) =
+        (gradients.dquery.part(0, m * q_width), gradients.dkey.part(0, m * kv_width), gradients.dvalue.part(0, m * kv_width));
     device.zero(dkey);
     device.zero(dvalue);
     device.attention_backward(
-        dquery, dkey, dvalue, dmixed, at(Mixed), at(LogSum), at(Query), at(Key), at(Value), pass.runs, block.attention_shape(),
+        dquery,
+        dkey,
+        dvalue,
+        dmixed,
+        at(Mixed),
+        at(LogSum),
+        at(Query),
+        at(Key),
+        at(Value),
+        pass.runs,
+        block.attention_shape(),
     );
     // q, k, v = Wq n1, Wk n1, Wv n1
     let dnorm_attention = dx.then_some(dnorm);
@@ -529,7 +564,14 @@ struct Project<'a> {
 
 impl Project<'_> {
     /// Makes `Low(linear)` and `y`, those of them that are asked for.
-    fn forward<D: Device>(&self, device: &mut D, linear: Linear, made: Activation, y_and_x: impl FnOnce() -> (Slot, Slot), accumulate: bool) {
+    fn forward<D: Device>(
+        &self,
+        device: &mut D,
+        linear: Linear,
+        made: Activation,
+        y_and_x: impl FnOnce() -> (Slot, Slot),
+        accumulate: bool,
+    ) {
         let (make_y, make_low) = (self.make.has(made), self.make.has(Activation::Low(linear)));
         if !make_y && !make_low {
             return;
@@ -553,7 +595,16 @@ impl Project<'_> {
     }
 
     /// dB += s dyᵀ low, dA += (s dy B)ᵀ drop(x), and dx = (or +=) dy W + drop(s dy B A).
-    fn backward<D: Device>(&self, device: &mut D, linear: Linear, dx: Option<Slot>, dy: Slot, input: Activation, dlow: Slot, accumulate: bool) {
+    fn backward<D: Device>(
+        &self,
+        device: &mut D,
+        linear: Linear,
+        dx: Option<Slot>,
+        dy: Slot,
+        input: Activation,
+        dlow: Slot,
+        accumulate: bool,
+    ) {
         let (m, (n, k)) = (self.pass.m, self.block.config.linear_shape(linear));
         let lora = self.block.lora[linear as usize];
         if let Some(lora) = lora {

@@ -36,7 +36,9 @@ impl<D: Device> Model<D> {
     /// An empty prompt or continuation, an unknown token, or a question that does not fit the planned passes
     /// even with one continuation at a time.
     pub fn choose(
-        &mut self, questions: &[Question<'_>], mut observer: impl FnMut(usize) -> ControlFlow<()>,
+        &mut self,
+        questions: &[Question<'_>],
+        mut observer: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<f64>>, EngineError> {
         let use_ = self.uses().scoring.ok_or(EngineError::NotPlanned { what: "scoring" })?;
         for (index, question) in questions.iter().enumerate() {
@@ -51,15 +53,15 @@ impl<D: Device> Model<D> {
         let mut pass = ChoicePass::default();
         for (index, question) in questions.iter().enumerate() {
             // A question that does not fit as a whole is cut into fewer continuations at a time.
-            let mut waiting = vec![0..question.continuations.len()];
-            while let Some(range) = waiting.pop() {
-                let part = Part::of(question, index, range.clone(), prefix);
+            let mut waiting = Vec::from([(0, question.continuations.len())]);
+            while let Some((from, to)) = waiting.pop() {
+                let part = Part::of(question, index, from..to, prefix);
                 if !part.fits(&use_) {
-                    if range.len() == 1 {
+                    if to - from == 1 {
                         return Err(part.too_large(&use_));
                     }
-                    let middle = range.start + range.len() / 2;
-                    waiting.extend([middle..range.end, range.start..middle]);
+                    let middle = from.midpoint(to);
+                    waiting.extend([(middle, to), (from, middle)]);
                     continue;
                 }
                 if !pass.has_room_for(&part, &use_) {
@@ -225,10 +227,12 @@ impl ChoicePass {
         let (row, segment, entry) = (self.trie.tokens.len(), self.trie.segments.len(), self.entries.len());
         self.trie.tokens.extend(part.trie.tokens);
         self.trie.positions.extend(part.trie.positions);
-        self.trie.segments.extend(part.trie.segments.into_iter().map(|s| Segment {
-            rows: s.rows.start + row..s.rows.end + row,
-            parent: s.parent.map(|parent| parent + segment),
-        }));
+        self.trie.segments.extend(
+            part.trie
+                .segments
+                .into_iter()
+                .map(|s| Segment { rows: s.rows.start + row..s.rows.end + row, parent: s.parent.map(|parent| parent + segment) }),
+        );
         self.entries.extend(part.entries.into_iter().map(|e| LossEntry { row: e.row + row as u32, ..e }));
         self.paths.extend(part.paths.into_iter().map(|mut path| {
             path.entries.iter_mut().for_each(|place| *place += entry);

@@ -140,7 +140,11 @@ impl ModelConfig {
             return refuse("head size", self.head_dim, "even".into());
         }
         if self.rotary_inv_freq.len() != self.head_dim / 2 {
-            return refuse("number of rotary frequencies", self.rotary_inv_freq.len(), format!("{}, half the head size", self.head_dim / 2));
+            return refuse(
+                "number of rotary frequencies",
+                self.rotary_inv_freq.len(),
+                format!("{}, half the head size", self.head_dim / 2),
+            );
         }
         if self.window == Some(0) {
             return refuse("attention window", 0, "at least 1".into());

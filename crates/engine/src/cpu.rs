@@ -8,10 +8,11 @@ use crate::batch::{HeadEntry, RunTable};
 use crate::device::{AdamW, AttentionShape, Device, DeviceError, Limits, Product, Slot, Storage, WeightId};
 use kernels::attention::MAX_HEAD_DIM;
 use kernels::matmul::Weight;
-use kernels::simd::Level;
 use kernels::{attention, dropout, elementwise, head, matmul, norm, optimizer, rotary, rows};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::Arc;
+
+pub use kernels::simd::Level;
 
 /// A CPU with its memory. See the module's documentation.
 pub struct CpuDevice {
@@ -167,6 +168,11 @@ impl From<AttentionShape> for attention::Shape {
 }
 
 impl Device for CpuDevice {
+    fn scope<T: Send>(&mut self, work: impl FnOnce(&mut CpuDevice) -> T + Send) -> T {
+        let pool = self.pool();
+        pool.install(|| work(self))
+    }
+
     // ---- memory ------------------------------------------------------------------------------
     fn allocate(&mut self, name: &str, len: usize) -> Result<Slot, DeviceError> {
         let mut arena = Vec::new();

@@ -40,18 +40,28 @@ pub use kernels::quant::Storage;
 pub enum DeviceError {
     /// The arena would not fit.
     #[error("{name} needs {needed} bytes, more than can be allocated")]
-    OutOfMemory { /// What the memory was for.
-        name: String, /// Bytes asked for.
-        needed: usize },
+    OutOfMemory {
+        /// What the memory was for.
+        name: String,
+        /// Bytes asked for.
+        needed: usize,
+    },
     /// A weight's bytes do not have the size that its shape and storage say.
     #[error("weight {name}: {given} bytes given, {expected} expected for {rows} x {cols} in {storage:?}")]
-    WeightSize { /// Name for the message.
-        name: String, /// Bytes given.
-        given: usize, /// Bytes that shape and storage ask for.
-        expected: usize, /// Output features.
-        rows: usize, /// Input features.
-        cols: usize, /// Storage.
-        storage: Storage },
+    WeightSize {
+        /// Name for the message.
+        name: String,
+        /// Bytes given.
+        given: usize,
+        /// Bytes that shape and storage ask for.
+        expected: usize,
+        /// Output features.
+        rows: usize,
+        /// Input features.
+        cols: usize,
+        /// Storage.
+        storage: Storage,
+    },
 }
 
 /// Sizes of a product `c[m,n] = alpha * op(a) op(b)`, with `op(a)` of `m x k` and `op(b)` of `k x n`.
@@ -126,6 +136,15 @@ pub struct Limits {
 
 /// A device: arenas, frozen weights, and the operations of a transformer's forward and backward.
 pub trait Device {
+    /// Runs `work`, which calls many operations, where they are cheapest to call from: on a thread of the
+    /// device's own pool, if it has one.
+    fn scope<T: Send>(&mut self, work: impl FnOnce(&mut Self) -> T + Send) -> T
+    where
+        Self: Sized,
+    {
+        work(self)
+    }
+
     // ---- memory ------------------------------------------------------------------------------
     /// A zeroed arena of `len` f32 elements; `name` stands in the error.
     fn allocate(&mut self, name: &str, len: usize) -> Result<Slot, DeviceError>;
@@ -156,34 +175,47 @@ pub trait Device {
     fn weight_bytes(&self, storage: Storage, rows: usize, cols: usize) -> usize;
 
     // ---- rows --------------------------------------------------------------------------------
-    /// y[m,k] = rows `ids` of weight w[n,k].
+    /// `y[m,k]` = rows `ids` of weight `w[n,k]`.
     fn embed(&mut self, y: Slot, w: WeightId, ids: &[u32]);
-    /// y[i] = x[rows[i]], rows of `c` elements.
+    /// `y[i] = x[rows[i]]`, rows of `c` elements.
     fn gather(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize);
-    /// y[rows[i]] += x[i], in the order of `i`; rows of `c` elements.
+    /// `y[rows[i]] += x[i]`, in the order of `i`; rows of `c` elements.
     fn scatter_add(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize);
-    /// y[rows[i]] = x[i]; `rows` are distinct. Fills the key/value cache.
+    /// `y[rows[i]] = x[i]`; `rows` are distinct. Fills the key/value cache.
     fn scatter(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize);
 
     // ---- linear ------------------------------------------------------------------------------
-    /// y[m,n] = x[m,k] · wᵀ, or += where `accumulate`.
+    /// `y[m,n]` = `x[m,k]` · wᵀ, or += where `accumulate`.
     fn linear(&mut self, y: Slot, x: Slot, w: WeightId, m: usize, accumulate: bool);
-    /// dx[m,k] = dy[m,n] · w, or += where `accumulate`.
+    /// `dx[m,k]` = `dy[m,n]` · w, or += where `accumulate`.
     fn linear_backward(&mut self, dx: Slot, dy: Slot, w: WeightId, m: usize, accumulate: bool);
     /// c = alpha * op(a) op(b), small dense operands (adapters and their gradients).
     fn matmul(&mut self, c: Slot, a: Slot, b: Slot, product: Product);
 
     // ---- block -------------------------------------------------------------------------------
-    /// y = x / rms(x) * gain, per row of `c`; saves rstd[m].
+    /// y = x / rms(x) * gain, per row of `c`; saves `rstd[m]`.
     fn rms_norm(&mut self, y: Slot, rstd: Slot, x: Slot, gain: Slot, m: usize, c: usize, eps: f32);
     /// dx += ∂/∂x of `rms_norm`; gain frozen.
     fn rms_norm_backward(&mut self, dx: Slot, dy: Slot, x: Slot, gain: Slot, rstd: Slot, m: usize, c: usize);
-    /// x[m, heads, head_dim] rotated in place by position ("rotate half" pairs i, i + d/2); `inverse` turns back (the backward).
+    /// `x[m, heads, head_dim]` rotated in place by position ("rotate half" pairs i, i + d/2); `inverse` turns back (the backward).
     fn rotary(&mut self, x: Slot, positions: &[u32], heads: usize, head_dim: usize, inv_freq: &[f32], inverse: bool);
-    /// out[m,h,d] = softmax(scale · q kᵀ) v over each run's chain; saves lse[m,h]. k, v: [key rows, g, d].
+    /// `out[m,h,d]` = softmax(scale · q kᵀ) v over each run's chain; saves `lse[m,h]`. k, v: `[key rows, g, d]`.
     fn attention(&mut self, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape);
     /// dq =, dk +=, dv += : a run's dK and dV are summed over its readers in the table's order.
-    fn attention_backward(&mut self, dq: Slot, dk: Slot, dv: Slot, dout: Slot, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape);
+    fn attention_backward(
+        &mut self,
+        dq: Slot,
+        dk: Slot,
+        dv: Slot,
+        dout: Slot,
+        out: Slot,
+        lse: Slot,
+        q: Slot,
+        k: Slot,
+        v: Slot,
+        runs: &RunTable,
+        shape: AttentionShape,
+    );
     /// h = silu(gate) * up.
     fn silu_gate(&mut self, h: Slot, gate: Slot, up: Slot);
     /// dgate =, dup = ; `dgate`/`dup` may be the slots of nothing else.
@@ -191,16 +223,16 @@ pub trait Device {
     /// y += x.
     fn add(&mut self, y: Slot, x: Slot);
     /// y = x · mask / (1 - p), or += where `accumulate` (the backward is the same mask on dy).
-    /// The mask is counter-based: element j of row i is drawn from (keys[i], module, j).
+    /// The mask is counter-based: element j of row i is drawn from (`keys[i]`, module, j).
     fn dropout(&mut self, y: Slot, x: Slot, keys: &[u64], module: u32, p: f32, c: usize, accumulate: bool);
 
     // ---- loss --------------------------------------------------------------------------------
-    /// For the head rows x[m,c]: log_prob[e] = ln softmax(x[row_e] · wᵀ)[target_e]; with `expected` also
-    /// expected[m,c] = Σ_v p_v w_v per row, from which every entry's gradient follows. Walks the
+    /// For the head rows `x[m,c]`: `log_prob[e]` = `ln softmax(x[row_e] · wᵀ)[target_e]`; with `expected` also
+    /// `expected[m,c]` = Σ_v p_v w_v per row, from which every entry's gradient follows. Walks the
     /// vocabulary in tiles: logits are never materialised. `HeadEntry::row` counts rows of `x`.
     fn head(&mut self, log_prob: Slot, expected: Option<Slot>, x: Slot, w: WeightId, entries: &[HeadEntry], m: usize);
-    /// dx[m,c] = Σ over the row's entries of coefficient_e · (w[target_e] − expected[row]): the gradient of
-    /// Σ coefficient_e · log_prob[e].
+    /// `dx[m,c]` = Σ over the row's entries of coefficient_e · (`w[target_e]` − `expected[row]`): the gradient of
+    /// Σ coefficient_e · `log_prob[e]`.
     fn head_backward(&mut self, dx: Slot, expected: Slot, w: WeightId, entries: &[HeadEntry], coefficients: &[f32], m: usize);
 
     // ---- optimiser ---------------------------------------------------------------------------

@@ -8,6 +8,7 @@
 use std::{collections::VecDeque, ops::Range};
 
 use kernels::math::scalar::{exp, ln};
+use rayon::prelude::*;
 
 use crate::{
     batch::{Run, RunTable},
@@ -150,7 +151,10 @@ impl<D: Device> Model<D> {
     /// # Errors
     /// An empty prompt, an unknown token, prompt and answer longer than the model's context or than the cache.
     pub fn generate(
-        &mut self, prompts: &[Prompt<'_>], sampling: &Sampling, mut observer: impl FnMut(Event) -> Flow,
+        &mut self,
+        prompts: &[Prompt<'_>],
+        sampling: &Sampling,
+        mut observer: impl FnMut(Event) -> Flow,
     ) -> Result<Vec<Completion>, EngineError> {
         let use_ = self.uses().generation.ok_or(EngineError::NotPlanned { what: "generation" })?;
         sampling.validate()?;
@@ -158,8 +162,7 @@ impl<D: Device> Model<D> {
         for (index, prompt) in prompts.iter().enumerate() {
             prompt.check(index, root, self.config(), &use_)?;
         }
-        let mut completions: Vec<Completion> =
-            prompts.iter().map(Completion::not_begun).collect();
+        let mut completions: Vec<Completion> = prompts.iter().map(Completion::not_begun).collect();
         let mut writer = Writer { root, free: Regions::new(root..use_.cache_rows), use_, active: Vec::new(), logits: Vec::new() };
         writer.read_root(self, prompts);
         // Where nothing may be written, nothing is read.
@@ -177,11 +180,10 @@ impl<D: Device> Model<D> {
             let ready = writer.pass(self);
             let mut ended: Vec<usize> = Vec::new();
             let mut cancelled = false;
-            for (row, &place) in ready.iter().enumerate() {
-                let vocab = self.config().vocab;
+            let drawn = writer.draw(self, &ready, prompts, sampling);
+            for (&place, (token, log_prob)) in ready.iter().zip(drawn) {
                 let sequence = &mut writer.active[place];
-                let prompt = &prompts[sequence.index];
-                let finish = sequence.write(&writer.logits[row * vocab..(row + 1) * vocab], prompt, sampling, &mut observer, &mut cancelled);
+                let finish = sequence.write(token, log_prob, &prompts[sequence.index], &mut observer, &mut cancelled);
                 if let Some(finish) = finish {
                     let index = sequence.index;
                     completions[index] = sequence.complete(finish);
@@ -228,14 +230,15 @@ impl Prompt<'_> {
 }
 
 impl Sequence {
-    /// Draws the next token from `logits` and tells it; `Some` where the sequence ends with it.
+    /// Adds the next token and tells it; `Some` where the sequence ends with it.
     fn write(
-        &mut self, logits: &[f32], prompt: &Prompt<'_>, sampling: &Sampling, observer: &mut impl FnMut(Event) -> Flow, cancelled: &mut bool,
+        &mut self,
+        token: u32,
+        log_prob: f64,
+        prompt: &Prompt<'_>,
+        observer: &mut impl FnMut(Event) -> Flow,
+        cancelled: &mut bool,
     ) -> Option<Finish> {
-        let place = (self.own.len() - self.answer) as u64;
-        let draw = || random::uniform_f64(random::key(sampling.seed, Purpose::Sampling, &[prompt.draw_key]), place);
-        let token = sample(logits, sampling, draw);
-        let log_prob = f64::from(logits[token as usize]) - log_sum_exp(logits, 1.0);
         self.log_prob += log_prob;
         if prompt.stop.contains(&token) {
             return Some(Finish::Stop);
@@ -279,7 +282,7 @@ impl Writer {
     fn read_root<D: Device>(&self, model: &mut Model<D>, prompts: &[Prompt<'_>]) {
         for start in (0..self.root).step_by(self.use_.rows) {
             let rows = start..self.root.min(start + self.use_.rows);
-            let runs = RunTable { runs: vec![Run { rows: 0..rows.len(), spans: 0..1 }], spans: vec![0..rows.end] };
+            let runs = RunTable { runs: vec![Run { rows: 0..rows.len(), spans: 0..1 }], spans: std::iter::once(0..rows.end).collect() };
             let positions: Vec<u32> = rows.clone().map(|row| row as u32).collect();
             forward(model, &prompts[0].tokens[rows], &positions, &positions, &runs);
         }
@@ -320,6 +323,18 @@ impl Writer {
             model.forward_logits(stream, &rows, &mut self.logits);
         }
         ready
+    }
+
+    /// The next token of each sequence that the last pass made ready, and its ln p. Rows are independent.
+    fn draw<D: Device>(&self, model: &mut Model<D>, ready: &[usize], prompts: &[Prompt<'_>], sampling: &Sampling) -> Vec<(u32, f64)> {
+        let vocab = model.config().vocab;
+        let one = |(logits, &place): (&[f32], &usize)| {
+            let sequence = &self.active[place];
+            let key = random::key(sampling.seed, Purpose::Sampling, &[prompts[sequence.index].draw_key]);
+            let token = sample(logits, sampling, || random::uniform_f64(key, (sequence.own.len() - sequence.answer) as u64));
+            (token, f64::from(logits[token as usize]) - log_sum_exp(logits))
+        };
+        model.device.scope(|_| self.logits[..ready.len() * vocab].par_chunks_exact(vocab).zip(ready).map(one).collect())
     }
 }
 
@@ -362,11 +377,11 @@ impl Regions {
     }
 }
 
-/// ln Σ exp(logit / temperature).
-fn log_sum_exp(logits: &[f32], temperature: f64) -> f64 {
+/// ln Σ exp(logit).
+fn log_sum_exp(logits: &[f32]) -> f64 {
     let top = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits.iter().map(|&l| (f64::from(l) - top) / temperature).filter(|&l| l > -NEGLIGIBLE).map(exp).sum();
-    top / temperature + ln(sum)
+    let sum: f64 = logits.iter().map(|&logit| f64::from(logit) - top).filter(|&below| below > -NEGLIGIBLE).map(exp).sum();
+    top + ln(sum)
 }
 
 /// A token drawn from softmax(logits / temperature) among the top k and top p; `draw` gives a number in [0, 1).
@@ -440,7 +455,7 @@ mod tests {
         let hits = (0..n).filter(|&i| sample(&logits, &sampling, || f64::from(i) / f64::from(n)) == 0).count();
         let expected = 1.0 / (1.0 + 2f64.exp() + (-2f64).exp());
         assert!((hits as f64 / f64::from(n) - expected).abs() < 1e-3);
-        assert!((log_sum_exp(&logits, 1.0) - (1.0 + 1f64.exp() + (-1f64).exp()).ln()).abs() < 1e-12);
+        assert!((log_sum_exp(&logits) - (1.0 + 1f64.exp() + (-1f64).exp()).ln()).abs() < 1e-12);
     }
 
     #[test]

@@ -35,9 +35,23 @@ impl Policy {
         use Activation::*;
         match self {
             Policy::Keep => ActivationSet::of(&[
-                RstdAttention, Query, Key, Value, Mixed, LogSum, Middle, RstdMlp, Gate, Up,
-                Low(Linear::Query), Low(Linear::Key), Low(Linear::Value), Low(Linear::Output),
-                Low(Linear::Gate), Low(Linear::Up), Low(Linear::Down),
+                RstdAttention,
+                Query,
+                Key,
+                Value,
+                Mixed,
+                LogSum,
+                Middle,
+                RstdMlp,
+                Gate,
+                Up,
+                Low(Linear::Query),
+                Low(Linear::Key),
+                Low(Linear::Value),
+                Low(Linear::Output),
+                Low(Linear::Gate),
+                Low(Linear::Up),
+                Low(Linear::Down),
             ]),
             Policy::Recompute => ActivationSet::EMPTY,
             Policy::Custom(layers) => layers[layer],
@@ -204,7 +218,13 @@ impl MemoryPlan {
 
 /// The memory that a model with these tensors, this adapter and these uses takes on `device`.
 /// `storage` says how the source stores each tensor.
-pub fn plan<D: Device>(device: &D, config: &ModelConfig, storage: impl Fn(TensorName) -> Storage, adapter: Option<&LoraConfig>, uses: &Uses) -> MemoryPlan {
+pub fn plan<D: Device>(
+    device: &D,
+    config: &ModelConfig,
+    storage: impl Fn(TensorName) -> Storage,
+    adapter: Option<&LoraConfig>,
+    uses: &Uses,
+) -> MemoryPlan {
     let mut parameters = Vec::new();
     let mut gain_offset = 0;
     for name in config.tensor_names() {
@@ -400,7 +420,8 @@ impl Layout {
     fn scoring(config: &ModelConfig, lora: Option<&LoraConfig>, use_: &ScoringUse) -> Layout {
         let rows = use_.pass.rows.max(use_.prefix);
         let pass = PassLimits { rows, ..use_.pass };
-        let mut layout = Layout::forward("scoring", config, lora, pass, use_.prefix, config.layers, vec![ActivationSet::EMPTY; config.layers]);
+        let mut layout =
+            Layout::forward("scoring", config, lora, pass, use_.prefix, config.layers, vec![ActivationSet::EMPTY; config.layers]);
         layout.limits = use_.pass;
         layout.head(config, &use_.pass, false, None);
         if use_.prefix > 0 {
@@ -424,11 +445,29 @@ impl Layout {
 
     /// The residual stream, the saved block inputs, and the tensors of the blocks.
     fn forward(
-        use_name: &'static str, config: &ModelConfig, lora: Option<&LoraConfig>, limits: PassLimits, prefix: usize, first_saved: usize, saved: Vec<ActivationSet>,
+        use_name: &'static str,
+        config: &ModelConfig,
+        lora: Option<&LoraConfig>,
+        limits: PassLimits,
+        prefix: usize,
+        first_saved: usize,
+        saved: Vec<ActivationSet>,
     ) -> Layout {
         let mut layout = Layout {
-            use_name, drafts: Vec::new(), len: 0, limits, first_saved, saved, streams: [0; 2], inputs: None,
-            shared: [None; 21], kept: [None; 21], dropped: None, gradients: None, head: [None; 8], cache: None,
+            use_name,
+            drafts: Vec::new(),
+            len: 0,
+            limits,
+            first_saved,
+            saved,
+            streams: [0; 2],
+            inputs: None,
+            shared: [None; 21],
+            kept: [None; 21],
+            dropped: None,
+            gradients: None,
+            head: [None; 8],
+            cache: None,
         };
         let m = limits.rows;
         let stream = from_to(0, HEAD);
@@ -581,14 +620,27 @@ impl Layout {
             first_saved: self.first_saved,
             saved: self.saved.clone(),
             streams: self.streams.map(slot),
-            inputs: (0..config.layers).map(|layer| self.inputs.filter(|_| layer >= self.first_saved).map(|i| layer_of(i, layer - self.first_saved))).collect(),
+            inputs: (0..config.layers)
+                .map(|layer| self.inputs.filter(|_| layer >= self.first_saved).map(|i| layer_of(i, layer - self.first_saved)))
+                .collect(),
             blocks: blocks.collect(),
             gradients: self.gradients.map(|gradients| {
                 let [dx, dnorm, dinner, dgate, dup, dmixed, dquery, dkey, dvalue, dlow] = gradients.map(slot);
                 GradientSlots { dx, dnorm, dinner, dgate, dup, dmixed, dquery, dkey, dvalue, dlow }
             }),
-            head: HeadSlots { x: x.expect(always), rstd: rstd.expect(always), norm: norm.expect(always), log_prob, logits, expected, dnorm, dx },
-            cache: self.cache.map_or(Vec::new(), |[key, value]| (0..config.layers).map(|layer| (layer_of(key, layer), layer_of(value, layer))).collect()),
+            head: HeadSlots {
+                x: x.expect(always),
+                rstd: rstd.expect(always),
+                norm: norm.expect(always),
+                log_prob,
+                logits,
+                expected,
+                dnorm,
+                dx,
+            },
+            cache: self.cache.map_or(Vec::new(), |[key, value]| {
+                (0..config.layers).map(|layer| (layer_of(key, layer), layer_of(value, layer))).collect()
+            }),
         }
     }
 }
@@ -640,8 +692,18 @@ mod tests {
 
     fn config() -> ModelConfig {
         ModelConfig {
-            vocab: 100, hidden: 32, layers: 4, heads: 4, kv_heads: 2, head_dim: 8, intermediate: 48, norm_eps: 1e-5,
-            rotary_inv_freq: vec![1.0; 4], window: None, context: 64, tied_embeddings: true,
+            vocab: 100,
+            hidden: 32,
+            layers: 4,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 8,
+            intermediate: 48,
+            norm_eps: 1e-5,
+            rotary_inv_freq: vec![1.0; 4],
+            window: None,
+            context: 64,
+            tied_embeddings: true,
         }
     }
 

@@ -189,7 +189,16 @@ impl<D: Device> Model<D> {
             gains,
         };
         Ok(Model {
-            device, config, weights, storages, adapter: None, uses: Uses::default(), arena: None, training: None, scoring: None, generation: None,
+            device,
+            config,
+            weights,
+            storages,
+            adapter: None,
+            uses: Uses::default(),
+            arena: None,
+            training: None,
+            scoring: None,
+            generation: None,
         })
     }
 
@@ -315,7 +324,11 @@ impl<D: Device> Model<D> {
 
     /// All blocks forward; returns where the last block's output lies. `keys` says where each layer's keys are.
     pub(crate) fn forward_blocks<'a>(
-        &mut self, kind: Kind, tokens: &[u32], pass: Pass<'a>, keys: impl Fn(usize) -> Keys<'a>,
+        &mut self,
+        kind: Kind,
+        tokens: &[u32],
+        pass: Pass<'a>,
+        keys: impl Fn(usize) -> Keys<'a> + Sync,
     ) -> Slot {
         let Model { device, config, weights, adapter, training, scoring, generation, .. } = self;
         let workspace = match kind {
@@ -325,14 +338,15 @@ impl<D: Device> Model<D> {
         };
         let workspace = workspace.as_ref().expect("prepared before");
         let rows = |slot: Slot| slot.part(0, pass.m * config.hidden);
-        device.embed(rows(workspace.input(0)), weights.embedding, tokens);
-        for layer in 0..config.layers {
-            let block = block_of(config, weights, adapter.as_ref(), layer, None);
-            let pass = Pass { keys: keys(layer), ..pass };
-            let (x, y) = (rows(workspace.input(layer)), rows(workspace.input(layer + 1)));
-            let slots = &workspace.blocks[layer];
-            block::forward(device, &block, &pass, slots, x, y, ActivationSet::all(block.adapted()));
-        }
+        device.scope(|device| {
+            device.embed(rows(workspace.input(0)), weights.embedding, tokens);
+            for layer in 0..config.layers {
+                let block = block_of(config, weights, adapter.as_ref(), layer, None);
+                let pass = Pass { keys: keys(layer), ..pass };
+                let (x, y) = (rows(workspace.input(layer)), rows(workspace.input(layer + 1)));
+                block::forward(device, &block, &pass, &workspace.blocks[layer], x, y, ActivationSet::all(block.adapted()));
+            }
+        });
         rows(workspace.input(config.layers))
     }
 
@@ -341,7 +355,8 @@ impl<D: Device> Model<D> {
         self.forward_final_norm(kind, stream, &prepared.head_rows);
         let (m, c) = (prepared.head_rows.len(), self.config.hidden);
         let head = &self.workspace(kind).expect("prepared before").head;
-        let (norm, log_prob) = (head.norm.part(0, m * c), head.log_prob.expect("this use has log-probabilities").part(0, prepared.entries.len()));
+        let (norm, log_prob) =
+            (head.norm.part(0, m * c), head.log_prob.expect("this use has log-probabilities").part(0, prepared.entries.len()));
         let expected = head.expected.map(|slot| slot.part(0, m * c));
         self.device.head(log_prob, expected, norm, self.weights.head, &prepared.entries, m);
     }
@@ -393,27 +408,29 @@ impl<D: Device> Model<D> {
         let (m, head_m, c) = (pass.m, prepared.head_rows.len(), config.hidden);
         let gradients = workspace.gradients.as_ref().expect("training has gradients");
 
-        // head: log_prob = head(rms_norm(gathered rows))
-        let head = &workspace.head;
-        let of_rows = |slot: Option<Slot>| slot.expect("training has a head's backward").part(0, head_m * c);
-        let (dnorm, dx, expected) = (of_rows(head.dnorm), of_rows(head.dx), of_rows(head.expected));
-        device.head_backward(dnorm, expected, weights.head, &prepared.entries, coefficients, head_m);
-        device.zero(dx);
-        let gain = weights.gain(2 * config.layers, c);
-        device.rms_norm_backward(dx, dnorm, head.x.part(0, head_m * c), gain, head.rstd.part(0, head_m), head_m, c);
-        let dstream = gradients.dx.part(0, m * c);
-        device.zero(dstream);
-        device.scatter_add(dstream, dx, &prepared.head_rows, c);
+        device.scope(|device| {
+            // head: log_prob = head(rms_norm(gathered rows))
+            let head = &workspace.head;
+            let of_rows = |slot: Option<Slot>| slot.expect("training has a head's backward").part(0, head_m * c);
+            let (dnorm, dx, expected) = (of_rows(head.dnorm), of_rows(head.dx), of_rows(head.expected));
+            device.head_backward(dnorm, expected, weights.head, &prepared.entries, coefficients, head_m);
+            device.zero(dx);
+            let gain = weights.gain(2 * config.layers, c);
+            device.rms_norm_backward(dx, dnorm, head.x.part(0, head_m * c), gain, head.rstd.part(0, head_m), head_m, c);
+            let dstream = gradients.dx.part(0, m * c);
+            device.zero(dstream);
+            device.scatter_add(dstream, dx, &prepared.head_rows, c);
 
-        // blocks, last first, down to the lowest adapter
-        for layer in (workspace.first_saved..config.layers).rev() {
-            let block = block_of(config, weights, adapter.as_ref(), layer, Some(gradient));
-            let (slots, x) = (&workspace.blocks[layer], workspace.input(layer).part(0, m * c));
-            let (adapted, dx) = (block.adapted(), layer > workspace.first_saved);
-            let again = ActivationSet::needed_for(ActivationSet::read_by_backward(adapted, dx), workspace.saved[layer], adapted);
-            block::forward(device, &block, &pass, slots, x, x, again);
-            block::backward(device, &block, &pass, slots, gradients, x, dx);
-        }
+            // blocks, last first, down to the lowest adapter
+            for layer in (workspace.first_saved..config.layers).rev() {
+                let block = block_of(config, weights, adapter.as_ref(), layer, Some(gradient));
+                let (slots, x) = (&workspace.blocks[layer], workspace.input(layer).part(0, m * c));
+                let (adapted, dx) = (block.adapted(), layer > workspace.first_saved);
+                let again = ActivationSet::needed_for(ActivationSet::read_by_backward(adapted, dx), workspace.saved[layer], adapted);
+                block::forward(device, &block, &pass, slots, x, x, again);
+                block::backward(device, &block, &pass, slots, gradients, x, dx);
+            }
+        });
     }
 
     fn training_pass<'a>(&self, batch: &Batch<'a>, prepared: &'a Prepared) -> Pass<'a> {

@@ -37,7 +37,14 @@ impl Trie {
 
     /// Adds sequences that continue the segment `parent` (or start), whose positions begin at `position`;
     /// returns the rows of each. `max_depth` counts the ancestors.
-    pub fn append(&mut self, sequences: &[&[u32]], parent: Option<usize>, position: usize, min_shared: usize, max_depth: usize) -> Vec<Vec<u32>> {
+    pub fn append(
+        &mut self,
+        sequences: &[&[u32]],
+        parent: Option<usize>,
+        position: usize,
+        min_shared: usize,
+        max_depth: usize,
+    ) -> Vec<Vec<u32>> {
         let before = std::mem::replace(&mut self.rows, vec![Vec::new(); sequences.len()]);
         self.extend(sequences, parent, position, min_shared, max_depth);
         std::mem::replace(&mut self.rows, before)

@@ -9,6 +9,7 @@ use engine::{
     EngineError,
     batch::{Batch, PassLimits, Segment},
     choose::Question,
+    cpu::CpuDevice,
     device::Device,
     generate::{Completion, Event, Finish, Flow, Prompt, Sampling},
     memory::{GenerationUse, ScoringUse, Uses},
@@ -87,8 +88,6 @@ fn from_scratch<D: Device>(model: &mut Model<D>, prompt: &[u32], new: usize) -> 
 }
 
 fn prompts(tokens: &[Vec<u32>], max_new: usize) -> Vec<Prompt<'_>> {
-    let prompt = |(i, tokens): (usize, &'_ Vec<u32>)| (i, tokens.len());
-    let _ = prompt;
     tokens.iter().enumerate().map(|(i, tokens)| Prompt { tokens, max_new, stop: &[], draw_key: 100 + i as u64 }).collect()
 }
 
@@ -186,10 +185,17 @@ fn refusals_name_the_limit() {
     assert!(matches!(model.choose(&[question(&[1])], continue_), Err(EngineError::NotPlanned { what: "scoring" })));
 }
 
+on_devices!(reference, ReferenceDevice::new; cached_generation_is_from_scratch, observers_and_stop_tokens_end_answers);
+on_devices!(cpu, || CpuDevice::new(2); cached_generation_is_from_scratch, observers_and_stop_tokens_end_answers);
+
 #[test]
-fn on_the_reference() {
+fn choices_are_plain_log_probs_on_both() {
     choices_are_plain_log_probs(ReferenceDevice::new, Tolerance::f64());
-    cached_generation_is_from_scratch(ReferenceDevice::new);
-    answers_do_not_depend_on_neighbours(ReferenceDevice::new, Tolerance::f32());
-    observers_and_stop_tokens_end_answers(ReferenceDevice::new);
+    choices_are_plain_log_probs(|| CpuDevice::new(2), Tolerance::f32());
+}
+
+#[test]
+fn answers_do_not_depend_on_neighbours_bit_for_bit() {
+    answers_do_not_depend_on_neighbours(ReferenceDevice::new, Tolerance::f64());
+    answers_do_not_depend_on_neighbours(|| CpuDevice::new(2), Tolerance::exact());
 }

@@ -7,10 +7,12 @@ use engine::{
     adapter::LoraConfig,
     block::{Activation, ActivationSet},
     config::Linear,
-    device::Device,
+    cpu::CpuDevice,
+    device::{Device, Storage},
     memory::Policy,
     trainer::Gradients,
 };
+use kernels::simd::Level;
 use testkit::{ReferenceDevice, TinyModel, Tolerance, gradient::gradient_check};
 
 /// Every adapter element of a model against (loss(p + ε) − loss(p − ε)) / 2ε.
@@ -113,6 +115,11 @@ fn sharing_changes_nothing_on_the_reference() {
     sharing_changes_nothing(ReferenceDevice::new, Tolerance::f64());
 }
 
+#[test]
+fn sharing_changes_nothing_on_the_cpu() {
+    sharing_changes_nothing(|| CpuDevice::new(2), Tolerance::f32());
+}
+
 /// However the same records are split into micro-batches, the gradient is the same up to rounding.
 fn splitting_changes_nothing<D: Device>(device: impl Fn() -> D, tolerance: Tolerance) {
     let tiny = TinyModel::llama(6);
@@ -129,20 +136,26 @@ fn splitting_changes_nothing_on_the_reference() {
     splitting_changes_nothing(ReferenceDevice::new, Tolerance::f64());
 }
 
+#[test]
+fn splitting_changes_nothing_on_the_cpu() {
+    splitting_changes_nothing(|| CpuDevice::new(2), Tolerance::f32());
+}
+
 /// What is saved and what is computed again never changes a bit.
 fn policies_are_bit_equal<D: Device>(device: impl Fn() -> D) {
     for dropout in [0.0, 0.2] {
         let (tiny, lora) = (TinyModel::llama(7), LoraConfig { dropout, ..lora() });
         let batch = shared(&records(31, 5, tiny.config.vocab), 1, 16);
-        let keep = gradients(device(), &tiny, &lora, Policy::Keep, &[batch.clone()]);
-        assert_eq!(gradients(device(), &tiny, &lora, Policy::Recompute, &[batch.clone()]), keep);
+        let keep = gradients(device(), &tiny, &lora, Policy::Keep, std::slice::from_ref(&batch));
+        assert_eq!(gradients(device(), &tiny, &lora, Policy::Recompute, std::slice::from_ref(&batch)), keep);
         for seed in 0..12 {
             let random_set = |layer: u64| {
-                let chosen: Vec<Activation> = Activation::ALL.into_iter().filter(|a| draw(seed, 100 * layer + a.index() as u64, 2) == 0).collect();
+                let chosen: Vec<Activation> =
+                    Activation::ALL.into_iter().filter(|a| draw(seed, 100 * layer + a.index() as u64, 2) == 0).collect();
                 ActivationSet::of(&chosen)
             };
             let policy = Policy::Custom((0..3).map(random_set).collect());
-            assert_eq!(gradients(device(), &tiny, &lora, policy, &[batch.clone()]), keep, "policy {seed}");
+            assert_eq!(gradients(device(), &tiny, &lora, policy, std::slice::from_ref(&batch)), keep, "policy {seed}");
         }
     }
 }
@@ -150,4 +163,41 @@ fn policies_are_bit_equal<D: Device>(device: impl Fn() -> D) {
 #[test]
 fn policies_are_bit_equal_on_the_reference() {
     policies_are_bit_equal(ReferenceDevice::new);
+}
+
+#[test]
+fn policies_are_bit_equal_on_the_cpu() {
+    policies_are_bit_equal(|| CpuDevice::new(2));
+}
+
+/// Forward and backward of the whole model in f32 against the reference, in every storage of weights.
+#[test]
+fn the_cpu_agrees_with_the_reference() {
+    for storage in Storage::ALL {
+        for (mut tiny, dropout) in [(TinyModel::llama(8), 0.0), (TinyModel::windowed(9), 0.0), (TinyModel::llama(10), 0.25)] {
+            (tiny.storage, tiny.config.intermediate) = (storage, 64);
+            let batches: Vec<OwnedBatch> = (0..3).map(|i| shared(&records(32 + i, 6, tiny.config.vocab), 1, 16)).collect();
+            let lora = LoraConfig { dropout, ..lora() };
+            let expected = gradients(ReferenceDevice::new(), &tiny, &lora, Policy::Keep, &batches);
+            // the weights are far larger than a trained model's: rounding grows through three sharp layers
+            let tolerance = Tolerance::f32().times(5.0);
+            compare(&gradients(CpuDevice::new(2), &tiny, &lora, Policy::Keep, &batches), &expected, tolerance);
+        }
+    }
+}
+
+/// Threads and instruction sets never change a bit, gradients and optimiser included.
+#[test]
+fn bits_are_equal_at_any_thread_count_and_level() {
+    let tiny = TinyModel::windowed(11);
+    let lora = LoraConfig { dropout: 0.1, ..lora() };
+    let adapter = warm_adapter(&lora, &tiny.config, 5);
+    let batches: Vec<OwnedBatch> = (0..5).map(|i| shared(&records(50 + i, 8, tiny.config.vocab), 1, 16)).collect();
+    let borrowed: Vec<_> = batches.iter().map(OwnedBatch::borrow).collect();
+    let states = [(1, Level::detect()), (2, Level::detect()), (7, Level::detect()), (2, Level::Portable)].map(|(threads, level)| {
+        let mut trainer = trainer(CpuDevice::with_level(threads, level), &tiny, &adapter, Policy::Keep);
+        let reports: Vec<_> = (0..3).map(|_| trainer.step(&borrowed).expect("a sound step")).collect();
+        (reports, trainer.state())
+    });
+    assert!(states.iter().all(|state| *state == states[0]));
 }

@@ -8,8 +8,9 @@ use engine::{
     adapter::{Adapter, LoraConfig},
     batch::{Batch, BatchError},
     config::{Linear, TensorName},
+    cpu::CpuDevice,
     device::{Device, Storage},
-    memory::{self, Policy, Uses},
+    memory::{self, GenerationUse, Policy, Uses},
     model::{Model, SourceError, TensorView, WeightSource},
     trainer::{Trainer, TrainerConfig, TrainerState},
 };
@@ -58,7 +59,10 @@ fn one_batch_is_learned_by_heart<D: Device>(device: impl Fn() -> D) {
     let mut trainer = Trainer::new(model(device(), &tiny), &adapter, config, &uses(128, Policy::Keep)).expect("a sound trainer");
     // distinct first tokens: every answer can be told from its beginning
     let records: Vec<Record> = (0..4)
-        .map(|r| Record { tokens: (0..6).map(|i| ((7 * r + 11 * i * i + i) % 61) as u32).collect(), weights: vec![0.0, 1.0, 1.0, 1.0, 1.0, 1.0] })
+        .map(|r| Record {
+            tokens: (0..6).map(|i| ((7 * r + 11 * i * i + i) % 61) as u32).collect(),
+            weights: vec![0.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+        })
         .collect();
     let batch = unshared(&records);
     let first = trainer.step(&[batch.borrow()]).expect("a sound step").loss;
@@ -150,19 +154,20 @@ fn a_step_that_is_not_finite_changes_nothing<D: Device>(device: impl Fn() -> D) 
     assert!(state.first_moments.values().all(|pair| pair.a.iter().chain(&pair.b).all(|&m| m == 0.0)));
 }
 
-macro_rules! on_devices {
-    ($device:ident, $new:expr; $($name:ident),* $(,)?) => {
-        mod $device {
-            use super::*;
-            $(#[test] fn $name() { super::$name($new) })*
-        }
-    };
-}
-
 on_devices!(reference, ReferenceDevice::new;
     one_batch_is_learned_by_heart, zero_b_is_exactly_the_base,
     frozen_weights_are_unchanged_by_training, merged_is_unmerged, a_step_that_is_not_finite_changes_nothing,
 );
+
+on_devices!(cpu, || CpuDevice::new(2);
+    one_batch_is_learned_by_heart, zero_b_is_exactly_the_base,
+    frozen_weights_are_unchanged_by_training, merged_is_unmerged, a_step_that_is_not_finite_changes_nothing,
+);
+
+#[test]
+fn interrupted_and_resumed_is_uninterrupted_bit_for_bit() {
+    interrupted_and_resumed_is_uninterrupted(|| CpuDevice::new(2), Tolerance::exact());
+}
 
 #[test]
 fn interrupted_and_resumed_is_uninterrupted_on_the_reference() {
@@ -224,6 +229,22 @@ fn a_source_that_disagrees_is_named() {
     config.kv_heads = 3;
     let error = Model::load(ReferenceDevice::new(), config, &tiny).err().expect("a refusal");
     assert_eq!(error.to_string(), "model configuration: number of key/value heads is 3, must be a divisor of the 4 heads");
+}
+
+/// The processor's device holds what was planned for it, to the byte, also after it has worked.
+#[test]
+fn the_cpu_holds_what_was_planned() {
+    let tiny = TinyModel::llama(11);
+    let adapter = warm_adapter(&lora(), &tiny.config, 9);
+    for policy in [Policy::Keep, Policy::Recompute] {
+        let mut uses: Uses = uses(128, policy.clone());
+        uses.generation = Some(GenerationUse { rows: 32, sequences: 3, cache_rows: 90 });
+        let planned = memory::plan(&CpuDevice::new(2), &tiny.config, |_| Storage::F32, Some(&adapter.config), &uses);
+        let mut trainer = Trainer::new(model(CpuDevice::new(2), &tiny), &adapter, trainer_config(), &uses).expect("a sound trainer");
+        steps(&mut trainer, &tiny, 0..2);
+        assert_eq!(trainer.model().memory(), planned);
+        assert_eq!(trainer.model().device().bytes() + planned.host_bytes(), planned.total_bytes());
+    }
 }
 
 /// What is held is what was planned, and the plan needs no weights.

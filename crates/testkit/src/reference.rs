@@ -287,7 +287,18 @@ impl Device for ReferenceDevice {
     }
 
     fn attention_backward(
-        &mut self, dq: Slot, dk: Slot, dv: Slot, dout: Slot, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape,
+        &mut self,
+        dq: Slot,
+        dk: Slot,
+        dv: Slot,
+        dout: Slot,
+        out: Slot,
+        lse: Slot,
+        q: Slot,
+        k: Slot,
+        v: Slot,
+        runs: &RunTable,
+        shape: AttentionShape,
     ) {
         let AttentionShape { heads, kv_heads, head_dim: d, window, scale } = shape;
         let scale = f64::from(scale);

@@ -32,7 +32,13 @@ pub struct OwnedBatch {
 
 impl OwnedBatch {
     pub fn borrow(&self) -> Batch<'_> {
-        Batch { tokens: &self.tokens, positions: &self.positions, draw_keys: &self.draw_keys, segments: &self.segments, entries: &self.entries }
+        Batch {
+            tokens: &self.tokens,
+            positions: &self.positions,
+            draw_keys: &self.draw_keys,
+            segments: &self.segments,
+            entries: &self.entries,
+        }
     }
 }
 
@@ -55,7 +61,8 @@ pub fn records(seed: u64, count: usize, vocab: usize) -> Vec<Record> {
         }
         let length = tokens.len() as u64 + 1 + u64::from(tokens.is_empty()) + d(3, 7);
         tokens.extend((tokens.len() as u64..length).map(|i| d(10 + i, vocab as u64) as u32));
-        let weights = (0..length).map(|i| if i > 0 && (d(200 + i, 2) == 0 || i + 1 == length) { 0.5 + d(400 + i, 4) as f32 * 0.25 } else { 0.0 });
+        let weights =
+            (0..length).map(|i| if i > 0 && (d(200 + i, 2) == 0 || i + 1 == length) { 0.5 + d(400 + i, 4) as f32 * 0.25 } else { 0.0 });
         let weights = weights.collect();
         records.push(Record { tokens, weights });
     }
@@ -143,4 +150,15 @@ pub fn model<D: Device>(device: D, tiny: &TinyModel) -> Model<D> {
 
 pub fn trainer<D: Device>(device: D, tiny: &TinyModel, adapter: &Adapter, policy: Policy) -> Trainer<D> {
     Trainer::new(model(device, tiny), adapter, trainer_config(), &uses(128, policy)).expect("a sound trainer")
+}
+
+/// A test of each function on a device, in a module of its own.
+#[macro_export]
+macro_rules! on_devices {
+    ($device:ident, $new:expr; $($name:ident),* $(,)?) => {
+        mod $device {
+            use super::*;
+            $(#[test] fn $name() { super::$name($new) })*
+        }
+    };
 }
