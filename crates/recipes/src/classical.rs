@@ -2,6 +2,7 @@
 
 use data::{Answer, Record};
 use eval::classical::{RecordClassifier, TextClassifier};
+use eval::statistics::Clusters;
 use eval::{ArmResult, Decode, Field, Task};
 
 use crate::context::{Event, Observer};
@@ -14,7 +15,7 @@ pub(crate) fn arm(evaluator: &Evaluator<'_>, observer: &mut dyn Observer) -> Res
     let records = prepared.split.train.records();
     let items = &prepared.split.held_out.in_domain;
     let texts: Vec<&str> = records.iter().map(Record::input).collect();
-    let groups: Vec<Option<&str>> = records.iter().map(|record| record.group.as_deref()).collect();
+    let groups = Clusters::from_groups(records.iter().map(|record| record.group.as_deref()));
     let seed = evaluator.plan.project.seed;
     let started = evaluator.context.clock.seconds();
     observer.event(Event::Start { what: "classical".into(), total: items.len() as u64, unit: "answers" });

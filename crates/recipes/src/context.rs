@@ -22,6 +22,8 @@ pub struct Context<'a> {
     pub threads: usize,
     /// Which activations are saved for the backward pass.
     pub memory: MemoryPolicy,
+    /// 32 unpredictable bytes, for the key with which a new project hashes short texts.
+    pub entropy: [u8; 32],
     /// The clock.
     pub clock: &'a dyn Clock,
 }

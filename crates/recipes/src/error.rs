@@ -83,7 +83,7 @@ pub enum Error {
     Eval(#[from] eval::Error),
     /// Manifest and ledger.
     #[error(transparent)]
-    Govern(#[from] govern::GovernError),
+    Govern(#[from] govern::Error),
     /// There is no run file where one was expected.
     #[error("no run file at {}", path.display())]
     NoRunFile {
@@ -97,6 +97,12 @@ pub enum Error {
         name: String,
         /// The catalogue.
         known: String,
+    },
+    /// A base that is not in the cache, where nothing may be fetched.
+    #[error("base model {name} is not in the cache")]
+    NotCached {
+        /// As given.
+        name: String,
     },
     /// A base that has no chat template, for data that needs one.
     #[error("{name} has no chat template, which conversations need")]
@@ -230,6 +236,12 @@ pub enum Error {
 /// What is wrong with a record that is to be scored.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordFault {
+    /// Not JSON.
+    #[error("it is not JSON at character {column}")]
+    NotJson {
+        /// Where, from 1.
+        column: usize,
+    },
     /// A key that must be there.
     #[error("it has no \"{key}\"")]
     Missing {
@@ -297,6 +309,7 @@ impl Error {
             Error::Spec(SpecError::Toml { .. }) => "docs/reference/run-file.md describes every key".into(),
             Error::NoRunFile { .. } => "make one from your own data with `tunesmith init FILE.csv`, or try `tunesmith run examples/support-tickets`".into(),
             Error::UnknownModel { .. } => "`tunesmith pull` lists the catalogue; a Hugging Face folder or a GGUF file is given by its path".into(),
+            Error::NotCached { name } => format!("fetch it with `tunesmith pull {name}`"),
             Error::NoTemplate { .. } => "name one in the run file: [model] template = \"chatml\"".into(),
             Error::Storage { .. } => "use an F32, F16, BF16, Q4_0, Q4_1 or Q8_0 file of the same model".into(),
             Error::NoRun { .. } => "`tunesmith runs` lists them".into(),

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use store::{RunFolder, jsonl};
 
 use crate::base::Base;
-use crate::context::{Context, Event, Observer};
+use crate::context::{Context, Observer};
 use crate::error::{Error, Result};
 use crate::prepare::Prepared;
 use crate::responder::Responder;
@@ -140,7 +140,7 @@ impl<'a> Evaluator<'a> {
                 continue;
             }
             let started = self.context.clock.seconds();
-            let mut responder = Responder::new(self.base, model, self.answer_tokens(), observer, format!("{name}, {}", decode.name()));
+            let mut responder = Responder::new(self.base, model, self.answer_tokens(), observer, format!("{name}, {}", decode.name()))?;
             let result = match decode {
                 Decode::Choose => self.trial.choose(&mut responder, name, &prompts)?,
                 _ => self.trial.free(&mut responder, name, &prompts)?,
@@ -183,7 +183,7 @@ impl<'a> Evaluator<'a> {
                 let trial = trial(self.plan, self.prepared, &validation)?;
                 let prompts = examples.prompts(&trial);
                 let label = format!("few-shot, {}", examples.name);
-                let mut responder = Responder::new(self.base, model, self.answer_tokens(), observer, label);
+                let mut responder = Responder::new(self.base, model, self.answer_tokens(), observer, label)?;
                 let arm = match self.decode() {
                     Decode::Choose => trial.choose(&mut responder, "few-shot", &prompts)?,
                     _ => trial.free(&mut responder, "few-shot", &prompts)?,

@@ -197,13 +197,20 @@ fn memory_lines(context: &Context<'_>, plan: &RunPlan, base: &Base, prepared: &P
         ("kernel scratch".into(), largest(|plan| plan.scratch_bytes)),
         ("sampling".into(), answering.host_bytes() as u64),
         ("checkpoint being written".into(), 3 * adapter_bytes),
-        ("tokenizer and template".into(), base.config().vocab as u64 * TOKENIZER_BYTES_PER_TOKEN),
         ("records".into(), 4 * prepared.facts.tokens_rendered * 8),
-        ("threads".into(), context.threads as u64 * THREAD_BYTES),
-        ("program".into(), PROGRAM_BYTES),
     ]);
+    lines.extend(process_lines(context, base.config().vocab));
     let planned_bytes = lines.iter().map(|(_, bytes)| bytes).sum();
     Ok(MemoryFacts { lines, planned_bytes, peak_rss_bytes: 0 })
+}
+
+/// What the process takes beside the engine's tables, by line.
+pub(crate) fn process_lines(context: &Context<'_>, vocab: usize) -> [(String, u64); 3] {
+    [
+        ("tokenizer and template".into(), vocab as u64 * TOKENIZER_BYTES_PER_TOKEN),
+        ("threads".into(), context.threads as u64 * THREAD_BYTES),
+        ("program".into(), PROGRAM_BYTES),
+    ]
 }
 
 /// The smallest difference that the test set can prove, and what smaller ones would need.

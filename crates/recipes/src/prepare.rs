@@ -116,6 +116,7 @@ fn read_source(source: &Source, folder: &Path, facts: &mut DataFacts) -> Result<
         path: name,
         shape: dataset.shape.name().to_owned(),
         hash: format!("blake3:{}", blake3::hash(&bytes)),
+        bytes: bytes.len() as u64,
         rows: dataset.documents.len() as u64,
         role: role_name(source.role).to_owned(),
         owner: source.owner.clone(),

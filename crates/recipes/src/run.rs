@@ -228,7 +228,7 @@ struct Stages<'a> {
 }
 
 impl Stages<'_> {
-    fn go(mut self, until: Until, observer: &mut dyn Observer) -> Result<Outcome> {
+    fn go(self, until: Until, observer: &mut dyn Observer) -> Result<Outcome> {
         let begun = self.context.clock.seconds();
         let mut stages = Vec::new();
         let mut timed = |name: &str, from: f64| stages.push((name.to_owned(), self.context.clock.seconds() - from));
@@ -264,7 +264,7 @@ impl Stages<'_> {
         let (mut model, training) = self.tuned(&prepared, model, observer)?;
         timed("tune", from);
         if until == Until::Tuned {
-            self.governance.finish(&self.run, &self.plan, &self.base, &prepared)?;
+            self.governance.manifest(&self.run, &self.plan, &self.base, &prepared)?;
             return Ok(self.outcome(None, None, Some(training), data, begun));
         }
 
@@ -277,16 +277,16 @@ impl Stages<'_> {
         let decision = evaluator.decide(&arms)?;
         timed("measure after", from);
 
-        let looks = self.governance.looked(&self.run, &prepared, &arms)?;
+        let looks = self.governance.looked(&self.run, &arms)?;
         let mut report = self.report(&evaluator, &arms, decision.as_ref(), far_ood, lines, memory, power, training.clone());
         report.run.stages = stages;
         report.run.seconds = self.context.clock.seconds() - begun;
         (report.run.runs_so_far, report.run.looks_at_test_set) = looks;
         let verdict = decision.map(|decision| decision.verdict);
         self.governance.decided(&self.run, &report)?;
-        report.run.manifest = self.governance.finish(&self.run, &self.plan, &self.base, &prepared)?;
+        report.run.manifest = self.governance.manifest(&self.run, &self.plan, &self.base, &prepared)?;
         write_report(&self.run, &report)?;
-        self.governance.reported(&self.run)?;
+        self.governance.manifest(&self.run, &self.plan, &self.base, &prepared)?;
         Ok(self.outcome(Some(report), verdict, Some(training), data, begun))
     }
 
@@ -342,7 +342,7 @@ impl Stages<'_> {
             return Ok((model, training));
         }
         let (model, adapter, mut training) = tune::tune(self.context, &self.plan, &self.base, prepared, &self.run, model, observer)?;
-        tune::write_adapter(&self.run, &self.base, &self.plan, &adapter, &mut training, self.governance.lineage())?;
+        tune::write_adapter(&self.run, &self.base, &self.plan, &adapter, &mut training, self.governance.lineage(&self.plan)?)?;
         self.governance.trained(&self.run, &training)?;
         observer.event(Event::Note(format!("kept step {} of {} ({})", training.kept_step, training.steps.len(), training.ended)));
         Ok((model, training))
@@ -359,7 +359,7 @@ impl Stages<'_> {
             records.iter_mut().for_each(|record| record.answer = data::Answer::Text(labels[0].clone()));
         }
         let trial = trial(&self.plan, prepared, &records)?;
-        let mut responder = Responder::new(&self.base, model, evaluator.answer_tokens(), observer, "tuned, out of distribution".into());
+        let mut responder = Responder::new(&self.base, model, evaluator.answer_tokens(), observer, "tuned, out of distribution".into())?;
         let answers = eval::Subject::generate(&mut responder, &trial.prompts())?;
         let outside = trial.from_answers("tuned", eval::Decode::Free, &answers, None)?;
         Ok(Some(assemble::far_ood(&inside.result, &outside)))

@@ -108,8 +108,21 @@ fn context<'a>(global: &Global, clock: &'a SystemClock) -> Result<Context<'a>> {
             Memory::Keep => MemoryPolicy::Keep,
             Memory::Recompute => MemoryPolicy::Recompute,
         },
+        entropy: entropy(),
         clock,
     })
+}
+
+/// Unpredictable bytes from the standard library's hash keys, which the system seeds.
+fn entropy() -> [u8; 32] {
+    use std::hash::{BuildHasher, Hasher};
+    let mut bytes = [0; 32];
+    for (index, chunk) in bytes.chunks_exact_mut(8).enumerate() {
+        let mut hasher = std::hash::RandomState::new().build_hasher();
+        hasher.write_usize(index);
+        chunk.copy_from_slice(&hasher.finish().to_le_bytes());
+    }
+    bytes
 }
 
 /// The end of `run`, `evaluate` and `runs resume`.

@@ -63,7 +63,7 @@ pub struct RunFacts {
     pub machine: String,
     /// `exact` or `fast`.
     pub compute_path: String,
-    /// Hash of the manifest.
+    /// Hash of the manifest as it was before this report was added to it.
     pub manifest: String,
     /// Runs of this project so far, this one included.
     pub runs_so_far: u64,
@@ -142,6 +142,8 @@ pub struct SourceFacts {
     pub shape: String,
     /// blake3 of its bytes.
     pub hash: String,
+    /// Its size in bytes.
+    pub bytes: u64,
     /// Rows.
     pub rows: u64,
     /// Role.

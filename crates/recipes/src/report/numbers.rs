@@ -36,14 +36,14 @@ pub(super) fn signed_points(share: f64) -> String {
     if share > 0.0 && text != "0.0" { format!("+{text}") } else { text }
 }
 
-/// Two bounds in points: "26.8 to 35.5"; empty where there is no interval.
+/// Two bounds in points: "26.8 to 35.5"; a dash where there is no interval.
 pub(super) fn interval((low, high): (f64, f64)) -> String {
-    if low.is_nan() || high.is_nan() { String::new() } else { format!("{} to {}", points(low), points(high)) }
+    if low.is_nan() || high.is_nan() { "–".to_owned() } else { format!("{} to {}", points(low), points(high)) }
 }
 
 /// Two bounds of a difference, with signs: "+26.8 to +35.5".
 pub(super) fn signed_interval((low, high): (f64, f64)) -> String {
-    if low.is_nan() || high.is_nan() { String::new() } else { format!("{} to {}", signed_points(low), signed_points(high)) }
+    if low.is_nan() || high.is_nan() { "–".to_owned() } else { format!("{} to {}", signed_points(low), signed_points(high)) }
 }
 
 /// "p < 0.001", "p = 0.042".
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(signed_points(-0.004), "−0.4");
         assert_eq!(signed_points(-0.0001), "0.0");
         assert_eq!(interval((0.268, 0.355)), "26.8 to 35.5");
-        assert_eq!(interval((f64::NAN, 1.0)), "");
+        assert_eq!(interval((f64::NAN, 1.0)), "–");
         assert_eq!(p_value(0.00001), "p\u{a0}<\u{a0}0.001");
         assert_eq!(p_value(0.0421), "p\u{a0}=\u{a0}0.042");
         assert_eq!(count(0), "0");

@@ -23,20 +23,19 @@ pub(super) fn ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
         (low - if low > 0.0 { room.min(low) } else { room }, high + room)
     };
     let raw = (high - low) / wanted.max(1) as f64;
-    let mut power = 1.0;
-    let mut exponent = raw.log10().floor() as i32;
-    while exponent > 0 {
-        power *= 10.0;
-        exponent -= 1;
+    // The step is m·up/down with whole numbers, so that every tick is the decimal that its label says.
+    let (mut up, mut down) = (1.0, 1.0);
+    while raw >= up * 10.0 {
+        up *= 10.0;
     }
-    while exponent < 0 {
-        power /= 10.0;
-        exponent += 1;
+    while raw * down < 1.0 {
+        down *= 10.0;
     }
-    let step = power * if raw / power <= 1.0 { 1.0 } else if raw / power <= 2.0 { 2.0 } else if raw / power <= 5.0 { 5.0 } else { 10.0 };
+    let m = [1.0, 2.0, 5.0].into_iter().find(|m| raw * down <= m * up * (1.0 + 1e-9)).unwrap_or(10.0);
+    let step = m * up / down;
     let first = (low / step + 1e-9).floor();
     let last = (high / step - 1e-9).ceil().max(first + 1.0);
-    (0..=((last - first).min(50.0) as usize)).map(|at| (first + at as f64) * step).collect()
+    (0..=((last - first).min(50.0) as usize)).map(|at| (first + at as f64) * m * up / down).collect()
 }
 
 /// A tick's label with the decimals that the distance between ticks needs; tiny ones as "2e-5".
@@ -53,7 +52,7 @@ pub(super) fn tick_label(value: f64, step: f64) -> String {
         scaled *= 10.0;
         decimals += 1;
     }
-    if decimals == 0 && value >= 10_000.0 { count(value as u64) } else { fixed(value, decimals) }
+    if decimals == 0 && value >= 1000.0 { count(value as u64) } else { fixed(value, decimals) }
 }
 
 /// One line of a chart.
@@ -64,6 +63,39 @@ pub(super) struct Series<'a> {
     pub(super) points: Vec<(f64, f64)>,
     /// Whether each point gets a dot.
     pub(super) dots: bool,
+}
+
+/// How a y axis runs.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Scale {
+    /// From zero, or from the least value if that is negative.
+    FromZero,
+    /// By factors: what falls from 2 to 0.1 still shows its end. Values must be positive, others are left out.
+    Logarithmic,
+}
+
+/// Whether positive values span so much that only a logarithmic axis shows their small end.
+pub(super) fn spans_factors(values: impl Iterator<Item = f64> + Clone) -> bool {
+    let finite = values.filter(|value| value.is_finite());
+    let (low, high) = finite.fold((f64::MAX, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
+    low > 0.0 && high > 8.0 * low
+}
+
+/// Ticks of a logarithmic axis: 1, 2 and 5 times powers of ten from below `low` to above `high`; only the powers where there would be too many.
+fn factor_ticks(low: f64, high: f64) -> Vec<f64> {
+    let mut all = Vec::new();
+    for exponent in -12_i32..=12 {
+        let power = (0..exponent.unsigned_abs()).fold(1.0, |power, _| power * 10.0);
+        all.extend([1.0, 2.0, 5.0].map(|m| if exponent < 0 { m / power } else { m * power }));
+    }
+    let first = all.iter().rposition(|tick| *tick <= low).unwrap_or(0);
+    let last = all.iter().position(|tick| *tick >= high).unwrap_or(all.len() - 1).max(first + 1);
+    let ticks = all[first..=last.min(all.len() - 1)].to_vec();
+    if ticks.len() <= 8 {
+        ticks
+    } else {
+        all.chunks(3).map(|chunk| chunk[0]).filter(|tick| *tick * 10.0 > low && *tick < high * 10.0).collect()
+    }
 }
 
 /// A chart of lines over steps.
@@ -80,8 +112,8 @@ pub(super) struct LineChart<'a> {
     pub(super) series: Vec<Series<'a>>,
     /// A dashed line at this x with a label.
     pub(super) mark: Option<(f64, String)>,
-    /// Start the y axis at zero.
-    pub(super) from_zero: bool,
+    /// How the y axis runs.
+    pub(super) scale: Scale,
 }
 
 const WIDTH: f64 = 420.0;
@@ -93,21 +125,31 @@ const BOTTOM: f64 = 40.0;
 
 /// Draws lines with axes, ticks at round numbers and a mark.
 pub(super) fn line_chart(chart: &LineChart<'_>) -> String {
-    let finite = || chart.series.iter().flat_map(|series| &series.points).filter(|(x, y)| x.is_finite() && y.is_finite());
+    let drawable = |(x, y): &(f64, f64)| x.is_finite() && y.is_finite() && (chart.scale == Scale::FromZero || *y > 0.0);
+    let finite = || chart.series.iter().flat_map(|series| &series.points).filter(|point| drawable(point));
     let mut svg = open(chart.id, "chart", WIDTH, HEIGHT, chart.title, chart.description);
     if finite().next().is_none() {
-        write!(svg, "<text class=\"axis\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">no values</text></svg>", n(WIDTH / 2.0), n(HEIGHT / 2.0)).expect("writing to a string");
+        write!(
+            svg,
+            "<text class=\"axis\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">no values</text></svg>",
+            n(WIDTH / 2.0),
+            n(HEIGHT / 2.0)
+        )
+        .expect("writing to a string");
         return svg;
     }
-    let bounds = finite().fold((f64::MAX, f64::MIN, f64::MAX, f64::MIN), |(a, b, c, d), (x, y)| (a.min(*x), b.max(*x), c.min(*y), d.max(*y)));
-    let low = if chart.from_zero { bounds.2.min(0.0) } else { bounds.2 };
-    let y_ticks = ticks(low, bounds.3, 4);
+    let bounds =
+        finite().fold((f64::MAX, f64::MIN, f64::MAX, f64::MIN), |(a, b, c, d), (x, y)| (a.min(*x), b.max(*x), c.min(*y), d.max(*y)));
+    let y_ticks = match chart.scale {
+        Scale::FromZero => ticks(bounds.2.min(0.0), bounds.3, 5),
+        Scale::Logarithmic => factor_ticks(bounds.2, bounds.3),
+    };
+    let along = |y: f64| if chart.scale == Scale::Logarithmic { y.ln() } else { y };
     let (y_low, y_high) = (y_ticks[0], y_ticks[y_ticks.len() - 1]);
     let (x_low, x_high) = (bounds.0, if bounds.1 > bounds.0 { bounds.1 } else { bounds.0 + 1.0 });
     let place_x = |x: f64| LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT);
-    let place_y = |y: f64| HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM);
+    let place_y = |y: f64| HEIGHT - BOTTOM - (along(y) - along(y_low)) / (along(y_high) - along(y_low)) * (HEIGHT - TOP - BOTTOM);
 
-    let step = y_ticks[1] - y_ticks[0];
     for &tick in &y_ticks {
         let y = place_y(tick);
         write!(
@@ -117,7 +159,7 @@ pub(super) fn line_chart(chart: &LineChart<'_>) -> String {
             n(WIDTH - RIGHT),
             n(LEFT - 6.0),
             n(y + 4.0),
-            tick_label(tick, step),
+            tick_label(tick, if chart.scale == Scale::Logarithmic { tick } else { y_ticks[1] - y_ticks[0] }),
             y = n(y),
         )
         .expect("writing to a string");
@@ -137,8 +179,14 @@ pub(super) fn line_chart(chart: &LineChart<'_>) -> String {
         )
         .expect("writing to a string");
     }
-    write!(svg, "<text class=\"axis name\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", n(WIDTH - RIGHT), n(HEIGHT - 6.0), attribute(chart.x))
-        .expect("writing to a string");
+    write!(
+        svg,
+        "<text class=\"axis name\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
+        n(WIDTH - RIGHT),
+        n(HEIGHT - 6.0),
+        attribute(chart.x)
+    )
+    .expect("writing to a string");
 
     if let Some((at, label)) = chart.mark.as_ref().filter(|(at, _)| *at >= x_low && *at <= x_high) {
         let x = place_x(*at);
@@ -160,7 +208,7 @@ pub(super) fn line_chart(chart: &LineChart<'_>) -> String {
         let mut path = String::new();
         let mut pen_down = false;
         for &(x, y) in &thinned {
-            if !(x.is_finite() && y.is_finite()) {
+            if !drawable(&(x, y)) {
                 pen_down = false;
                 continue;
             }
@@ -169,7 +217,7 @@ pub(super) fn line_chart(chart: &LineChart<'_>) -> String {
         }
         write!(svg, "<path class=\"line {}\" d=\"{path}\"/>", series.class).expect("writing to a string");
         if series.dots || thinned.len() == 1 {
-            for (x, y) in thinned.iter().filter(|(x, y)| x.is_finite() && y.is_finite()) {
+            for (x, y) in thinned.iter().filter(|point| drawable(point)) {
                 write!(svg, "<circle class=\"dot {}\" cx=\"{}\" cy=\"{}\" r=\"3\"/>", series.class, n(place_x(*x)), n(place_y(*y)))
                     .expect("writing to a string");
             }
@@ -199,17 +247,25 @@ pub(super) fn thin(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
     out
 }
 
-/// A whisker with a dot on a scale, for the cell of a table; the numbers stand beside it, so that it is not read aloud. `guides`
-/// are faint lines, the strong one (0 for differences) first.
-pub(super) fn interval_bar(scale: (f64, f64), guides: &[f64], value: f64, interval: (f64, f64), class: &str) -> String {
+/// A whisker with a dot on a scale, for the cell of a table; the numbers stand beside it, so that it is not read aloud. `strong` is a
+/// line of its own (0 for differences, the gate's bar), `guides` are faint.
+pub(super) fn interval_bar(
+    scale: (f64, f64),
+    strong: Option<f64>,
+    guides: &[f64],
+    value: f64,
+    interval: (f64, f64),
+    class: &str,
+) -> String {
     const W: f64 = 180.0;
     const H: f64 = 20.0;
     let span = if scale.1 > scale.0 { scale.1 - scale.0 } else { 1.0 };
     let place = |at: f64| 5.0 + ((at - scale.0) / span).clamp(0.0, 1.0) * (W - 10.0);
-    let mut svg = format!("<svg class=\"bar\" viewBox=\"0 0 {W} {H}\" width=\"{W}\" height=\"{H}\" aria-hidden=\"true\" focusable=\"false\">");
-    for (at, guide) in guides.iter().enumerate() {
-        let class = if at == 0 { "guide strong" } else { "guide" };
-        write!(svg, "<line class=\"{class}\" x1=\"{x}\" x2=\"{x}\" y1=\"0\" y2=\"{H}\"/>", x = n(place(*guide))).expect("writing to a string");
+    let mut svg =
+        format!("<svg class=\"bar\" viewBox=\"0 0 {W} {H}\" width=\"{W}\" height=\"{H}\" aria-hidden=\"true\" focusable=\"false\">");
+    for (class, guide) in guides.iter().map(|guide| ("guide", guide)).chain(strong.iter().map(|guide| ("guide strong", guide))) {
+        write!(svg, "<line class=\"{class}\" x1=\"{x}\" x2=\"{x}\" y1=\"0\" y2=\"{H}\"/>", x = n(place(*guide)))
+            .expect("writing to a string");
     }
     if interval.0.is_finite() && interval.1.is_finite() {
         write!(
@@ -246,7 +302,8 @@ pub(super) fn stacked_bar(parts: &[(&str, u64)], full: u64, width: f64, height: 
     let mut x = 0.0;
     for (class, part) in parts.iter().filter(|(_, part)| *part > 0) {
         let wide = *part as f64 / full.max(1) as f64 * width;
-        write!(svg, "<rect class=\"{class}\" x=\"{}\" width=\"{}\" height=\"{}\"/>", n(x), n((wide - 0.8).max(0.4)), n(height)).expect("writing to a string");
+        write!(svg, "<rect class=\"{class}\" x=\"{}\" width=\"{}\" height=\"{}\"/>", n(x), n((wide - 0.8).max(0.4)), n(height))
+            .expect("writing to a string");
         x += wide;
     }
     svg.push_str("</svg>");
@@ -268,7 +325,7 @@ pub(super) fn dot_plot(id: &str, title: &str, description: &str, rows: &[DotRow<
     let most = rows.iter().map(|row| row.dots.len()).max().unwrap_or(0) as f64;
     let row_height = most * LANE + 14.0;
     let height = rows.len() as f64 * row_height + 26.0;
-    let place = |share: f64| LABELS + share.clamp(0.0, 1.0) * (WIDTH - LABELS - 16.0);
+    let place = |share: f64| LABELS + share.clamp(0.0, 1.0) * (WIDTH - LABELS - 24.0);
     let mut svg = open(id, "chart", WIDTH, height, title, description);
     for tick in 0..=4 {
         let share = f64::from(tick) / 4.0;
@@ -285,20 +342,34 @@ pub(super) fn dot_plot(id: &str, title: &str, description: &str, rows: &[DotRow<
     }
     for (at, row) in rows.iter().enumerate() {
         let top = at as f64 * row_height;
-        write!(svg, "<text class=\"axis label\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", n(LABELS - 12.0), n(top + row_height / 2.0 + 4.0), attribute(&shorten(row.label, 15)))
-            .expect("writing to a string");
+        write!(
+            svg,
+            "<text class=\"axis label\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
+            n(LABELS - 12.0),
+            n(top + row_height / 2.0 + 4.0),
+            attribute(&shorten(row.label, 15))
+        )
+        .expect("writing to a string");
         if at > 0 {
-            write!(svg, "<line class=\"grid\" x1=\"0\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\"/>", n(WIDTH), y = n(top)).expect("writing to a string");
+            write!(svg, "<line class=\"grid\" x1=\"0\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\"/>", n(WIDTH), y = n(top))
+                .expect("writing to a string");
         }
         let first = top + (row_height - (row.dots.len() as f64 - 1.0) * LANE) / 2.0;
         for (lane, (class, value, interval)) in row.dots.iter().enumerate() {
             let y = first + lane as f64 * LANE;
             if interval.0.is_finite() && interval.1.is_finite() {
-                write!(svg, "<line class=\"whisker {class}\" x1=\"{}\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\"/>", n(place(interval.0)), n(place(interval.1)), y = n(y))
-                    .expect("writing to a string");
+                write!(
+                    svg,
+                    "<line class=\"whisker {class}\" x1=\"{}\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\"/>",
+                    n(place(interval.0)),
+                    n(place(interval.1)),
+                    y = n(y)
+                )
+                .expect("writing to a string");
             }
             if value.is_finite() {
-                write!(svg, "<circle class=\"dot {class}\" cx=\"{}\" cy=\"{}\" r=\"3.6\"/>", n(place(*value)), n(y)).expect("writing to a string");
+                write!(svg, "<circle class=\"dot {class}\" cx=\"{}\" cy=\"{}\" r=\"3.6\"/>", n(place(*value)), n(y))
+                    .expect("writing to a string");
             }
         }
     }
@@ -321,14 +392,21 @@ pub(super) fn heat_map(id: &str, title: &str, description: &str, labels: &[Strin
     let (width, height) = (left + columns as f64 * cell + if named { 8.0 } else { 2.0 }, counts.len() as f64 * cell + foot);
     let mut svg = open(id, "heat", width, height, title, description);
     let bottom = counts.len() as f64 * cell;
-    write!(svg, "<rect class=\"field\" x=\"{}\" y=\"0\" width=\"{}\" height=\"{}\"/>", n(left), n(columns as f64 * cell), n(bottom)).expect("writing to a string");
+    write!(svg, "<rect class=\"field\" x=\"{}\" y=\"0\" width=\"{}\" height=\"{}\"/>", n(left), n(columns as f64 * cell), n(bottom))
+        .expect("writing to a string");
     let name = |at: usize| labels.get(at).map_or("invalid", String::as_str);
     for (row, line) in counts.iter().enumerate() {
         let total: u64 = line.iter().sum();
         let y = row as f64 * cell;
         if named {
-            write!(svg, "<text class=\"axis\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", n(left - 6.0), n(y + cell / 2.0 + 4.0), attribute(&shorten(name(row), 18)))
-                .expect("writing to a string");
+            write!(
+                svg,
+                "<text class=\"axis\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
+                n(left - 6.0),
+                n(y + cell / 2.0 + 4.0),
+                attribute(&shorten(name(row), 18))
+            )
+            .expect("writing to a string");
         }
         for (column, &cases) in line.iter().enumerate().filter(|(_, cases)| **cases > 0) {
             let x = left + column as f64 * cell;
@@ -348,16 +426,28 @@ pub(super) fn heat_map(id: &str, title: &str, description: &str, labels: &[Strin
             )
             .expect("writing to a string");
             if named {
-                write!(svg, "<text class=\"cases\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>", n(x + cell / 2.0), n(y + cell / 2.0 + 4.0), cases)
-                    .expect("writing to a string");
+                write!(
+                    svg,
+                    "<text class=\"cases\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+                    n(x + cell / 2.0),
+                    n(y + cell / 2.0 + 4.0),
+                    cases
+                )
+                .expect("writing to a string");
             }
         }
     }
     if named {
         for column in 0..columns {
             let (x, y) = (left + (column as f64 + 0.5) * cell + 4.0, bottom + 10.0);
-            write!(svg, "<text class=\"axis\" x=\"{x}\" y=\"{y}\" text-anchor=\"end\" transform=\"rotate(-50 {x} {y})\">{}</text>", attribute(&shorten(name(column), 18)), x = n(x), y = n(y))
-                .expect("writing to a string");
+            write!(
+                svg,
+                "<text class=\"axis\" x=\"{x}\" y=\"{y}\" text-anchor=\"end\" transform=\"rotate(-50 {x} {y})\">{}</text>",
+                attribute(&shorten(name(column), 18)),
+                x = n(x),
+                y = n(y)
+            )
+            .expect("writing to a string");
         }
     }
     write!(
@@ -374,8 +464,15 @@ pub(super) fn heat_map(id: &str, title: &str, description: &str, labels: &[Strin
 
 /// A swatch for a legend.
 pub(super) fn swatch(class: &str, dot: bool) -> String {
-    let shape = if dot { "<circle class=\"dot {}\" cx=\"7\" cy=\"6\" r=\"4\"/>" } else { "<rect class=\"{}\" x=\"1\" y=\"1\" width=\"12\" height=\"10\"/>" };
-    format!("<svg class=\"swatch\" viewBox=\"0 0 14 12\" width=\"14\" height=\"12\" aria-hidden=\"true\" focusable=\"false\">{}</svg>", shape.replace("{}", class))
+    let shape = if dot {
+        "<circle class=\"dot {}\" cx=\"7\" cy=\"6\" r=\"4\"/>"
+    } else {
+        "<rect class=\"{}\" x=\"1\" y=\"1\" width=\"12\" height=\"10\"/>"
+    };
+    format!(
+        "<svg class=\"swatch\" viewBox=\"0 0 14 12\" width=\"14\" height=\"12\" aria-hidden=\"true\" focusable=\"false\">{}</svg>",
+        shape.replace("{}", class)
+    )
 }
 
 /// Percent of the cases that lie on the diagonal, for descriptions.
@@ -427,12 +524,25 @@ mod tests {
     }
 
     #[test]
+    fn factors_span() {
+        assert_eq!(factor_ticks(0.11, 1.9), [0.1, 0.2, 0.5, 1.0, 2.0]);
+        assert_eq!(factor_ticks(2.0, 2.0), [2.0, 5.0]);
+        assert_eq!(factor_ticks(1e-4, 50.0), [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0]);
+        assert!(factor_ticks(1e-300, 1e300).len() >= 2);
+        assert!(
+            spans_factors([2.0, f64::NAN, 0.1].into_iter())
+                && !spans_factors([2.0, 0.0].into_iter())
+                && !spans_factors([2.0, 1.0].into_iter())
+        );
+    }
+
+    #[test]
     fn tick_labels_have_the_decimals_of_their_step() {
         assert_eq!(tick_label(0.5, 0.5), "0.5");
         assert_eq!(tick_label(1.0, 0.25), "1.00");
         assert_eq!(tick_label(0.0004, 0.0002), "0.0004");
         assert_eq!(tick_label(2e-5, 1e-5), "2e−5");
-        assert_eq!(tick_label(20_000.0, 5000.0), "20,000");
+        assert_eq!(tick_label(2000.0, 500.0), "2,000");
     }
 
     #[test]
@@ -453,7 +563,7 @@ mod tests {
             x: "step",
             series: vec![Series { class: "s1", points, dots: false }],
             mark: None,
-            from_zero: true,
+            scale: Scale::FromZero,
         };
         let drawn = line_chart(&series(vec![(1.0, 1.0), (2.0, f64::NAN), (3.0, 2.0), (4.0, 3.0)]));
         assert_eq!(drawn.matches('M').count(), 2, "{drawn}");
@@ -464,8 +574,8 @@ mod tests {
 
     #[test]
     fn bars_stay_in_their_box() {
-        let bar = interval_bar((0.0, 1.0), &[0.5], 7.0, (f64::NEG_INFINITY, 1.0), "s1");
+        let bar = interval_bar((0.0, 1.0), None, &[0.5], 7.0, (f64::NEG_INFINITY, 1.0), "s1");
         assert!(bar.contains("cx=\"175\"") && !bar.contains("whisker"), "{bar}");
-        assert!(!interval_bar((0.0, 0.0), &[], f64::NAN, (f64::NAN, 0.0), "s1").contains("NaN"));
+        assert!(!interval_bar((0.0, 0.0), Some(0.0), &[], f64::NAN, (f64::NAN, 0.0), "s1").contains("NaN"));
     }
 }

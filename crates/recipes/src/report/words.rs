@@ -5,15 +5,7 @@ use super::numbers::{count, counted, duration, fixed, interval, p_value, percent
 
 /// A metric's name for people: `field_accuracy` is "mean field accuracy".
 pub(super) fn metric(name: &str) -> String {
-    match name {
-        "macro_f1" => "macro F1".to_owned(),
-        "field_accuracy" => "mean field accuracy".to_owned(),
-        "record_exact" => "whole record exact".to_owned(),
-        "valid_json" => "valid JSON".to_owned(),
-        "valid_answer" => "valid answers".to_owned(),
-        "token_f1" => "token F1".to_owned(),
-        _ => name.replace('_', " "),
-    }
+    eval::Metric::from_name(name).map_or_else(|_| name.replace('_', " "), |metric| metric.title().to_owned())
 }
 
 /// How an arm came to its answers, for people.
@@ -21,8 +13,7 @@ pub(super) fn mode(name: &str) -> &str {
     match name {
         "free" => "generated freely",
         "choose" => "chosen among the labels",
-        "fields" => "predicted, some fields only",
-        "classifier" => "predicted by a classifier",
+        "classifier" | "fields" => "predicted by a classifier",
         "imported" => "answers of another system",
         _ => name,
     }
@@ -94,7 +85,10 @@ pub(super) fn items(report: &Report) -> u64 {
 /// The difference that decides: to the best of the rivals that the gate names, or else the first.
 pub(super) fn deciding(report: &Report) -> Option<&DifferenceFacts> {
     let named = |difference: &&DifferenceFacts| {
-        report.verdict.as_ref().is_some_and(|verdict| verdict.criteria.iter().any(|(name, _, _)| *name == format!("beats {}", difference.against)))
+        report
+            .verdict
+            .as_ref()
+            .is_some_and(|verdict| verdict.criteria.iter().any(|(name, _, _)| *name == format!("beats {}", difference.against)))
     };
     let best = report.differences.iter().filter(named).min_by(|a, b| a.estimate.total_cmp(&b.estimate));
     best.or(report.differences.first())
@@ -128,7 +122,7 @@ pub(super) fn difference(difference: &DifferenceFacts, items: u64) -> String {
         "is ahead of" => (points(*estimate), format!("{} to {}", signed_points(low), signed_points(high))),
         _ => (points(estimate.abs()), interval((low, high))),
     };
-    let range = if range.is_empty() { "no interval".to_owned() } else { format!("95\u{a0}% interval {range}") };
+    let range = if low.is_nan() || high.is_nan() { "no interval".to_owned() } else { format!("95\u{a0}% interval {range}") };
     format!("tuned {verb} {against} by {size} points ({range}) on {}, {}", counted(items, "held-out item"), p_value(*p))
 }
 
@@ -159,6 +153,22 @@ pub(super) fn reason(report: &Report, verdict: &VerdictFacts) -> String {
     sentence
 }
 
+/// Rivals that the gate does not name and that are ahead of the tuned model all the same; empty where there are none.
+pub(super) fn ahead(report: &Report) -> String {
+    let Some(verdict) = &report.verdict else { return String::new() };
+    let is_named = |against: &str| verdict.criteria.iter().any(|(name, _, _)| *name == format!("beats {against}"));
+    let ahead: Vec<String> = report
+        .differences
+        .iter()
+        .filter(|difference| difference.estimate < 0.0 && points(difference.estimate) != "0.0" && !is_named(&difference.against))
+        .map(|ahead| {
+            let sure = if ahead.interval.1 < 0.0 { "" } else { ", though the interval contains zero" };
+            format!("{} is {} points ahead of tuned ({}{sure})", ahead.against, points(-ahead.estimate), metric(&ahead.metric))
+        })
+        .collect();
+    if ahead.is_empty() { String::new() } else { format!("The gate does not name every rival: {}.", ahead.join("; ")) }
+}
+
 /// What the test set can prove.
 pub(super) fn power(report: &Report) -> String {
     let power = &report.power;
@@ -176,7 +186,11 @@ pub(super) fn power(report: &Report) -> String {
     };
     for (at, (difference, items)) in power.items_for.iter().enumerate() {
         text.push_str(if at == 0 { "; " } else { ", " });
-        text.push_str(&format!("{} points would need about {}", fixed(difference * 100.0, usize::from((difference * 100.0).fract().abs() > 0.01)), count(*items)));
+        text.push_str(&format!(
+            "{} points would need about {}",
+            fixed(difference * 100.0, usize::from((difference * 100.0).fract().abs() > 0.01)),
+            count(*items)
+        ));
     }
     text.push('.');
     text
@@ -220,12 +234,9 @@ pub(super) fn blanks(report: &Report) -> Vec<String> {
         }
     };
     let project = &report.project;
-    for (what, value) in [
-        ("goal", &project.goal),
-        ("users", &project.users),
-        ("industry", &project.industry),
-        ("intended use", &project.intended_use),
-    ] {
+    for (what, value) in
+        [("goal", &project.goal), ("users", &project.users), ("industry", &project.industry), ("intended use", &project.intended_use)]
+    {
         ask(format!("{what} of the project"), value);
     }
     for source in &report.data.sources {

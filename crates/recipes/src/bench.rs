@@ -1,0 +1,317 @@
+//! `bench train`: training steps on dense tokens, the same work as a peer's script, timed step by step.
+//!
+//! Every token carries loss (labels are the ids shifted by one; the loss is the mean over batch · (length − 1)). LoRA
+//! on all linear layers with alpha = 2 · rank and no dropout; AdamW at 1e-4 with betas 0.9 and 0.999 and eps 1e-8, no
+//! decay, no clipping. The optimiser's step is timed with the rest. Tokens per second and GFLOP/s are medians over
+//! the steps after the first.
+//!
+//! # Model FLOPs of a step
+//! A multiplication and an addition count as two. Recomputation does not count, nor what the first block's
+//! query, key and value would send to the frozen embedding. With T = batch · length rows, H = batch · (length − 1)
+//! rows with loss, rank r, P = batch · Σᵢ min(i + 1, window) pairs of query and key, and for each linear layer of each
+//! block its `out` and `in`:
+//!
+//! | part | forward | backward |
+//! |---|---|---|
+//! | frozen linear layer | 2 T·out·in | 2 T·out·in (to activations; none to weights) |
+//! | LoRA pair | 2 T·r·(in + out) | 4 T·r·(in + out) |
+//! | attention | 4 P·heads·head_dim | 8 P·heads·head_dim |
+//! | head | 2 H·vocab·hidden | 2 H·vocab·hidden |
+
+use std::path::Path;
+
+use data::TokenRow;
+use data::pack;
+use engine::adapter::{Adapter, LoraConfig};
+use engine::batch::{Batch, PassLimits};
+use engine::config::{Linear, ModelConfig};
+use engine::memory::{Policy, TrainingUse, Uses};
+use engine::random::{self, Purpose};
+use engine::schedule::{Decay, Schedule};
+use engine::trainer::{Objective, OptimizerConfig, Trainer, TrainerConfig};
+use serde::Serialize;
+
+use crate::adapters;
+use crate::base::Base;
+use crate::context::{Context, Event, MemoryPolicy, Observer};
+use crate::error::{Error, Result};
+use crate::plan::process_lines;
+use crate::spec::defaults;
+use crate::tune::EngineBatch;
+
+/// The peer's learning rate.
+const LEARNING_RATE: f64 = 1e-4;
+/// Rows of a micro-batch: whole sequences up to here. More rows were not faster, and take more memory.
+const PASS_ROWS: usize = 512;
+/// The ids that the peer draws from: below are special tokens, above some vocabularies end.
+const IDS: std::ops::Range<usize> = 5..49_000;
+/// Seed of ids and adapter where none are given.
+const SEED: u64 = 0;
+/// Largest file of ids.
+const IDS_BYTES_MAX: u64 = 1 << 30;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BenchTrainOptions<'a> {
+    /// Base model: catalogue name, folder, GGUF file or `pip:…`.
+    pub model: &'a str,
+    /// Sequences of a step.
+    pub batch: usize,
+    /// Tokens of a sequence.
+    pub length: usize,
+    /// LoRA rank.
+    pub rank: usize,
+    /// Steps, the first of which warms up.
+    pub steps: usize,
+    /// JSON file with the ids of each sequence; else they are drawn.
+    pub ids: Option<&'a Path>,
+    /// PEFT folder to start from; else a fresh adapter.
+    pub adapter_start: Option<&'a Path>,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BenchTrain {
+    /// Tokens (batch · length) per second, median over the steps after the first, optimiser included.
+    pub tokens_per_second: f64,
+    /// Loss of each step, before its update.
+    pub losses: Vec<f64>,
+    /// Model FLOPs per second in 10⁹, median likewise.
+    pub gflops: f64,
+    /// Planned memory of the process.
+    pub planned_bytes: u64,
+    /// Most memory that the process had resident; 0 where the system does not say.
+    pub peak_rss_bytes: u64,
+    /// As given.
+    pub model: String,
+    /// How its weights are stored.
+    pub storage: String,
+    /// Always `lora`.
+    pub method: &'static str,
+    /// LoRA rank.
+    pub rank: usize,
+    /// Sequences of a step.
+    pub batch: usize,
+    /// Tokens of a sequence.
+    pub length: usize,
+    /// Steps done.
+    pub steps: usize,
+    /// Passes of a step.
+    pub micro_batches: usize,
+    /// Threads computed with.
+    pub threads: usize,
+    /// Model FLOPs of a step.
+    pub flops_per_step: f64,
+    /// Seconds of each step.
+    pub step_seconds: Vec<f64>,
+}
+
+/// Trains on dense tokens and times it.
+pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchTrainOptions<'_>) -> Result<BenchTrain> {
+    let options = &options;
+    check(options)?;
+    let base = Base::open(context, observer, options.model, "")?;
+    let config = base.config().clone();
+    let ids = match options.ids {
+        Some(file) => read_ids(file, options, config.vocab)?,
+        None => drawn_ids(options, config.vocab),
+    };
+    let adapter = match options.adapter_start {
+        Some(folder) => adapters::read(folder, &config)?,
+        None => Adapter::init(&lora(options.rank), &config, SEED)?,
+    };
+    if adapter.config.rank != options.rank {
+        return Err(Error::Mismatch {
+            what: "rank of the adapter to start from",
+            given: adapter.config.rank.to_string(),
+            expected: options.rank.to_string(),
+        });
+    }
+
+    let rows: Vec<TokenRow> = ids.into_iter().enumerate().map(dense_row).collect();
+    let pass_rows = PASS_ROWS.max(options.length);
+    let packed = pack::pack_for_scoring(&rows, pass_rows, None)?;
+    let batches: Vec<EngineBatch<'_>> = packed.iter().map(EngineBatch::new).collect();
+    let borrowed: Vec<Batch<'_>> = batches.iter().map(EngineBatch::borrow).collect();
+    let pass =
+        PassLimits { chain: options.length, ..PassLimits::dense(borrowed.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0)) };
+    let policy = match context.memory {
+        MemoryPolicy::Keep => Policy::Keep,
+        MemoryPolicy::Recompute => Policy::Recompute,
+    };
+    let training = TrainingUse { pass, policy, reduction_leaves: 1, micro_batches: borrowed.len() };
+    let uses = Uses { training: Some(training), ..Uses::default() };
+    let mut trainer = Trainer::new(base.load(context.threads)?, &adapter, trainer_config(options.steps), &uses)?;
+    let process_bytes: u64 = process_lines(context, config.vocab).iter().map(|(_, bytes)| bytes).sum();
+    let planned_bytes = trainer.model().memory().total_bytes() as u64 + process_bytes;
+
+    observer.event(Event::Start { what: "training".into(), total: options.steps as u64, unit: "steps" });
+    let (mut losses, mut step_seconds) = (Vec::new(), Vec::new());
+    for step in 0..options.steps {
+        if observer.stopped() {
+            return Err(Error::Interrupted);
+        }
+        let started = context.clock.seconds();
+        let report = trainer.step(&borrowed)?;
+        step_seconds.push(context.clock.seconds() - started);
+        losses.push(report.loss);
+        observer.event(Event::Progress { done: step as u64 + 1, loss: Some(report.loss), validation: None });
+    }
+    observer.event(Event::End);
+
+    let seconds = median(&step_seconds[1..]).max(1e-9);
+    let flops_per_step = flops_per_step(&config, &adapter.config, options.batch, options.length);
+    Ok(BenchTrain {
+        tokens_per_second: (options.batch * options.length) as f64 / seconds,
+        losses,
+        gflops: flops_per_step / seconds / 1e9,
+        planned_bytes,
+        peak_rss_bytes: store::disk::peak_rss_bytes().unwrap_or(0),
+        model: options.model.to_owned(),
+        storage: base.storage_names(),
+        method: "lora",
+        rank: options.rank,
+        batch: options.batch,
+        length: options.length,
+        steps: options.steps,
+        micro_batches: borrowed.len(),
+        threads: context.threads,
+        flops_per_step,
+        step_seconds,
+    })
+}
+
+fn check(options: &BenchTrainOptions<'_>) -> Result<()> {
+    let least =
+        [("--batch", options.batch, 1), ("--length", options.length, 2), ("--rank", options.rank, 1), ("--steps", options.steps, 2)];
+    match least.into_iter().find(|(_, given, least)| given < least) {
+        Some((what, given, least)) => Err(Error::Mismatch { what, given: given.to_string(), expected: format!("at least {least}") }),
+        None => Ok(()),
+    }
+}
+
+fn lora(rank: usize) -> LoraConfig {
+    LoraConfig {
+        rank,
+        alpha: defaults::ALPHA_PER_RANK * rank as f32,
+        rslora: false,
+        dropout: 0.0,
+        targets: Linear::ALL.to_vec(),
+        layers: None,
+    }
+}
+
+fn trainer_config(steps: usize) -> TrainerConfig {
+    let optimizer =
+        OptimizerConfig { beta1: defaults::BETA1, beta2: defaults::BETA2, eps: defaults::EPS, weight_decay: 0.0, max_norm: None };
+    let schedule = Schedule { peak: LEARNING_RATE, warmup_steps: 0, total_steps: steps as u32, decay: Decay::Constant };
+    TrainerConfig { optimizer, schedule, objective: Objective::Sft }
+}
+
+/// A sequence in which every token but the first is a target.
+fn dense_row((index, ids): (usize, Vec<u32>)) -> TokenRow {
+    let loss_weights = (0..ids.len()).map(|position| if position == 0 { 0.0 } else { 1.0 }).collect();
+    TokenRow { record_id: format!("sequence {index}"), ids, loss_weights }
+}
+
+fn drawn_ids(options: &BenchTrainOptions<'_>, vocab: usize) -> Vec<Vec<u32>> {
+    let end = IDS.end.min(vocab);
+    let (start, end) = (IDS.start.min(end - 1), end);
+    let key = random::key(SEED, Purpose::Sampling, &[]);
+    let draw = |index: usize| (start + (random::uniform(key, index as u64) * (end - start) as f32) as usize).min(end - 1) as u32;
+    (0..options.batch).map(|sequence| (0..options.length).map(|position| draw(sequence * options.length + position)).collect()).collect()
+}
+
+fn read_ids(file: &Path, options: &BenchTrainOptions<'_>, vocab: usize) -> Result<Vec<Vec<u32>>> {
+    let value = store::atomic::read_json(file, IDS_BYTES_MAX)?;
+    let lists: Vec<Vec<u32>> = serde_json::from_value(value).map_err(|error| Error::Corrupt {
+        what: "the file of ids",
+        reason: format!("a list of lists of token ids expected: {error}"),
+        path: file.to_owned(),
+    })?;
+    let expected = || format!("--batch {} lists of --length {} ids", options.batch, options.length);
+    if lists.len() != options.batch {
+        return Err(Error::Mismatch { what: "the file of ids", given: format!("{} lists", lists.len()), expected: expected() });
+    }
+    if let Some((index, list)) = lists.iter().enumerate().find(|(_, list)| list.len() != options.length) {
+        return Err(Error::Mismatch {
+            what: "the file of ids",
+            given: format!("{} ids in list {index}", list.len()),
+            expected: expected(),
+        });
+    }
+    if let Some(id) = lists.iter().flatten().find(|&&id| id as usize >= vocab) {
+        return Err(Error::Mismatch { what: "a token id", given: id.to_string(), expected: format!("below the vocabulary of {vocab}") });
+    }
+    Ok(lists)
+}
+
+/// Model FLOPs of a step; see the module's table.
+pub fn flops_per_step(config: &ModelConfig, lora: &LoraConfig, batch: usize, length: usize) -> f64 {
+    let (rows, head_rows) = ((batch * length) as f64, (batch * (length - 1)) as f64);
+    let places = lora.places(config);
+    let mut flops = 0.0;
+    for layer in 0..config.layers {
+        for linear in Linear::ALL {
+            let (out, inner) = config.linear_shape(linear);
+            let (out, inner) = (out as f64, inner as f64);
+            let to_input = if layer == 0 && matches!(linear, Linear::Query | Linear::Key | Linear::Value) { 0.0 } else { 1.0 };
+            flops += 2.0 * rows * out * inner * (1.0 + to_input);
+            if places.contains(&(layer, linear)) {
+                let rank = lora.rank as f64;
+                flops += 2.0 * rows * rank * (inner + out) + 2.0 * rows * rank * (2.0 * out + inner * (1.0 + to_input));
+            }
+        }
+    }
+    let window = config.window.unwrap_or(usize::MAX);
+    let pairs = (batch * (0..length).map(|query| (query + 1).min(window)).sum::<usize>()) as f64;
+    flops += 12.0 * pairs * (config.heads * config.head_dim * config.layers) as f64;
+    flops + 4.0 * head_rows * (config.vocab * config.hidden) as f64
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> ModelConfig {
+        ModelConfig {
+            vocab: 10,
+            hidden: 4,
+            layers: 2,
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 2,
+            intermediate: 6,
+            norm_eps: 1e-5,
+            rotary_inv_freq: vec![1.0],
+            window: None,
+            context: 16,
+            tied_embeddings: true,
+        }
+    }
+
+    #[test]
+    fn flops_by_hand() {
+        // weights of a block: q 16, k 8, v 8, o 16, gate 24, up 24, down 24 = 120; in + out: 8 + 6 + 6 + 8 + 10 + 10 + 10 = 58
+        let (rows, pairs, head_rows, rank) = (6.0, 12.0, 4.0, 3.0); // two sequences of three
+        let frozen = 2.0 * rows * (2.0 * 2.0 * 120.0 - 32.0);
+        let pairs_of_rank = 6.0 * rows * rank * 2.0 * 58.0 - 2.0 * rows * rank * 12.0;
+        let attention = 12.0 * pairs * 4.0 * 2.0;
+        let head = 4.0 * head_rows * 40.0;
+        assert_eq!(flops_per_step(&config(), &lora(3), 2, 3), frozen + pairs_of_rank + attention + head);
+        let windowed = ModelConfig { window: Some(1), ..config() };
+        assert_eq!(flops_per_step(&windowed, &lora(3), 2, 3), frozen + pairs_of_rank + attention / 2.0 + head);
+    }
+
+    #[test]
+    fn the_median_is_the_peers() {
+        assert_eq!(median(&[3.0, 1.0, 2.0, 9.0]), 3.0); // seconds[len // 2] of the sorted
+        assert_eq!(median(&[5.0]), 5.0);
+    }
+}

@@ -1,0 +1,203 @@
+//! What a run leaves as evidence: its manifest, its ledger, and its lines in the project's ledger.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use govern::ledger::Ledger;
+use govern::{Artefact, Event, Hash, Key, Manifest, Role};
+use serde_json::{Value, json};
+use store::{RunFolder, jsonl};
+
+use crate::base::Base;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::evaluate::Arm;
+use crate::prepare::Prepared;
+use crate::report::facts::{Report, TrainingFacts};
+use crate::spec::RunPlan;
+
+/// Largest file that is hashed as a whole, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 36;
+/// Where the key of short texts is kept, below `runs/`.
+const KEY_FILE: &str = "runs/key";
+
+/// The evidence of one run.
+pub(crate) struct Governance<'a> {
+    context: &'a Context<'a>,
+    id: String,
+}
+
+impl<'a> Governance<'a> {
+    /// Opens both ledgers' story with the plan.
+    pub(crate) fn start(context: &'a Context<'a>, run: &RunFolder, plan: &RunPlan, id: &str) -> Result<Governance<'a>> {
+        let governance = Governance { context, id: id.to_owned() };
+        project_key(context)?;
+        governance.both(run, &Event::RunStarted { run: id.to_owned(), plan: Hash::of_value(plan)? })?;
+        Ok(governance)
+    }
+
+    /// Goes on with both ledgers.
+    pub(crate) fn resume(context: &'a Context<'a>, run: &RunFolder, id: &str) -> Result<Governance<'a>> {
+        let governance = Governance { context, id: id.to_owned() };
+        if let Some(step) = store::checkpoint::last(run.path())? {
+            let folder = store::checkpoint::folder(run.path(), step);
+            let checkpoint = hash_file(&folder.join("adapter_model.safetensors"))?.hash;
+            governance.both(run, &Event::Resumed { run: id.to_owned(), step, checkpoint })?;
+        }
+        Ok(governance)
+    }
+
+    /// Records are there.
+    pub(crate) fn prepared(&self, run: &RunFolder, prepared: &Prepared) -> Result<()> {
+        let facts = &prepared.facts;
+        let parts = [("train", facts.train), ("validation", facts.validation), ("test", facts.test), ("far_ood", facts.far_ood)];
+        let records = parts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let rejects = facts.rejected.iter().map(|(_, count)| count).sum();
+        self.append(run, &Event::Prepared { run: self.id.clone(), records, rejects })
+    }
+
+    /// The adapter is there.
+    pub(crate) fn trained(&self, run: &RunFolder, training: &TrainingFacts) -> Result<()> {
+        let adapter = hash_file(&run.file("adapter/adapter_model.safetensors"))?.hash;
+        self.both(run, &Event::Trained { run: self.id.clone(), steps: training.steps.len() as u64, adapter })
+    }
+
+    /// The test set was looked at. Gives how many runs the project had, and how often this set was looked at, this time included.
+    pub(crate) fn looked(&self, run: &RunFolder, arms: &[Arm]) -> Result<(u64, u64)> {
+        let set = hash_file(&run.file("data/records/test.jsonl"))?.hash;
+        let arms = arms.iter().map(|arm| format!("{}.{}", arm.result.name, arm.result.decode.name())).collect();
+        self.both(run, &Event::TestSetLookedAt { run: self.id.clone(), set: set.clone(), arms })?;
+        let lines = jsonl::read_lines(&project_ledger(self.context))?;
+        let summary = Ledger::Project.verify(&joined(&lines)).summary;
+        Ok((summary.runs.len() as u64, summary.looks.get(&set).map_or(0, |looks| looks.len() as u64)))
+    }
+
+    /// The gate was decided.
+    pub(crate) fn decided(&self, run: &RunFolder, report: &Report) -> Result<()> {
+        let Some(verdict) = &report.verdict else { return Ok(()) };
+        let event = Event::VerdictGiven {
+            run: self.id.clone(),
+            verdict: verdict.word.clone(),
+            metric: verdict.metric.clone(),
+            compute_path: report.run.compute_path.clone(),
+        };
+        self.both(run, &event)
+    }
+
+    /// Writes `manifest.json` from what is in the run folder now; gives its hash and anchors the run's ledger.
+    pub(crate) fn manifest(&self, run: &RunFolder, plan: &RunPlan, base: &Base, prepared: &Prepared) -> Result<String> {
+        let mut manifest = Manifest::new(&self.id, Hash::of_value(plan)?, plan.project.seed, "exact", plan.tune.reduction_leaves as u32);
+        manifest.versions = versions();
+        manifest.artefacts.extend(base_artefacts(base)?);
+        let instruction = project_key(self.context)?.hash(&prepared.instruction);
+        manifest.add("text/instruction", Artefact { role: Role::Records, hash: instruction, bytes: prepared.instruction.len() as u64 })?;
+        for source in &prepared.facts.sources {
+            let hash: Hash = source.hash.parse()?;
+            manifest.add(format!("source/{}", source.path), Artefact { role: Role::Source, hash, bytes: source.bytes })?;
+        }
+        for name in store::tree::files_below(run.path())? {
+            if let Some(role) = role_of(&name) {
+                let file = hash_file(&run.file(&name))?;
+                manifest.add(name, Artefact { role, ..file })?;
+            }
+        }
+        let hash = manifest.hash()?;
+        run.write("manifest.json", manifest.to_json()?.as_bytes())?;
+        self.both(run, &Event::ManifestWritten { run: self.id.clone(), manifest: hash.clone() })?;
+        self.anchor(run)?;
+        Ok(hash.to_string())
+    }
+
+    /// What goes into the adapter's sidecar.
+    pub(crate) fn lineage(&self, plan: &RunPlan) -> Result<Value> {
+        Ok(json!({ "run": self.id, "plan": Hash::of_value(plan)?.to_string(), "versions": versions() }))
+    }
+
+    /// A line in the run's ledger and in the project's.
+    fn both(&self, run: &RunFolder, event: &Event) -> Result<()> {
+        self.append(run, event)?;
+        append(&project_ledger(self.context), Ledger::Project, &self.context.clock.now(), event)
+    }
+
+    fn append(&self, run: &RunFolder, event: &Event) -> Result<()> {
+        append(&run.file("ledger.jsonl"), Ledger::Run(&self.id), &self.context.clock.now(), event)
+    }
+
+    fn anchor(&self, run: &RunFolder) -> Result<()> {
+        let lines = jsonl::read_lines(&run.file("ledger.jsonl"))?;
+        let summary = Ledger::Run(&self.id).verify(&joined(&lines)).summary;
+        let Some(head) = summary.head else { return Ok(()) };
+        let event = Event::RunAnchored { run: self.id.clone(), entries: summary.entries, head };
+        append(&project_ledger(self.context), Ledger::Project, &self.context.clock.now(), &event)
+    }
+}
+
+/// Where the ledger above all runs is.
+pub(crate) fn project_ledger(context: &Context<'_>) -> PathBuf {
+    store::run_folder::project_ledger(&context.workspace)
+}
+
+pub(crate) fn joined(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn append(path: &Path, ledger: Ledger<'_>, now: &str, event: &Event) -> Result<()> {
+    jsonl::append_after(path, |lines| {
+        let appended = ledger.append(&joined(lines), now, event)?;
+        Ok::<_, Error>(vec![appended.line.trim_end().to_owned()])
+    })
+}
+
+/// The key with which short texts are hashed, made on first use: without it nobody can guess the text behind a hash.
+pub(crate) fn project_key(context: &Context<'_>) -> Result<Key> {
+    let path = context.workspace.join(KEY_FILE);
+    if !path.exists() {
+        store::atomic::create_folder(&context.workspace.join("runs"))?;
+        store::atomic::write(&path, &context.entropy)?;
+    }
+    Ok(Key::new(&store::atomic::read(&path, 1024)?)?)
+}
+
+/// Hash and size of a file; the role is the caller's to set.
+pub(crate) fn hash_file(path: &Path) -> Result<Artefact> {
+    let bytes = store::atomic::read(path, FILE_BYTES_MAX)?;
+    Ok(Artefact { role: Role::Records, hash: Hash::of(&bytes), bytes: bytes.len() as u64 })
+}
+
+/// Files, tokenizer and template of a base.
+pub(crate) fn base_artefacts(base: &Base) -> Result<BTreeMap<String, Artefact>> {
+    let mut artefacts = BTreeMap::new();
+    for file in &base.hashes {
+        let hash: Hash = format!("sha256:{}", file.sha256).parse()?;
+        artefacts.insert(format!("base/{}", file.name), Artefact { role: Role::Base, hash, bytes: file.bytes });
+    }
+    let tokenizer = base.tokenizer.canonical_bytes();
+    artefacts.insert("text/tokenizer".into(), Artefact { role: Role::Tokenizer, hash: Hash::of(&tokenizer), bytes: tokenizer.len() as u64 });
+    if let Some(chat) = &base.chat {
+        let template = chat.template().canonical_bytes();
+        artefacts.insert("text/template".into(), Artefact { role: Role::Template, hash: Hash::of(&template), bytes: template.len() as u64 });
+    }
+    Ok(artefacts)
+}
+
+/// The part a file of a run folder plays; `None` for what is not evidence (locks, checkpoints that come and go).
+pub(crate) fn role_of(name: &str) -> Option<Role> {
+    Some(match name {
+        "plan.toml" | "tunesmith.toml" => Role::Plan,
+        "metrics.jsonl" | "training.json" => Role::Metrics,
+        "report.json" | "report.html" => Role::Report,
+        _ if name.starts_with("data/") => Role::Records,
+        _ if name.starts_with("adapter/") => Role::Adapter,
+        _ if name.starts_with("evaluation/") => Role::Report,
+        _ => return None,
+    })
+}
+
+fn versions() -> BTreeMap<String, String> {
+    let own = |name: &str, version: &str| (name.to_owned(), version.to_owned());
+    BTreeMap::from([
+        own("tunesmith", env!("CARGO_PKG_VERSION")),
+        own("report", &crate::report::facts::FORMAT.to_string()),
+        own("manifest", &govern::manifest::FORMAT.to_string()),
+    ])
+}

@@ -1,0 +1,135 @@
+//! What went in, what was dropped and why, and what the test set can prove.
+
+use super::super::escape::html;
+use super::super::facts::{DataFacts, Report};
+use super::super::numbers::{count, counted};
+use super::super::{svg, words};
+use super::table::{Column, Table};
+use super::{Section, legend, note, paragraph};
+
+/// Strata shown before the table is folded away.
+const STRATA_OPEN_MAX: usize = 24;
+
+/// Rows, rejects, splits and tokens.
+pub(super) fn data(report: &Report) -> Option<Section> {
+    let data = &report.data;
+    if data.rows == 0 && data.records == 0 && data.rejected.is_empty() {
+        return Some(Section { id: "data", title: "Data", body: paragraph("No row has been read yet.") });
+    }
+    let mut body = flow(data);
+    body.push_str(&rejects(data));
+    if !data.warnings.is_empty() {
+        body.push_str("<div class=\"warning\"><p><strong>Warnings</strong></p><ul>\n");
+        for warning in &data.warnings {
+            body.push_str(&format!("<li>{}</li>\n", html(warning)));
+        }
+        body.push_str("</ul></div>\n");
+    }
+    body.push_str(&strata(data));
+    body.push_str("<h3>Tokens</h3>\n");
+    body.push_str(&paragraph(&words::tokens(report)));
+    Some(Section { id: "data", title: "Data", body })
+}
+
+fn flow(data: &DataFacts) -> String {
+    let dropped: u64 = data.rejected.iter().map(|(_, rows)| rows).sum();
+    let parts = [
+        ("p-train", "training", data.train),
+        ("p-validation", "validation", data.validation),
+        ("p-test", "test", data.test),
+        ("p-outside", "outside the task", data.far_ood),
+        ("p-dropped", "dropped", dropped),
+    ];
+    let full: u64 = parts.iter().map(|part| part.2).sum();
+    let keys: String = parts
+        .iter()
+        .filter(|part| part.2 > 0)
+        .map(|(class, name, rows)| legend(class, false, &format!("{name} {}", count(*rows))))
+        .collect();
+    let bars: Vec<(&str, u64)> = parts.iter().map(|(class, _, rows)| (*class, *rows)).collect();
+    let mut body = paragraph(&format!(
+        "{} came in, {} dropped, {} kept.",
+        counted(data.rows, "row"),
+        if dropped == 1 { "1 was".to_owned() } else { format!("{} were", count(dropped)) },
+        counted(data.records, "record")
+    ));
+    if full > 0 {
+        body.push_str(&format!("<div class=\"flow\">{}<p class=\"keys\">{keys}</p></div>\n", svg::stacked_bar(&bars, full, 640.0, 22.0)));
+    }
+    let leaks = match data.naive_split_leaks {
+        0 => "No group and no duplicate stands on two sides of the split; a random split would not have broken this either.".to_owned(),
+        leaks => format!(
+            "No group and no duplicate stands on two sides of the split. A random split would have put {} on both sides, and the score could have been too good.",
+            if leaks == 1 { "1 of them".to_owned() } else { format!("{} of them", count(leaks)) }
+        ),
+    };
+    body.push_str(&paragraph(&leaks));
+    if data.conflicts > 0 {
+        body.push_str(&format!(
+            "<p class=\"warning\"><strong>{} contradictory answers</strong> in the data: nobody, and no model, can answer all of them right.</p>\n",
+            html(&if data.conflicts == 1 { "1 input has".to_owned() } else { format!("{} inputs have", count(data.conflicts)) })
+        ));
+    }
+    body
+}
+
+fn rejects(data: &DataFacts) -> String {
+    let mut table = Table::new(
+        "What was dropped, and why. The rows themselves are in the run folder, data/rejects.",
+        &[("Step: reason", Column::Text), ("Rows", Column::Number)],
+    );
+    for (reason, rows) in &data.rejected {
+        table.row("", &[html(reason), count(*rows)]);
+    }
+    table.finish("Nothing was dropped.")
+}
+
+fn strata(data: &DataFacts) -> String {
+    if data.strata.is_empty() {
+        return if data.stratify.is_empty() { note("The split was not stratified.") } else { String::new() };
+    }
+    let most = data.strata.iter().map(|(_, train, validation, test)| train + validation + test).max().unwrap_or(1);
+    let mut table = Table::new(
+        &format!("Records per {} and split.", if data.stratify.is_empty() { "stratum" } else { &data.stratify }),
+        &[
+            ("Stratum", Column::Text),
+            ("Training", Column::Number),
+            ("Validation", Column::Number),
+            ("Test", Column::Number),
+            ("", Column::Drawing),
+        ],
+    );
+    for (name, train, validation, test) in &data.strata {
+        let parts = [("p-train", *train), ("p-validation", *validation), ("p-test", *test)];
+        table.row("", &[or_empty(name), count(*train), count(*validation), count(*test), svg::stacked_bar(&parts, most, 160.0, 10.0)]);
+    }
+    let untested = data.strata.iter().filter(|stratum| stratum.3 == 0).count();
+    let table = table.finish("");
+    let mut body = String::from("<h3>Splits</h3>\n");
+    if data.strata.len() > STRATA_OPEN_MAX {
+        body.push_str(&format!("<details><summary>{} strata</summary>\n{table}</details>\n", data.strata.len()));
+    } else {
+        body.push_str(&table);
+    }
+    if untested > 0 {
+        body.push_str(&format!(
+            "<p class=\"warning\">{} no test item: nothing is known about {}.</p>\n",
+            if untested == 1 { "One stratum has".to_owned() } else { format!("{untested} strata have") },
+            if untested == 1 { "it" } else { "them" }
+        ));
+    }
+    body
+}
+
+fn or_empty(name: &str) -> String {
+    if name.is_empty() { "<em>(empty)</em>".to_owned() } else { html(name) }
+}
+
+/// What the test set can prove.
+pub(super) fn power(report: &Report) -> Option<Section> {
+    let mut body = paragraph(&words::power(report));
+    body.push_str(&note(
+        "Computed before training. A smaller true difference can exist; with this many items it would usually go unproved.",
+    ));
+    Some(Section { id: "power", title: "What this test set can prove", body })
+}

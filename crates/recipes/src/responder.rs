@@ -1,0 +1,227 @@
+//! The one way in which a model is asked: evaluation, chat and, later, serving go through [`Responder`].
+//!
+//! One template, one tokenizer, one compute path (`exact`); greedy unless said otherwise. Prompts of a call share
+//! what they begin with, and are answered many at a time, which never changes an answer.
+
+use std::ops::ControlFlow;
+
+use data::pack;
+use data::TokenRow;
+use engine::batch::{Batch, PassLimits};
+use engine::choose::{Question, normalized};
+use engine::config::ModelConfig;
+use engine::cpu::CpuDevice;
+use engine::generate::{self, Finish, Flow, Sampling};
+use engine::memory::{GenerationUse, ScoringUse, Uses};
+use engine::model::Model;
+use eval::{Answer, AnswerLoss, Choice, Prompt, Subject};
+use text::{ChatFormat, Message, Role};
+
+use crate::base::Base;
+use crate::context::{Event, Observer};
+use crate::error::{Error, Result};
+use crate::prepare::{Prepared, SHARED_MIN};
+use crate::spec::RunPlan;
+
+/// Rows of a pass in scoring, choosing and reading prompts.
+const PASS_ROWS: usize = 1024;
+/// Answers that are written at the same time.
+const SEQUENCES: usize = 32;
+
+/// A model that answers prompts, for one arm.
+pub struct Responder<'a> {
+    chat: &'a ChatFormat,
+    model: &'a mut Model<CpuDevice>,
+    stop: Vec<u32>,
+    answer_tokens: usize,
+    observer: &'a mut dyn Observer,
+    label: String,
+    /// The answers of the last call, with what the scores do not keep.
+    pub answers: Vec<Answer>,
+}
+
+impl<'a> Responder<'a> {
+    /// On a loaded model; `label` names the work in the progress.
+    pub fn new(
+        base: &'a Base,
+        model: &'a mut Model<CpuDevice>,
+        answer_tokens: usize,
+        observer: &'a mut dyn Observer,
+        label: String,
+    ) -> Result<Responder<'a>> {
+        Ok(Responder { chat: base.chat()?, model, stop: stop_ids(base)?, answer_tokens, observer, label, answers: Vec::new() })
+    }
+
+    fn prompt_ids(&self, prompts: &[Prompt]) -> Result<Vec<Vec<u32>>> {
+        prompts.iter().map(|prompt| Ok(self.chat.prompt_ids(&prompt.id, &messages(prompt))?)).collect()
+    }
+}
+
+/// Ids that end an answer: the template's end of turn, and what the model's files name.
+pub(crate) fn stop_ids(base: &Base) -> Result<Vec<u32>> {
+    let mut ids = base.end_ids.clone();
+    ids.push(base.chat()?.end_of_turn());
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
+/// A prompt's turns in the template's types.
+fn messages(prompt: &Prompt) -> Vec<Message> {
+    prompt.messages.iter().map(|message| Message::new(Role::from_name(&message.role).unwrap_or(Role::User), message.content.clone())).collect()
+}
+
+/// How many leading tokens all of them share.
+fn shared(prompts: &[Vec<u32>]) -> usize {
+    let Some((first, rest)) = prompts.split_first() else { return 0 };
+    rest.iter().map(|other| first.iter().zip(other).take_while(|(a, b)| a == b).count()).min().unwrap_or(0)
+}
+
+/// Memory for generation with prompts of these lengths.
+fn generation_use(longest: usize, shared: usize, answer_tokens: usize, sequences: usize) -> GenerationUse {
+    let own = longest.saturating_sub(shared) + answer_tokens + 1;
+    GenerationUse { rows: PASS_ROWS.min(longest.max(sequences)).max(sequences), sequences, cache_rows: shared + own * sequences }
+}
+
+/// Memory for scoring with sequences of this length after a shared prefix.
+fn scoring_use(longest: usize, prefix: usize) -> ScoringUse {
+    let rows = PASS_ROWS.max(longest);
+    ScoringUse { pass: PassLimits { rows, chain: longest.max(rows), head_rows: rows, entries: 4 * rows }, prefix }
+}
+
+/// What evaluation will ask memory for, at most: prompts as long as the plan allows.
+pub(crate) fn planned_uses(base: &Base, plan: &RunPlan, prepared: &Prepared) -> Result<Uses> {
+    let chat = base.chat()?;
+    let held_out = &prepared.split.held_out;
+    let mut longest = 0;
+    for record in held_out.in_domain.iter().chain(&held_out.far_ood) {
+        longest = longest.max(chat.prompt_ids(&record.id, &record.messages)?.len());
+    }
+    let few_shot = plan.evaluate.arms.iter().any(|arm| arm == "few-shot");
+    let window = plan.prepare.max_tokens.min(base.config().context);
+    let shared = if few_shot { window.saturating_sub(longest) } else { 0 };
+    let generation = generation_use(longest + shared, shared, plan.evaluate.answer_tokens.min(window), SEQUENCES);
+    Ok(Uses { training: None, scoring: Some(scoring_use(longest + shared + plan.evaluate.answer_tokens.min(window), 0)), generation: Some(generation) })
+}
+
+/// Memory for one conversation of at most `context` tokens.
+pub(crate) fn conversation_uses(config: &ModelConfig, context: usize) -> Uses {
+    let rows = context.min(config.context);
+    Uses { training: None, scoring: None, generation: Some(GenerationUse { rows: rows.min(PASS_ROWS), sequences: 1, cache_rows: rows + 1 }) }
+}
+
+impl Subject for Responder<'_> {
+    type Error = Error;
+
+    fn generate(&mut self, prompts: &[Prompt]) -> Result<Vec<Answer>> {
+        let ids = self.prompt_ids(prompts)?;
+        let longest = ids.iter().map(Vec::len).max().unwrap_or(1);
+        let generation = generation_use(longest, shared(&ids), self.answer_tokens, SEQUENCES.min(ids.len().max(1)));
+        self.model.reserve(&Uses { generation: Some(generation), ..Uses::default() })?;
+        let stop = &self.stop;
+        let asked: Vec<generate::Prompt<'_>> =
+            ids.iter().map(|tokens| generate::Prompt { tokens, max_new: self.answer_tokens, stop, draw_key: 0 }).collect();
+        self.observer.event(Event::Start { what: self.label.clone(), total: prompts.len() as u64, unit: "answers" });
+        let (observer, mut done) = (&mut *self.observer, 0);
+        let completions = self.model.generate(&asked, &Sampling::GREEDY, |event| {
+            if let generate::Event::Finished { .. } = event {
+                done += 1;
+                observer.event(Event::Progress { done, loss: None, validation: None });
+            }
+            if observer.stopped() { Flow::StopAll } else { Flow::Continue }
+        })?;
+        self.observer.event(Event::End);
+        if self.observer.stopped() {
+            return Err(Error::Interrupted);
+        }
+        let tokenizer = self.chat.tokenizer();
+        self.answers = completions
+            .iter()
+            .map(|completion| {
+                let text = tokenizer.decode(&completion.tokens, true)?;
+                Ok(Answer { text, finished: completion.finish == Finish::Stop, log_prob: Some(completion.log_prob) })
+            })
+            .collect::<Result<_>>()?;
+        Ok(self.answers.clone())
+    }
+
+    fn choose(&mut self, prompts: &[Prompt], labels: &[String]) -> Result<Vec<Choice>> {
+        let ids = self.prompt_ids(prompts)?;
+        let mut answers: Vec<Vec<Vec<u32>>> = Vec::with_capacity(prompts.len());
+        for (index, prompt) in prompts.iter().enumerate() {
+            // The tokens of a label depend on the template's text before it, which is the same for all prompts: seen on two, then reused.
+            if index >= 2 && answers[0] == answers[1] {
+                answers.push(answers[0].clone());
+                continue;
+            }
+            let turns = messages(prompt);
+            answers.push(labels.iter().map(|label| Ok(self.chat.answer_ids(&prompt.id, &turns, label)?)).collect::<Result<_>>()?);
+        }
+        let prefix = shared(&ids).saturating_sub(1);
+        let longest = ids.iter().map(Vec::len).max().unwrap_or(1) + answers.iter().flatten().map(Vec::len).max().unwrap_or(1);
+        self.model.reserve(&Uses { scoring: Some(scoring_use(longest, prefix)), ..Uses::default() })?;
+        let continuations: Vec<Vec<&[u32]>> = answers.iter().map(|labels| labels.iter().map(Vec::as_slice).collect()).collect();
+        let questions: Vec<Question<'_>> = ids.iter().zip(&continuations).map(|(prompt, continuations)| Question { prompt, continuations }).collect();
+        self.observer.event(Event::Start { what: self.label.clone(), total: prompts.len() as u64, unit: "answers" });
+        let observer = &mut *self.observer;
+        let log_probs = self.model.choose(&questions, |done| {
+            observer.event(Event::Progress { done: done as u64, loss: None, validation: None });
+            if observer.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        self.observer.event(Event::End);
+        if self.observer.stopped() {
+            return Err(Error::Interrupted);
+        }
+        let choices: Vec<Choice> = log_probs
+            .iter()
+            .map(|log_probs| {
+                let best = (0..log_probs.len()).fold(0, |best, index| if log_probs[index] > log_probs[best] { index } else { best });
+                Choice { index: best, log_probs: normalized(log_probs).iter().map(|p| p.ln()).collect() }
+            })
+            .collect();
+        self.answers = choices
+            .iter()
+            .map(|choice| Answer { text: labels[choice.index].clone(), finished: true, log_prob: Some(choice.log_probs[choice.index]) })
+            .collect();
+        Ok(choices)
+    }
+
+    fn log_probs(&mut self, prompts: &[Prompt], golds: &[String]) -> Result<Vec<AnswerLoss>> {
+        let mut rows = Vec::with_capacity(prompts.len());
+        for (prompt, gold) in prompts.iter().zip(golds) {
+            let turns = messages(prompt);
+            let mut ids = self.chat.prompt_ids(&prompt.id, &turns)?;
+            let answer = self.chat.answer_ids(&prompt.id, &turns, gold)?;
+            let mut loss_weights = vec![0.0; ids.len()];
+            loss_weights.extend(answer.iter().map(|_| 1.0));
+            ids.extend(answer);
+            rows.push(TokenRow { record_id: prompt.id.clone(), ids, loss_weights });
+        }
+        score_rows(self.model, &rows, &mut |done| {
+            let _ = done;
+        })
+    }
+}
+
+/// Σ weight · ln p and the number of loss tokens of each row, in order. Rows that begin alike share that run.
+pub(crate) fn score_rows(model: &mut Model<CpuDevice>, rows: &[TokenRow], progress: &mut dyn FnMut(usize)) -> Result<Vec<AnswerLoss>> {
+    let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(1);
+    let use_ = scoring_use(longest, 0);
+    model.reserve(&Uses { scoring: Some(use_), ..Uses::default() })?;
+    let mut losses = vec![AnswerLoss { log_prob: 0.0, tokens: 0 }; rows.len()];
+    let mut done = 0;
+    for packed in pack::pack_for_scoring(rows, use_.pass.rows, Some(SHARED_MIN))? {
+        let engine_batch = crate::tune::EngineBatch::new(&packed);
+        let batch: Batch<'_> = engine_batch.borrow();
+        let log_probs = model.log_probs_exact(&batch, 0)?;
+        for (entry, log_prob) in packed.entries.iter().zip(log_probs) {
+            let loss = &mut losses[packed.records[entry.sequence as usize]];
+            loss.log_prob += f64::from(entry.weight) * log_prob;
+            loss.tokens += 1;
+        }
+        done += packed.records.len();
+        progress(done);
+    }
+    Ok(losses)
+}
+
