@@ -1,25 +1,127 @@
 //! A document: one row of a source as it was given, never changed afterwards.
 
-/// A value as a source gives it. Numbers keep their spelling.
+/// A value as a source gives it.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value { /// `null`, or an absent JSON field.
-    Null, /// `true` or `false`.
-    Bool(bool), /// A JSON number as written.
-    Number(String), /// Text; every CSV cell.
-    Text(String), /// A list.
-    List(Vec<Value>), /// An object, in order.
-    Object(Vec<(String, Value)>) }
+pub enum Value {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A JSON number, as JSON writes it.
+    Number(String),
+    /// Text; every CSV cell.
+    Text(String),
+    /// A list.
+    List(Vec<Value>),
+    /// An object, in order.
+    Object(Vec<(String, Value)>),
+}
+
+impl Value {
+    /// The value under a key, if this is an object that has it.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        match self {
+            Self::Object(fields) => fields.iter().find(|(name, _)| name == key).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// The text, if this is text.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// What a person would read: text as it is, nothing for null, compact JSON for the rest.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Null => String::new(),
+            Self::Text(text) => text.clone(),
+            value => value.to_json(),
+        }
+    }
+
+    /// Compact JSON.
+    pub fn to_json(&self) -> String {
+        let mut json = String::new();
+        self.write_json(&mut json);
+        json
+    }
+
+    fn write_json(&self, json: &mut String) {
+        match self {
+            Self::Null => json.push_str("null"),
+            Self::Bool(true) => json.push_str("true"),
+            Self::Bool(false) => json.push_str("false"),
+            Self::Number(number) => json.push_str(number),
+            Self::Text(text) => json.push_str(&json_text(text)),
+            Self::List(list) => {
+                json.push('[');
+                for (i, value) in list.iter().enumerate() {
+                    json.push_str(if i > 0 { "," } else { "" });
+                    value.write_json(json);
+                }
+                json.push(']');
+            }
+            Self::Object(fields) => {
+                json.push('{');
+                for (i, (key, value)) in fields.iter().enumerate() {
+                    json.push_str(if i > 0 { "," } else { "" });
+                    json.push_str(&json_text(key));
+                    json.push(':');
+                    value.write_json(json);
+                }
+                json.push('}');
+            }
+        }
+    }
+}
+
+/// A JSON string, quotes included.
+pub(crate) fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
 
 /// Where a document came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin { /// Name of the source (its path in the run file).
-    pub source: String, /// Row, from 1, header not counted.
-    pub row: u64, /// Line of the file where it starts, from 1.
-    pub line: u64 }
+pub struct Origin {
+    /// Name of the source (its path in the run file).
+    pub source: String,
+    /// Row, from 1, a header not counted.
+    pub row: u64,
+    /// Line of the file where it starts, from 1.
+    pub line: u64,
+}
 
 /// One row of a source.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Document { /// Stable: source, row and content hash.
-    pub id: String, /// Its fields in order.
-    pub fields: Vec<(String, Value)>, /// Where it came from.
-    pub origin: Origin }
+pub struct Document {
+    /// Stable: source, row and a hash of the content.
+    pub id: String,
+    /// Its fields in order.
+    pub fields: Vec<(String, Value)>,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+impl Document {
+    /// A document with the id that its place and content give it.
+    pub fn new(fields: Vec<(String, Value)>, origin: Origin) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for (name, value) in &fields {
+            // Lengths before contents, so that no two lists of fields hash the same bytes.
+            let value = value.to_json();
+            hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
+            hasher.update(&(value.len() as u64).to_le_bytes()).update(value.as_bytes());
+        }
+        let id = format!("{}:{}:{}", origin.source, origin.row, &hasher.finalize().to_hex()[..8]);
+        Self { id, fields, origin }
+    }
+
+    /// The field of a name.
+    pub fn field(&self, name: &str) -> Option<&Value> {
+        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value)
+    }
+}

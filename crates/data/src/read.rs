@@ -1,49 +1,475 @@
 //! Bytes to documents: CSV, TSV, JSONL and JSON arrays.
+//!
+//! A file is read whole or not at all: a row that cannot be read is an error that names its line, because a file with
+//! one broken row is a file that was cut or exported wrongly. What a row *means* is decided later, row by row.
 
-use crate::{DataError, Document};
+use crate::error::LineProblem;
+use crate::{DataError, Document, Origin, Value};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::collections::HashSet;
+use std::fmt;
 
 /// How a source is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format { /// Comma, or another delimiter.
-    Csv { /// The delimiter.
-        delimiter: u8 }, /// A JSON value per line.
-    JsonLines, /// One JSON array.
-    Json }
+pub enum Format {
+    /// Values parted by a delimiter, the first row names the columns.
+    Csv {
+        /// The delimiter.
+        delimiter: u8,
+    },
+    /// A JSON object per line.
+    JsonLines,
+    /// One JSON array of objects.
+    Json,
+}
 
-impl Format { /// By a file name's extension (csv, tsv, jsonl, ndjson, json) or a name in `format = "…"`.
-    pub fn from_name(name: &str) -> Option<Self> { let _ = name; todo!() } }
+impl Format {
+    /// By a file name's extension (csv, tsv, jsonl, ndjson, json), or by such a word alone.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name.rsplit('.').next().unwrap_or(name).to_ascii_lowercase().as_str() {
+            "csv" => Some(Self::Csv { delimiter: b',' }),
+            "tsv" | "tab" => Some(Self::Csv { delimiter: b'\t' }),
+            "ssv" => Some(Self::Csv { delimiter: b';' }),
+            "jsonl" | "ndjson" => Some(Self::JsonLines),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
 
 /// The shape of a source's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape { /// Named columns: `input` and `target` say which.
-    Columns, /// OpenAI's `messages`.
-    Messages, /// `prompt`, `completion` (texts or message lists).
-    PromptCompletion, /// `inputs`, `targets`.
-    InputsTargets, /// `instruction`, `input`, `output`.
-    Alpaca, /// `conversations` of `from`, `value`.
-    ShareGpt, /// `chosen`, `rejected`: recognised, not trained yet.
-    Preference }
+pub enum Shape {
+    /// Named columns: `input` and `target` say which.
+    Columns,
+    /// OpenAI's `messages`.
+    Messages,
+    /// `prompt` and `completion`, as texts or as lists of messages.
+    PromptCompletion,
+    /// `inputs` and `targets`.
+    InputsTargets,
+    /// `instruction`, `input` and `output`.
+    Alpaca,
+    /// `conversations` of `from` and `value`.
+    ShareGpt,
+    /// `chosen` and `rejected`: recognised, not trained on yet.
+    Preference,
+}
+
+impl Shape {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Columns => "columns",
+            Self::Messages => "messages",
+            Self::PromptCompletion => "prompt/completion",
+            Self::InputsTargets => "inputs/targets",
+            Self::Alpaca => "Alpaca (instruction/input/output)",
+            Self::ShareGpt => "ShareGPT (conversations)",
+            Self::Preference => "preference pairs (chosen/rejected)",
+        }
+    }
+
+    fn of(columns: &[String]) -> Self {
+        let has = |name: &str| columns.iter().any(|column| column == name);
+        if has("chosen") && has("rejected") {
+            Self::Preference
+        } else if has("messages") {
+            Self::Messages
+        } else if has("conversations") {
+            Self::ShareGpt
+        } else if has("prompt") && has("completion") {
+            Self::PromptCompletion
+        } else if has("inputs") && has("targets") {
+            Self::InputsTargets
+        } else if has("instruction") && has("output") {
+            Self::Alpaca
+        } else {
+            Self::Columns
+        }
+    }
+}
 
 /// What may be read at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits { /// Bytes of a source.
-    pub source_bytes: usize, /// Rows of a source.
-    pub rows: usize, /// Bytes of a row.
-    pub row_bytes: usize, /// Bytes of a field.
-    pub field_bytes: usize, /// Columns.
-    pub columns: usize, /// JSON nesting.
-    pub depth: usize }
+pub struct Limits {
+    /// Bytes of a source.
+    pub source_bytes: usize,
+    /// Rows of a source.
+    pub rows: usize,
+    /// Bytes of a row.
+    pub row_bytes: usize,
+    /// Bytes of a field.
+    pub field_bytes: usize,
+    /// Columns of a source.
+    pub columns: usize,
+    /// JSON nesting.
+    pub depth: usize,
+}
 
-/// The limits used unless a caller has its own.
-pub const LIMITS: Limits = Limits { source_bytes: 4 << 30, rows: 20_000_000, row_bytes: 16 << 20, field_bytes: 8 << 20, columns: 4096, depth: 32 };
+/// The limits used unless a caller has its own: far above any instruction data, far below what exhausts memory.
+pub const LIMITS: Limits = Limits {
+    source_bytes: 4 << 30,
+    rows: 20_000_000,
+    row_bytes: 16 << 20,
+    field_bytes: 8 << 20,
+    columns: 4096,
+    depth: 32,
+};
 
 /// A source as documents.
 #[derive(Clone, Debug)]
-pub struct Dataset { /// Name of the source.
-    pub source: String, /// The recognised shape.
-    pub shape: Shape, /// Names of columns in the order first seen.
-    pub columns: Vec<String>, /// The documents in order.
-    pub documents: Vec<Document> }
+pub struct Dataset {
+    /// Name of the source.
+    pub source: String,
+    /// The recognised shape.
+    pub shape: Shape,
+    /// Names of columns in the order first seen.
+    pub columns: Vec<String>,
+    /// The documents in order.
+    pub documents: Vec<Document>,
+}
 
 /// Reads a source. `source` names it in ids and errors.
-pub fn read(source: &str, bytes: &[u8], format: Format, limits: &Limits) -> Result<Dataset, DataError> { let _ = (source, bytes, format, limits); todo!() }
+///
+/// ```
+/// use data::{Format, Shape, read};
+/// let csv = "message,intent\n\"Where is it, please?\",order\n";
+/// let dataset = read::read("tickets.csv", csv.as_bytes(), Format::Csv { delimiter: b',' }, &read::LIMITS)?;
+/// assert_eq!((dataset.shape, dataset.documents.len()), (Shape::Columns, 1));
+/// # Ok::<(), data::DataError>(())
+/// ```
+pub fn read(source: &str, bytes: &[u8], format: Format, limits: &Limits) -> Result<Dataset, DataError> {
+    let reader = Reader { source, limits };
+    reader.limit(None, "bytes", bytes.len(), limits.source_bytes)?;
+    let text = reader.text(bytes)?;
+    let documents = match format {
+        Format::Csv { delimiter } => reader.csv(text, delimiter)?,
+        // A .json file with an object per line is common; an array begins with a bracket.
+        Format::Json if text.trim_start().starts_with('[') => reader.json_array(text)?,
+        Format::Json | Format::JsonLines => reader.json_lines(text)?,
+    };
+    if documents.is_empty() {
+        return Err(DataError::Empty { origin: source.into() });
+    }
+    let (mut columns, mut seen) = (Vec::new(), HashSet::new());
+    for document in &documents {
+        for (name, _) in &document.fields {
+            if !seen.contains(name.as_str()) {
+                seen.insert(name.as_str());
+                columns.push(name.clone());
+            }
+        }
+    }
+    reader.limit(None, "columns", columns.len(), limits.columns)?;
+    let shape = Shape::of(&columns);
+    Ok(Dataset { source: source.into(), shape, columns, documents })
+}
+
+struct Reader<'a> {
+    source: &'a str,
+    limits: &'a Limits,
+}
+
+impl Reader<'_> {
+    fn limit(&self, line: Option<u64>, what: &'static str, given: usize, limit: usize) -> Result<(), DataError> {
+        if given <= limit {
+            return Ok(());
+        }
+        Err(DataError::TooLarge { origin: self.source.into(), line, what, given: given as u64, limit: limit as u64 })
+    }
+
+    fn problem(&self, line: u64, problem: LineProblem) -> DataError {
+        DataError::Line { origin: self.source.into(), line, problem }
+    }
+
+    /// The bytes as text without a byte-order mark; UTF-8 only, no zero bytes.
+    fn text<'t>(&self, bytes: &'t [u8]) -> Result<&'t str, DataError> {
+        let encoding = match bytes {
+            [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => Some("UTF-32"),
+            [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => Some("UTF-16"),
+            _ => None,
+        };
+        if let Some(encoding) = encoding {
+            return Err(self.problem(1, LineProblem::Encoding { encoding }));
+        }
+        let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+        let place = |at: usize| {
+            let before = &bytes[..at];
+            let line = before.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+            (line, at - before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1) + 1)
+        };
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let (line, byte) = place(error.valid_up_to());
+            self.problem(line, LineProblem::NotUtf8 { byte })
+        })?;
+        match bytes.iter().position(|byte| *byte == 0) {
+            Some(at) => Err(self.problem(place(at).0, LineProblem::Nul)),
+            None => Ok(text),
+        }
+    }
+
+    fn csv(&self, text: &str, delimiter: u8) -> Result<Vec<Document>, DataError> {
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(delimiter)
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(text.as_bytes());
+        let mut row = csv::StringRecord::new();
+        let mut header: Option<Vec<String>> = None;
+        let mut documents = Vec::new();
+        let mut start = 0;
+        // The library counts the lines it passed; the row itself may begin after empty ones.
+        while {
+            start = skip_empty_lines(text, reader.position().byte() as usize).max(start);
+            reader.read_record(&mut row).map_err(|_| self.problem(reader.position().line(), LineProblem::NotUtf8 { byte: 1 }))?
+        } {
+            let line = line_of(text, start, documents.last());
+            let end = reader.position().byte() as usize;
+            if end >= text.len() && open_quote(&text.as_bytes()[start..], delimiter) {
+                return Err(self.problem(line, LineProblem::OpenQuote));
+            }
+            self.limit(Some(line), "bytes in a row", row.as_slice().len(), self.limits.row_bytes)?;
+            self.limit(Some(line), "columns", row.len(), self.limits.columns)?;
+            let Some(names) = &header else {
+                header = Some(self.header(&row)?);
+                continue;
+            };
+            if row.len() != names.len() {
+                return Err(self.problem(line, LineProblem::Ragged { given: row.len(), expected: names.len() }));
+            }
+            for cell in &row {
+                self.limit(Some(line), "bytes in a field", cell.len(), self.limits.field_bytes)?;
+            }
+            self.limit(Some(line), "rows", documents.len() + 1, self.limits.rows)?;
+            let fields = names.iter().cloned().zip(row.iter().map(|cell| Value::Text(cell.into()))).collect();
+            let origin = Origin { source: self.source.into(), row: documents.len() as u64 + 1, line };
+            documents.push((start, Document::new(fields, origin)));
+        }
+        Ok(documents.into_iter().map(|(_, document)| document).collect())
+    }
+
+    fn header(&self, row: &csv::StringRecord) -> Result<Vec<String>, DataError> {
+        let names: Vec<String> = row.iter().map(|name| name.trim().to_owned()).collect();
+        let wrong = |problem: String| self.problem(1, LineProblem::Header { problem });
+        if let Some(at) = names.iter().position(String::is_empty) {
+            return Err(wrong(format!("no name for column {}", at + 1)));
+        }
+        let mut seen = HashSet::new();
+        match names.iter().find(|name| !seen.insert(name.as_str())) {
+            Some(name) => Err(wrong(format!("the column {name:?} twice"))),
+            None => Ok(names),
+        }
+    }
+
+    fn json_lines(&self, text: &str) -> Result<Vec<Document>, DataError> {
+        let mut documents = Vec::new();
+        for (i, line_text) in text.split('\n').enumerate() {
+            if line_text.trim().is_empty() {
+                continue;
+            }
+            let line = i as u64 + 1;
+            self.limit(Some(line), "bytes in a row", line_text.len(), self.limits.row_bytes)?;
+            self.limit(Some(line), "rows", documents.len() + 1, self.limits.rows)?;
+            let mut parser = serde_json::Deserializer::from_str(line_text);
+            let value = self.any().deserialize(&mut parser).and_then(|value| parser.end().map(|()| value));
+            let value = value.map_err(|error| self.json_error(line, 1, &error))?;
+            documents.push(self.document(value, documents.len(), line)?);
+        }
+        Ok(documents)
+    }
+
+    fn json_array(&self, text: &str) -> Result<Vec<Document>, DataError> {
+        let mut documents = Vec::new();
+        let mut at = text.len() - text.trim_start().len() + 1;
+        let (mut line, mut counted) = (1, 0);
+        let expected = |line: u64, what: &str| self.problem(line, LineProblem::Json { column: 1, expected: what.into() });
+        loop {
+            at += text[at..].len() - text[at..].trim_start().len();
+            line += newlines(&text[counted..at]);
+            counted = at;
+            if text[at..].starts_with(']') && documents.is_empty() {
+                at += 1;
+                break;
+            }
+            self.limit(Some(line), "rows", documents.len() + 1, self.limits.rows)?;
+            let mut parser = serde_json::Deserializer::from_str(&text[at..]);
+            let value = self.any().deserialize(&mut parser).map_err(|error| self.json_error(line, error.line(), &error))?;
+            let length = parser.into_iter::<IgnoredAny>().byte_offset();
+            self.limit(Some(line), "bytes in a row", length, self.limits.row_bytes)?;
+            documents.push(self.document(value, documents.len(), line)?);
+            at += length;
+            at += text[at..].len() - text[at..].trim_start().len();
+            line += newlines(&text[counted..at]);
+            counted = at;
+            match text[at..].chars().next() {
+                Some(',') => at += 1,
+                Some(']') => {
+                    at += 1;
+                    break;
+                }
+                _ => return Err(expected(line, "a comma or the end of the list")),
+            }
+        }
+        if text[at..].trim().is_empty() { Ok(documents) } else { Err(expected(line, "nothing after the list")) }
+    }
+
+    fn document(&self, value: Value, index: usize, line: u64) -> Result<Document, DataError> {
+        let found = match value {
+            Value::Object(fields) => {
+                let origin = Origin { source: self.source.into(), row: index as u64 + 1, line };
+                return Ok(Document::new(fields, origin));
+            }
+            Value::Null => "null",
+            Value::Bool(_) => "true or false",
+            Value::Number(_) => "a number",
+            Value::Text(_) => "text",
+            Value::List(_) => "a list",
+        };
+        Err(self.problem(line, LineProblem::NotObject { found }))
+    }
+
+    fn any(&self) -> AnyValue {
+        AnyValue { depth: self.limits.depth, limits: *self.limits }
+    }
+
+    /// `line` is where the value starts, of whose lines `inner` is the one with the error.
+    fn json_error(&self, line: u64, inner: usize, error: &serde_json::Error) -> DataError {
+        let line = line + (inner as u64).saturating_sub(1);
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default();
+        if let Some(key) = message.strip_prefix(DUPLICATE_KEY) {
+            return self.problem(line, LineProblem::DuplicateKey { key: key.chars().take(60).collect() });
+        }
+        if message.starts_with(TOO_DEEP) || message.starts_with("recursion limit") {
+            return self.problem(line, LineProblem::Depth { limit: self.limits.depth });
+        }
+        if message.starts_with(FIELD_TOO_LONG) {
+            let limit = self.limits.field_bytes;
+            return self.limit(Some(line), "bytes in a field", limit + 1, limit).err().unwrap_or_else(|| {
+                self.problem(line, LineProblem::Depth { limit: self.limits.depth })
+            });
+        }
+        self.problem(line, LineProblem::Json { column: error.column(), expected: message.into() })
+    }
+}
+
+const DUPLICATE_KEY: &str = "duplicate key: ";
+const TOO_DEEP: &str = "nested too deep";
+const FIELD_TOO_LONG: &str = "field too long";
+
+fn newlines(text: &str) -> u64 {
+    text.bytes().filter(|byte| *byte == b'\n').count() as u64
+}
+
+/// The line at byte `at`, counted on from the document before.
+fn line_of(text: &str, at: usize, before: Option<&(usize, Document)>) -> u64 {
+    let (from, line) = before.map_or((0, 1), |(start, document)| (*start, document.origin.line));
+    line + newlines(&text[from..at])
+}
+
+fn skip_empty_lines(text: &str, at: usize) -> usize {
+    let rest = &text[at.min(text.len())..];
+    text.len() - rest.trim_start_matches(['\r', '\n']).len()
+}
+
+/// Whether a row ends inside quotes.
+fn open_quote(row: &[u8], delimiter: u8) -> bool {
+    let (mut quoted, mut field_start, mut i) = (false, true, 0);
+    while i < row.len() {
+        let byte = row[i];
+        if quoted {
+            if byte == b'"' {
+                if row.get(i + 1) == Some(&b'"') {
+                    i += 1;
+                } else {
+                    quoted = false;
+                }
+            }
+        } else {
+            quoted = field_start && byte == b'"';
+            field_start = byte == delimiter || byte == b'\n' || byte == b'\r';
+        }
+        i += 1;
+    }
+    quoted
+}
+
+/// Reads any JSON value; a key twice, deep nesting and long fields are errors.
+#[derive(Clone, Copy)]
+struct AnyValue {
+    depth: usize,
+    limits: Limits,
+}
+
+impl AnyValue {
+    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
+        match self.depth.checked_sub(1) {
+            Some(depth) => Ok(Self { depth, ..self }),
+            None => Err(E::custom(TOO_DEEP)),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for AnyValue {
+    type Value = Value;
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Number(serde_json::Value::from(value).to_string()))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        if value.len() > self.limits.field_bytes {
+            return Err(E::custom(FIELD_TOO_LONG));
+        }
+        Ok(Value::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let inner = self.deeper()?;
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element_seed(inner)? {
+            values.push(value);
+        }
+        Ok(Value::List(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let inner = self.deeper()?;
+        let (mut fields, mut seen) = (Vec::new(), HashSet::new());
+        while let Some(key) = map.next_key::<String>()? {
+            if !seen.insert(key.clone()) {
+                return Err(A::Error::custom(format!("{DUPLICATE_KEY}{key}")));
+            }
+            fields.push((key, map.next_value_seed(inner)?));
+        }
+        Ok(Value::Object(fields))
+    }
+}

@@ -1,77 +1,532 @@
 //! A record: what is asked, and the answer that is wanted.
 
-use crate::{DataError, Dataset, Rejected};
-use text::Message;
+use crate::document::json_text;
+use crate::steps::Reason;
+use crate::{DataError, Dataset, Document, Rejected, Shape, Value};
+use std::collections::{HashMap, HashSet};
+use text::{Message, Role};
+
+/// Shapes that can be trained on, for errors.
+const TRAINABLE: &str = "columns, messages, prompt/completion, inputs/targets, Alpaca, ShareGPT";
 
 /// A field of a structured answer.
 #[derive(Clone, Debug, PartialEq)]
-pub enum FieldValue { /// `null`.
-    Null, /// A boolean.
-    Bool(bool), /// A JSON number as written.
-    Number(String), /// Text.
-    Text(String), /// A list or an object as compact JSON.
-    Json(String) }
+pub enum FieldValue {
+    /// `null`.
+    Null,
+    /// A boolean.
+    Bool(bool),
+    /// A JSON number as written.
+    Number(String),
+    /// Text.
+    Text(String),
+    /// A list or an object as compact JSON.
+    Json(String),
+}
+
+impl FieldValue {
+    /// What a person would read: text as it is, the rest as JSON.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            value => value.to_json(),
+        }
+    }
+
+    /// Compact JSON.
+    pub fn to_json(&self) -> String {
+        match self {
+            Self::Null => "null".into(),
+            Self::Bool(value) => value.to_string(),
+            Self::Number(number) | Self::Json(number) => number.clone(),
+            Self::Text(text) => json_text(text),
+        }
+    }
+}
 
 /// The answer that is wanted.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Answer { /// Text: a label, or free text.
-    Text(String), /// A JSON object, fields in the order of `target`.
-    Fields(Vec<(String, FieldValue)>) }
+pub enum Answer {
+    /// Text: a label, or free text; empty where none is known (far out of distribution).
+    Text(String),
+    /// A JSON object, fields in the order of `target`.
+    Fields(Vec<(String, FieldValue)>),
+}
 
-impl Answer { /// What the model is to write: the text, or compact JSON.
-    pub fn to_text(&self) -> String { todo!() } }
+impl Answer {
+    /// What the model is to write: the text, or compact JSON.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Fields(fields) => {
+                let field = |(name, value): &(String, FieldValue)| format!("{}:{}", json_text(name), value.to_json());
+                format!("{{{}}}", fields.iter().map(field).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+
+    /// Whether there is nothing to learn in it.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.trim().is_empty(),
+            Self::Fields(fields) => fields.is_empty(),
+        }
+    }
+}
 
 /// Where a record came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lineage { /// Its document.
-    pub document: String, /// Source.
-    pub source: String, /// Row in the source, from 1.
-    pub row: u64 }
+pub struct Lineage {
+    /// Its document.
+    pub document: String,
+    /// Its source.
+    pub source: String,
+    /// Its row in the source, from 1.
+    pub row: u64,
+}
 
 /// One item to learn from or to be measured on.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record { /// Stable id.
-    pub id: String, /// Everything before the answer.
-    pub messages: Vec<Message>, /// The answer.
-    pub answer: Answer, /// OpenAI's weight of the answer.
-    pub answer_weight: Option<f32>, /// What never straddles a split.
-    pub group: Option<String>, /// What the split is stratified by.
-    pub stratum: Option<String>, /// Where it came from.
-    pub lineage: Lineage }
+pub struct Record {
+    /// Stable id.
+    pub id: String,
+    /// Everything before the answer.
+    pub messages: Vec<Message>,
+    /// The answer.
+    pub answer: Answer,
+    /// OpenAI's weight of the answer.
+    pub answer_weight: Option<f32>,
+    /// What never straddles a split.
+    pub group: Option<String>,
+    /// What the split is stratified by.
+    pub stratum: Option<String>,
+    /// Where it came from.
+    pub lineage: Lineage,
+}
 
 impl Record {
-    /// The whole conversation: the messages and the answer as the assistant's.
-    pub fn conversation(&self) -> Vec<Message> { todo!() }
+    /// The whole conversation: the messages, and the answer as the assistant's.
+    pub fn conversation(&self) -> Vec<Message> {
+        let mut messages = self.messages.clone();
+        messages.push(Message { role: Role::Assistant, content: self.answer.to_text(), weight: self.answer_weight });
+        messages
+    }
+
     /// The text of the last user message: what a classical model sees.
-    pub fn input(&self) -> &str { todo!() }
+    pub fn input(&self) -> &str {
+        let last = self.messages.iter().rev().find(|message| message.role == Role::User);
+        last.map_or("", |message| message.content.as_str())
+    }
+
+    /// Equal for records that ask the same, up to white space.
+    pub fn input_key(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for message in &self.messages {
+            hash_words(&mut hasher, message.role.name(), &message.content);
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Equal for records that ask the same and want the same answer, up to white space.
+    pub fn content_key(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.input_key());
+        hash_words(&mut hasher, "answer", &self.answer.to_text());
+        *hasher.finalize().as_bytes()
+    }
+}
+
+fn hash_words(hasher: &mut blake3::Hasher, name: &str, text: &str) {
+    hasher.update(name.as_bytes()).update(&[0]);
+    for word in text.split_whitespace() {
+        hasher.update(word.as_bytes()).update(b" ");
+    }
+    hasher.update(&[0xFF]);
 }
 
 /// How documents become records.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct RecordRecipe { /// A column, or a template `… {column} …`; None: the shape says (messages, prompt/completion, …).
-    pub input: Option<String>, /// Columns of the answer: one: its text; several: a JSON object; empty: the shape says.
-    pub target: Vec<String>, /// Put before the input as the system message.
-    pub instruction: Option<String>, /// Column that never straddles a split.
-    pub group: Option<String>, /// Column to stratify by (default: the target if it is one column).
-    pub stratify: Option<String>, /// Column with ids.
-    pub id: Option<String> }
+pub struct RecordRecipe {
+    /// A column, or a template `… {column} …` (`{{` and `}}` are braces). None: the source's shape says.
+    pub input: Option<String>,
+    /// Columns of the answer. One: its text. Several: a JSON object. None, with an input: no answer is known.
+    pub target: Vec<String>,
+    /// The system message, unless a conversation has one of its own.
+    pub instruction: Option<String>,
+    /// Column whose values never straddle a split.
+    pub group: Option<String>,
+    /// Column to stratify by. None: the answer, if it has few values.
+    pub stratify: Option<String>,
+    /// Column with ids.
+    pub id: Option<String>,
+}
 
 /// What JSON type the values of a target column become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ColumnKind { /// Numbers.
-    Number, /// Booleans.
-    Bool, /// Text.
-    Text, /// Given as JSON.
-    Json }
+pub enum ColumnKind {
+    /// Every value is a number without leading zeros.
+    Number,
+    /// Every value is true or false.
+    Bool,
+    /// Text.
+    Text,
+    /// As the source's JSON has it.
+    Json,
+}
 
 /// Records, what was rejected, and how target columns were typed.
 #[derive(Clone, Debug)]
-pub struct Recorded { /// Records in order.
-    pub records: Vec<Record>, /// Documents that make no record.
-    pub rejected: Vec<Rejected>, /// Target columns and their kinds.
-    pub kinds: Vec<(String, ColumnKind)> }
+pub struct Recorded {
+    /// Records in order.
+    pub records: Vec<Record>,
+    /// Documents that make no record.
+    pub rejected: Vec<Rejected>,
+    /// Target columns and their kinds.
+    pub kinds: Vec<(String, ColumnKind)>,
+}
+
+/// A document's part of a record.
+struct Content {
+    messages: Vec<Message>,
+    answer: Answer,
+    answer_weight: Option<f32>,
+}
 
 impl RecordRecipe {
-    /// Makes records of documents.
-    pub fn apply(&self, dataset: &Dataset) -> Result<Recorded, DataError> { let _ = dataset; todo!() }
+    /// Makes records of one source's documents; columns are typed by this source alone.
+    pub fn apply(&self, dataset: &Dataset) -> Result<Recorded, DataError> {
+        let kinds = self.kinds(&[dataset])?;
+        self.apply_typed(dataset, &kinds)
+    }
+
+    /// How the target columns of several sources are typed together, so that one column has one type everywhere.
+    pub fn kinds(&self, datasets: &[&Dataset]) -> Result<Vec<(String, ColumnKind)>, DataError> {
+        for dataset in datasets {
+            for column in &self.target {
+                known(dataset, column)?;
+            }
+        }
+        let kind = |column: &String| {
+            let values = datasets.iter().flat_map(|dataset| &dataset.documents).filter_map(|d| d.field(column));
+            (column.clone(), column_kind(values))
+        };
+        Ok(self.target.iter().map(kind).collect())
+    }
+
+    /// Makes records of documents, target columns typed by [`RecordRecipe::kinds`].
+    pub fn apply_typed(&self, dataset: &Dataset, kinds: &[(String, ColumnKind)]) -> Result<Recorded, DataError> {
+        let input = self.input.as_deref().map(|input| Input::parse(input, dataset)).transpose()?;
+        for column in self.target.iter().chain(&self.group).chain(&self.stratify).chain(&self.id) {
+            known(dataset, column)?;
+        }
+        let needed = || DataError::RecipeNeeded { origin: dataset.source.clone(), columns: dataset.columns.join(", ") };
+        if input.is_none() && (!self.target.is_empty() || dataset.shape == Shape::Columns) {
+            return Err(needed());
+        }
+        if input.is_none() && dataset.shape == Shape::Preference {
+            let (origin, shape) = (dataset.source.clone(), dataset.shape.name());
+            return Err(DataError::UntrainedShape { origin, shape, supported: TRAINABLE });
+        }
+        let mut recorded = Recorded { records: Vec::new(), rejected: Vec::new(), kinds: kinds.to_vec() };
+        for document in &dataset.documents {
+            let content = match &input {
+                Some(input) => self.columns(input, kinds, document),
+                None => conversation(dataset.shape, document),
+            };
+            match content {
+                Ok(content) => recorded.records.push(self.record(content, document)),
+                Err(reason) => {
+                    let rejected = Rejected { id: document.id.clone(), step: "record", reason, related: Vec::new() };
+                    recorded.rejected.push(rejected);
+                }
+            }
+        }
+        unique_ids(&recorded.records)?;
+        self.stratify_by_answer(&mut recorded.records);
+        Ok(recorded)
+    }
+
+    fn columns(&self, input: &Input, kinds: &[(String, ColumnKind)], document: &Document) -> Result<Content, Reason> {
+        let answer = match self.target.as_slice() {
+            [] => Answer::Text(String::new()),
+            [column] => match document.field(column).map(Value::to_text).unwrap_or_default() {
+                text if text.trim().is_empty() => return Err(Reason::EmptyTarget),
+                text => Answer::Text(text.trim().to_owned()),
+            },
+            columns => {
+                let kind = |column: &String| kinds.iter().find(|(name, _)| name == column).map(|(_, kind)| *kind);
+                let value = |column: &String| field_value(document.field(column), kind(column));
+                Answer::Fields(columns.iter().map(|column| (column.clone(), value(column))).collect())
+            }
+        };
+        Ok(Content { messages: vec![Message::new(Role::User, input.text(document))], answer, answer_weight: None })
+    }
+
+    fn record(&self, content: Content, document: &Document) -> Record {
+        let mut messages = content.messages;
+        if let Some(instruction) = &self.instruction
+            && messages.first().is_none_or(|message| message.role != Role::System)
+        {
+            messages.insert(0, Message::new(Role::System, instruction.clone()));
+        }
+        let text = |column: &Option<String>| {
+            let text = document.field(column.as_deref()?)?.to_text().trim().to_owned();
+            (!text.is_empty()).then_some(text)
+        };
+        let origin = &document.origin;
+        Record {
+            id: text(&self.id).unwrap_or_else(|| document.id.clone()),
+            messages,
+            answer: content.answer,
+            answer_weight: content.answer_weight,
+            group: text(&self.group),
+            stratum: text(&self.stratify),
+            lineage: Lineage { document: document.id.clone(), source: origin.source.clone(), row: origin.row },
+        }
+    }
+
+    /// Without a column to stratify by, answers are the strata if every one stands for at least two records on average.
+    fn stratify_by_answer(&self, records: &mut [Record]) {
+        if self.stratify.is_some() || self.target.len() > 1 {
+            return;
+        }
+        let answers: HashSet<String> = records.iter().map(|record| record.answer.to_text()).collect();
+        if 2 * answers.len() <= records.len() {
+            for record in records.iter_mut().filter(|record| !record.answer.is_empty()) {
+                record.stratum = Some(record.answer.to_text());
+            }
+        }
+    }
+}
+
+/// An error with the nearest name if a source lacks a column.
+fn known(dataset: &Dataset, column: &str) -> Result<(), DataError> {
+    if dataset.columns.iter().any(|name| name == column) {
+        return Ok(());
+    }
+    let lower = column.to_lowercase();
+    let similar = dataset.columns.iter().map(|name| (strsim::jaro_winkler(&lower, &name.to_lowercase()), name));
+    let nearest = similar.filter(|(score, _)| *score > 0.7).max_by(|a, b| a.0.total_cmp(&b.0));
+    Err(DataError::MissingColumn {
+        origin: dataset.source.clone(),
+        column: column.into(),
+        nearest: nearest.map(|(_, name)| name.clone()),
+        columns: dataset.columns.join(", "),
+    })
+}
+
+fn unique_ids(records: &[Record]) -> Result<(), DataError> {
+    let mut seen: HashMap<&str, &Record> = HashMap::with_capacity(records.len());
+    for record in records {
+        if let Some(first) = seen.insert(&record.id, record) {
+            let place = |record: &Record| format!("{} row {}", record.lineage.source, record.lineage.row);
+            return Err(DataError::DuplicateId { id: record.id.clone(), first: place(first), second: place(record) });
+        }
+    }
+    Ok(())
+}
+
+/// What is read of a document: literal text and columns in turn.
+struct Input {
+    parts: Vec<Part>,
+}
+
+enum Part {
+    Literal(String),
+    Column(String),
+}
+
+impl Input {
+    fn parse(input: &str, dataset: &Dataset) -> Result<Self, DataError> {
+        if dataset.columns.iter().any(|name| name == input) || !input.contains('{') {
+            known(dataset, input)?;
+            return Ok(Self { parts: vec![Part::Column(input.into())] });
+        }
+        let wrong = |problem| DataError::InputTemplate { template: input.into(), problem };
+        let (mut parts, mut literal, mut rest) = (Vec::new(), String::new(), input);
+        while let Some(at) = rest.find(['{', '}']) {
+            literal.push_str(&rest[..at]);
+            let brace = &rest[at..];
+            if brace.starts_with("{{") || brace.starts_with("}}") {
+                literal.push_str(&brace[..1]);
+                rest = &brace[2..];
+                continue;
+            }
+            let (name, after) = brace
+                .strip_prefix('{')
+                .ok_or_else(|| wrong("closes a brace that is not open (a brace is written }})"))?
+                .split_once('}')
+                .ok_or_else(|| wrong("opens a brace that is never closed (a brace is written {{)"))?;
+            known(dataset, name.trim())?;
+            parts.push(Part::Literal(std::mem::take(&mut literal)));
+            parts.push(Part::Column(name.trim().into()));
+            rest = after;
+        }
+        literal.push_str(rest);
+        parts.push(Part::Literal(literal));
+        Ok(Self { parts })
+    }
+
+    /// Empty if every column is.
+    fn text(&self, document: &Document) -> String {
+        let (mut text, mut found) = (String::new(), false);
+        for part in &self.parts {
+            match part {
+                Part::Literal(literal) => text.push_str(literal),
+                Part::Column(column) => {
+                    let value = document.field(column).map(Value::to_text).unwrap_or_default();
+                    found |= !value.trim().is_empty();
+                    text.push_str(&value);
+                }
+            }
+        }
+        if found { text } else { String::new() }
+    }
+}
+
+/// What kind of values a column has; empty ones do not say.
+fn column_kind<'a>(values: impl Iterator<Item = &'a Value>) -> ColumnKind {
+    let (mut number, mut boolean, mut json, mut any) = (true, true, false, false);
+    for value in values {
+        match value {
+            Value::Text(text) if text.trim().is_empty() => {}
+            Value::Text(text) => {
+                any = true;
+                number &= is_json_number(text.trim());
+                boolean &= boolean_of(text.trim()).is_some();
+            }
+            Value::Null => {}
+            Value::Number(_) | Value::Bool(_) | Value::List(_) | Value::Object(_) => json = true,
+        }
+    }
+    match (json, any) {
+        (true, _) => ColumnKind::Json,
+        (false, true) if number => ColumnKind::Number,
+        (false, true) if boolean => ColumnKind::Bool,
+        _ => ColumnKind::Text,
+    }
+}
+
+fn field_value(value: Option<&Value>, kind: Option<ColumnKind>) -> FieldValue {
+    match value {
+        None | Some(Value::Null) => FieldValue::Null,
+        Some(Value::Bool(value)) => FieldValue::Bool(*value),
+        Some(Value::Number(number)) => FieldValue::Number(number.clone()),
+        Some(value @ (Value::List(_) | Value::Object(_))) => FieldValue::Json(value.to_json()),
+        Some(Value::Text(text)) => {
+            let text = text.trim();
+            match kind {
+                _ if text.is_empty() => FieldValue::Null,
+                Some(ColumnKind::Number) if is_json_number(text) => FieldValue::Number(text.into()),
+                Some(ColumnKind::Bool) => match boolean_of(text) {
+                    Some(value) => FieldValue::Bool(value),
+                    None => FieldValue::Text(text.into()),
+                },
+                _ => FieldValue::Text(text.into()),
+            }
+        }
+    }
+}
+
+fn boolean_of(text: &str) -> Option<bool> {
+    if text.eq_ignore_ascii_case("true") {
+        Some(true)
+    } else if text.eq_ignore_ascii_case("false") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// A number that JSON writes the same way: no leading zeros, no plus sign, nothing around it.
+fn is_json_number(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = match digits.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (digits, None),
+    };
+    let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits(whole) && (whole == "0" || !whole.starts_with('0')) && fraction.is_none_or(all_digits) && text != "-0"
+}
+
+/// A document whose shape says what is asked and what is wanted.
+fn conversation(shape: Shape, document: &Document) -> Result<Content, Reason> {
+    let malformed = |problem: &str| Reason::Malformed { problem: problem.into() };
+    let text = |name: &str| {
+        let value = document.field(name).ok_or_else(|| malformed(&format!("no {name}")))?;
+        value.as_text().ok_or_else(|| malformed(&format!("{name} is not text")))
+    };
+    let single = |input: String, answer: &str| match answer.trim() {
+        "" => Err(Reason::EmptyTarget),
+        _ => Ok(Content {
+            messages: vec![Message::new(Role::User, input)],
+            answer: Answer::Text(answer.to_owned()),
+            answer_weight: None,
+        }),
+    };
+    match shape {
+        Shape::Messages => answered(messages(document.field("messages"), "role", "content")?),
+        Shape::ShareGpt => answered(messages(document.field("conversations"), "from", "value")?),
+        Shape::InputsTargets => single(text("inputs")?.into(), text("targets")?),
+        Shape::Alpaca => {
+            let input = document.field("input").and_then(Value::as_text).unwrap_or_default().trim();
+            let instruction = text("instruction")?;
+            let asked = if input.is_empty() { instruction.to_owned() } else { format!("{instruction}\n\n{input}") };
+            single(asked, text("output")?)
+        }
+        Shape::PromptCompletion => match (document.field("prompt"), document.field("completion")) {
+            (prompt @ Some(Value::List(_)), completion @ Some(Value::List(_))) => {
+                let mut all = messages(prompt, "role", "content")?;
+                all.extend(messages(completion, "role", "content")?);
+                answered(all)
+            }
+            _ => single(text("prompt")?.into(), text("completion")?),
+        },
+        Shape::Columns | Shape::Preference => Err(malformed("its shape does not say what is asked")),
+    }
+}
+
+/// The last message is the answer.
+fn answered(mut messages: Vec<Message>) -> Result<Content, Reason> {
+    match messages.pop() {
+        Some(last) if last.role == Role::Assistant && last.content.trim().is_empty() => Err(Reason::EmptyTarget),
+        Some(last) if last.role == Role::Assistant => {
+            Ok(Content { messages, answer: Answer::Text(last.content), answer_weight: last.weight })
+        }
+        _ => Err(Reason::Malformed { problem: "it does not end with a message of the assistant".into() }),
+    }
+}
+
+fn messages(value: Option<&Value>, role_key: &str, content_key: &str) -> Result<Vec<Message>, Reason> {
+    let Some(Value::List(list)) = value else { return Err(Reason::Malformed { problem: "no list of messages".into() }) };
+    let one = |(i, value): (usize, &Value)| {
+        let malformed = |problem: &str| Reason::Malformed { problem: format!("message {i} {problem}") };
+        let role = value.get(role_key).and_then(Value::as_text).ok_or_else(|| malformed("has no role"))?;
+        let role = match role {
+            "human" => Some(Role::User),
+            "gpt" | "model" => Some(Role::Assistant),
+            role => Role::from_name(role),
+        };
+        let role = role.ok_or_else(|| malformed("has an unknown role (system, user, assistant, tool)"))?;
+        let content = match value.get(content_key) {
+            Some(Value::Text(text)) => text.clone(),
+            Some(Value::List(parts)) => {
+                let text = |part: &Value| Some(part.get("text")?.as_text()?.to_owned());
+                let texts: Option<Vec<String>> = parts.iter().map(text).collect();
+                texts.ok_or_else(|| malformed("has parts that are not text"))?.concat()
+            }
+            _ if value.get("tool_calls").is_some() => return Err(malformed("calls tools, which is not trained yet")),
+            _ => return Err(malformed("has no text")),
+        };
+        let weight = match value.get("weight") {
+            None | Some(Value::Null) => None,
+            Some(Value::Number(number)) => {
+                let weight = number.parse::<f32>().ok().filter(|weight| weight.is_finite() && *weight >= 0.0);
+                Some(weight.ok_or_else(|| malformed("has a weight below zero"))?)
+            }
+            Some(_) => return Err(malformed("has a weight that is not a number")),
+        };
+        Ok(Message { role, content, weight })
+    };
+    list.iter().enumerate().map(one).collect()
 }

@@ -1,55 +1,195 @@
 //! Steps between records and the split; each keeps a record or says why not.
 
 use crate::Record;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 /// Why something was dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason { /// The input is empty.
-    EmptyInput, /// The answer is empty.
-    EmptyTarget, /// The same input and answer as `related`.
-    Duplicate, /// The same input as `related` with another answer.
-    Conflict, /// Longer than allowed.
-    TooLong { /// Its length.
-        given: usize, /// The limit.
-        limit: usize, /// characters or tokens.
-        unit: &'static str }, /// Its shape does not fit the source's.
-    Malformed { /// What is wrong.
-        problem: String }, /// The chat template or tokenizer refuses it.
-    Unrenderable { /// Why.
-        problem: String } }
+#[non_exhaustive]
+pub enum Reason {
+    /// The input is empty.
+    EmptyInput,
+    /// The answer is empty.
+    EmptyTarget,
+    /// The same input and answer as the related record.
+    Duplicate,
+    /// The same input as the related records, with another answer.
+    Conflict,
+    /// Longer than allowed.
+    TooLong {
+        /// Its length.
+        given: usize,
+        /// The limit.
+        limit: usize,
+        /// What is counted: characters or tokens.
+        unit: &'static str,
+    },
+    /// It does not have the shape of its source.
+    Malformed {
+        /// What is wrong.
+        problem: String,
+    },
+    /// The chat template or the tokenizer refuses it.
+    Unrenderable {
+        /// Why.
+        problem: String,
+    },
+    /// A seeded draw of fewer records left it out.
+    NotDrawn,
+    /// It shares a group or an input with records that are held out.
+    HeldOut {
+        /// Which part holds them.
+        part: &'static str,
+    },
+}
+
+impl Reason {
+    /// A short name, the same for all records with this reason.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::EmptyInput => "empty input",
+            Self::EmptyTarget => "empty target",
+            Self::Duplicate => "duplicate",
+            Self::Conflict => "conflicting label",
+            Self::TooLong { .. } => "too long",
+            Self::Malformed { .. } => "malformed",
+            Self::Unrenderable { .. } => "cannot be rendered",
+            Self::NotDrawn => "not drawn",
+            Self::HeldOut { .. } => "shares a group or input with held-out records",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { given, limit, unit } => write!(f, "{given} {unit}, at most {limit}"),
+            Self::Malformed { problem } => write!(f, "malformed: {problem}"),
+            Self::Unrenderable { problem } => write!(f, "cannot be rendered: {problem}"),
+            Self::HeldOut { part } => write!(f, "shares a group or input with records of the {part} set"),
+            reason => f.write_str(reason.name()),
+        }
+    }
+}
 
 /// Something dropped, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejected { /// The document's or record's id.
-    pub id: String, /// The step's name.
-    pub step: &'static str, /// Why.
-    pub reason: Reason, /// Ids of the records that it is about (the kept one, the conflicting ones).
-    pub related: Vec<String> }
+pub struct Rejected {
+    /// The document's or record's id.
+    pub id: String,
+    /// The step's name.
+    pub step: &'static str,
+    /// Why.
+    pub reason: Reason,
+    /// Ids of the records that the reason is about: the kept one, the conflicting ones.
+    pub related: Vec<String>,
+}
 
 /// What to do where it can be kept or dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy { /// Report only.
-    Keep, /// Drop and report.
-    Drop }
+pub enum Policy {
+    /// Report only.
+    Keep,
+    /// Drop and report.
+    Drop,
+}
 
 /// Records with the same input and different answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict { /// The records' ids, in order.
-    pub ids: Vec<String>, /// Their distinct answers.
-    pub answers: Vec<String> }
+pub struct Conflict {
+    /// The records' ids, in order.
+    pub ids: Vec<String>,
+    /// Their distinct answers, sorted.
+    pub answers: Vec<String>,
+}
 
 /// What a step leaves.
 #[derive(Clone, Debug, Default)]
-pub struct Stepped { /// What goes on.
-    pub records: Vec<Record>, /// What does not.
-    pub rejected: Vec<Rejected>, /// Conflicts found (whether dropped or not).
-    pub conflicts: Vec<Conflict> }
+pub struct Stepped {
+    /// What goes on.
+    pub records: Vec<Record>,
+    /// What does not.
+    pub rejected: Vec<Rejected>,
+    /// Conflicts found, whether their records were dropped or not.
+    pub conflicts: Vec<Conflict>,
+}
 
-/// Drops records with an empty input.
-pub fn drop_empty(records: Vec<Record>) -> Stepped { let _ = records; todo!() }
-/// Drops records whose input or answer has more characters than `limit`.
-pub fn drop_long(records: Vec<Record>, limit: usize) -> Stepped { let _ = (records, limit); todo!() }
-/// Exact duplicates (of normalised input and answer): the first in order of source and row is kept.
-pub fn duplicates(records: Vec<Record>, policy: Policy) -> Stepped { let _ = (records, policy); todo!() }
-/// Same input, different answers: reported; dropped are all of them.
-pub fn conflicts(records: Vec<Record>, policy: Policy) -> Stepped { let _ = (records, policy); todo!() }
+/// Keeps the records for which `reason` gives none.
+fn filter(records: Vec<Record>, step: &'static str, reason: impl Fn(usize, &Record) -> Option<(Reason, Vec<String>)>) -> Stepped {
+    let mut stepped = Stepped::default();
+    for (i, record) in records.into_iter().enumerate() {
+        match reason(i, &record) {
+            None => stepped.records.push(record),
+            Some((reason, related)) => stepped.rejected.push(Rejected { id: record.id, step, reason, related }),
+        }
+    }
+    stepped
+}
+
+/// Drops records that ask nothing.
+pub fn drop_empty(records: Vec<Record>) -> Stepped {
+    let empty = |record: &Record| record.messages.iter().all(|message| message.content.trim().is_empty());
+    let asks = |record: &Record| record.messages.iter().any(|message| message.role != text::Role::System);
+    filter(records, "empty", |_, record| {
+        (empty(record) || (asks(record) && record.input().trim().is_empty())).then_some((Reason::EmptyInput, Vec::new()))
+    })
+}
+
+/// Drops records whose messages and answer have more characters than `limit` together.
+pub fn drop_long(records: Vec<Record>, limit: usize) -> Stepped {
+    filter(records, "length", |_, record| {
+        let characters = |text: &str| text.chars().count();
+        let asked: usize = record.messages.iter().map(|message| characters(&message.content)).sum();
+        let given = asked + characters(&record.answer.to_text());
+        (given > limit).then_some((Reason::TooLong { given, limit, unit: "characters" }, Vec::new()))
+    })
+}
+
+/// Exact duplicates, up to white space, of input and answer together: of each the first in the order given is kept.
+pub fn duplicates(records: Vec<Record>, policy: Policy) -> Stepped {
+    if policy == Policy::Keep {
+        return Stepped { records, ..Stepped::default() };
+    }
+    let mut first: HashMap<[u8; 32], (usize, String)> = HashMap::with_capacity(records.len());
+    for (i, record) in records.iter().enumerate() {
+        first.entry(record.content_key()).or_insert_with(|| (i, record.id.clone()));
+    }
+    filter(records, "duplicates", |i, record| match &first[&record.content_key()] {
+        (kept, _) if *kept == i => None,
+        (_, id) => Some((Reason::Duplicate, vec![id.clone()])),
+    })
+}
+
+/// The same input with different answers: reported; if dropped, then all of them, because none is known to be right.
+pub fn conflicts(records: Vec<Record>, policy: Policy) -> Stepped {
+    let mut by_input: HashMap<[u8; 32], Vec<usize>> = HashMap::with_capacity(records.len());
+    for (i, record) in records.iter().enumerate() {
+        by_input.entry(record.input_key()).or_default().push(i);
+    }
+    // In the order of each conflict's first record.
+    let mut found = BTreeMap::new();
+    for indices in by_input.into_values().filter(|indices| indices.len() > 1) {
+        let mut answers: Vec<String> = indices.iter().map(|i| records[*i].answer.to_text()).collect();
+        answers.sort();
+        answers.dedup();
+        if answers.len() > 1 {
+            let ids = indices.iter().map(|i| records[*i].id.clone()).collect();
+            found.insert(indices[0], (indices, Conflict { ids, answers }));
+        }
+    }
+    let mut conflict_of = HashMap::new();
+    for (indices, conflict) in found.values() {
+        conflict_of.extend(indices.iter().map(|i| (*i, conflict)));
+    }
+    let mut stepped = match policy {
+        Policy::Keep => Stepped { records, ..Stepped::default() },
+        Policy::Drop => filter(records, "conflicts", |i, record| {
+            let conflict = conflict_of.get(&i)?;
+            let others = conflict.ids.iter().filter(|id| **id != record.id).cloned().collect();
+            Some((Reason::Conflict, others))
+        }),
+    };
+    stepped.conflicts = found.into_values().map(|(_, conflict)| conflict).collect();
+    stepped
+}

@@ -310,7 +310,7 @@ mod tests {
     fn python_methods_whitespace_and_generation_tags_work() {
         let source = "{{ bos_token }}\n{%- for m in messages %}\n    {%- if m.role == 'user' %}\n{{ m.content.strip() | upper }}\n    {%- else %}\n{% generation %}{{ m['content'] }}{{ eos_token }}{% endgeneration %}\n    {%- endif %}\n{%- endfor %}";
         let messages = [user("  hi "), Message::new(Role::Assistant, "ok")];
-        assert_eq!(render(source, &messages, false).unwrap(), "<s>HI\nok</s>");
+        assert_eq!(render(source, &messages, false).unwrap(), "<s>HIok</s>");
     }
 
     #[test]
