@@ -316,6 +316,11 @@ impl WithSimd for Walk<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let (row, rows, col0, all) = (self.tile.row(), self.tile.rows(), self.tile.col(), self.tile.cols());
+        if let (Operand::Rows(x), Source::Stored { w, panels }, 1..=4) = (self.a, self.b, rows) {
+            let x = &x[row * self.k..][..rows * self.k];
+            let panels = &panels[col0 / LANES * w.panel_bytes()..];
+            return s.vectorize(Stream { tile: self.tile, x, w, panels, accumulate: self.accumulate });
+        }
         // Few rows read each panel once, from end to end; many rows keep the tile's panels of one block in cache.
         let group = if rows > S::TILE_ROWS { all } else { 4 * LANES };
         for col in (0..all).step_by(group) {
@@ -346,6 +351,66 @@ impl WithSimd for Walk<'_, '_> {
                     let (col, cols) = (col + whole, cols - whole);
                     let b = s.vectorize(Expand { b: self.b, col: col0 + col, cols, start, inner, to: &mut *self.expanded });
                     microkernel::multiply(s, &mut self.tile, col, cols, inner, a, b, self.alpha, accumulate);
+                }
+            }
+        }
+    }
+}
+
+/// A tile of a few rows against a weight in its own storage (generation): weights are decoded straight into the
+/// sums, in the order of operations that [`microkernel`] has.
+struct Stream<'a, 'c> {
+    tile: Tile<'c>,
+    /// `[rows of the tile][k]`.
+    x: &'a [f32],
+    w: &'a Weight,
+    /// From the tile's first column on.
+    panels: &'a [u8],
+    accumulate: bool,
+}
+
+impl WithSimd for Stream<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        with_decode!(self.w.storage, decode => match self.tile.rows() {
+            1 => self.rows::<S, _, 1>(s, decode),
+            2 => self.rows::<S, _, 2>(s, decode),
+            3 => self.rows::<S, _, 3>(s, decode),
+            4 => self.rows::<S, _, 4>(s, decode),
+            rows => unreachable!("{rows} rows to stream against"),
+        })
+    }
+}
+
+impl Stream<'_, '_> {
+    #[inline(always)]
+    fn rows<S: Simd, D: Decode, const ROWS: usize>(mut self, s: S, decode: D) {
+        let (k, panel_bytes) = (self.w.k, self.w.panel_bytes());
+        for start in (0..k).step_by(BLOCK) {
+            let inner = BLOCK.min(k - start);
+            let x: [&[f32]; ROWS] = std::array::from_fn(|i| &self.x[i * k + start..][..inner]);
+            // Two panels at a time hide the latency of each other's additions.
+            for col in (0..self.tile.cols()).step_by(2 * LANES) {
+                let left = (self.tile.cols() - col).min(2 * LANES);
+                let panel = |p: usize| &self.panels[(col / LANES + p) * panel_bytes..][..panel_bytes];
+                let panels = [panel(0), panel(usize::from(left > LANES))];
+                let mut sums = [[s.splat(0.0); ROWS]; 2];
+                for l in (0..inner).step_by(LANES) {
+                    for (panel, sums) in panels.iter().zip(&mut sums) {
+                        decode.columns(s, panel, start + l, |i, v| {
+                            for (sum, x) in sums.iter_mut().zip(&x) {
+                                *sum = s.mul_add(s.splat(x[l + i]), v, *sum);
+                            }
+                        });
+                    }
+                }
+                for row in 0..ROWS {
+                    for (p, y) in self.tile.slice(row)[col..col + left].chunks_mut(LANES).enumerate() {
+                        let sum = sums[p][row];
+                        let sum = if self.accumulate || start > 0 { s.add(s.load_partial(y, 0.0), sum) } else { sum };
+                        s.store_partial(y, sum);
+                    }
                 }
             }
         }
