@@ -21,6 +21,7 @@
 //! chunk, in parallel over queries; then `dk` and `dv`, in parallel over keys, each summing over its
 //! readers in the order of the table.
 
+use crate::elementwise::{load, store};
 use crate::math;
 use crate::simd::{LANES, Level, Simd, WithSimd};
 use rayon::prelude::*;
@@ -96,6 +97,7 @@ impl Shape {
         assert!((1..=MAX_HEAD_DIM).contains(&self.head_dim), "{self:?}: heads of 1 to {MAX_HEAD_DIM}");
         assert!(self.group() * self.padded() <= BLOCK, "{self:?}: the queries of one key head are {BLOCK} elements at most");
         assert!(self.window != Some(0), "{self:?}: a query sees itself");
+        assert!(self.scale > 0.0, "{self:?}: a positive scale");
     }
 }
 
@@ -104,11 +106,11 @@ pub const TILE: usize = 64;
 /// Largest head.
 pub const MAX_HEAD_DIM: usize = 256;
 /// Query elements that one task works on (of one key head).
-const BLOCK: usize = 1 << 13;
+const BLOCK: usize = 1 << 14;
 /// Query rows that go through the inner loops together.
 const STRIP: usize = 4;
-/// Elements of `p`, `ds`, queries and `dout` that a chunk of the backward keeps.
-const CHUNK: usize = 1 << 20;
+/// Elements of `p`, `ds`, queries and `dout` that a chunk of the backward keeps for every worker.
+const CHUNK: usize = 1 << 19;
 /// Below every score, and finite, so that differences are no NaN.
 const LOWEST: f32 = f32::MIN;
 
@@ -118,7 +120,7 @@ const WORKER: usize = 2 * (BLOCK + LANES * MAX_HEAD_DIM) + BLOCK + 3 * TILE * MA
 
 /// Elements of scratch for chains of up to `chain` keys on `threads` threads.
 pub fn scratch_len(threads: usize, chain: usize) -> usize {
-    threads * WORKER + CHUNK.max(64 * 2 * (chain + LANES + MAX_HEAD_DIM))
+    threads * WORKER + (threads * CHUNK).max(64 * 2 * (chain + LANES + MAX_HEAD_DIM))
 }
 
 /// Consecutive query rows of a run that are worked on together.
@@ -240,7 +242,7 @@ fn pack_columns<S: Simd>(s: S, out: &mut [f32], stride: usize, x: &[f32], offset
         for i in 0..LANES {
             if let Some(at) = offset(i) {
                 let x = &x[at + from..][..width];
-                rows[i] = if width == LANES { s.load(x) } else { s.load_partial(x, 0.0) };
+                rows[i] = load(s, x);
             }
         }
         let columns = s.transpose(rows);
@@ -254,7 +256,7 @@ fn pack_columns<S: Simd>(s: S, out: &mut [f32], stride: usize, x: &[f32], offset
 #[inline(always)]
 fn pack_row<S: Simd>(s: S, out: &mut [f32], x: &[f32]) {
     for (out, x) in out.chunks_exact_mut(LANES).zip(x.chunks(LANES)) {
-        s.store(out, if x.len() == LANES { s.load(x) } else { s.load_partial(x, 0.0) });
+        s.store(out, load(s, x));
     }
 }
 
@@ -270,6 +272,24 @@ fn pack_queries<S: Simd>(s: S, out: &mut [f32], x: &[f32], inputs: &Inputs<'_>, 
 }
 
 // ---- inner loops ------------------------------------------------------------------------------
+
+/// e^x for x <= 0, to 2 ulp; 0 below -87, NaN stays NaN. [`math::exp`] without what weights have no use for.
+#[inline(always)]
+fn weight<S: Simd>(s: S, x: S::F) -> S::F {
+    let lowest = s.splat(-87.0);
+    let clamped = s.max(lowest, x); // x where it is NaN
+    // x = n ln 2 + r with |r| <= ln 2 / 2; e^r by Cephes' polynomial (Moshier 1992).
+    let n = s.round(s.mul(clamped, s.splat(std::f32::consts::LOG2_E)));
+    let r = s.neg_mul_add(n, s.splat(0.693_359_4), clamped);
+    let r = s.neg_mul_add(n, s.splat(-2.121_944_4e-4), r);
+    let mut p = s.splat(1.987_569_1e-4);
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
+        p = s.mul_add(p, r, s.splat(c));
+    }
+    let p = s.add(s.mul_add(s.mul(r, r), p, r), s.splat(1.0));
+    let power = s.from_bits(s.shl_i(s.add_i(s.to_i(n), s.splat_i(127)), 23));
+    s.select(s.lt(x, lowest), s.splat(0.0), s.mul(p, power))
+}
 
 /// An inner loop for `R` rows and `C` vectors at a time, both known when it is compiled.
 trait Inner {
@@ -405,30 +425,30 @@ impl Inner for Mix<'_> {
     }
 }
 
-/// `out[r] += Σ_row weights[row][r] values[row]`, rows in order; one column of `C` vectors.
-struct Gather<'a> {
-    /// From the first key and the column's first element; keys are `stride` apart.
-    out: &'a mut [f32],
-    /// Rows `weights_stride` apart, from the first key.
+/// `out[r] += Σ_row weights[row][r] values[row]`, rows in order; the columns from `column` on, `C` vectors of them.
+struct Gather<'a, 'b> {
+    /// `R` rows, the last vector of which may be short.
+    out: &'a mut [&'b mut [f32]],
+    column: usize,
+    /// Rows of 16, from the first of the `R` weights.
     weights: &'a [f32],
-    weights_stride: usize,
-    /// Rows `stride` apart, from the column's first element.
+    /// Rows `stride` apart, from `column`.
     values: &'a [f32],
     stride: usize,
     rows: usize,
 }
 
-impl Inner for Gather<'_> {
+impl Inner for Gather<'_, '_> {
     #[inline(always)]
     fn run<S: Simd, const R: usize, const C: usize>(self, s: S) {
+        let out = &mut self.out[..R];
         let mut sums = [[s.splat(0.0); C]; R];
         for r in 0..R {
-            let out = &self.out[r * self.stride..][..C * LANES];
             for c in 0..C {
-                sums[r][c] = s.load(&out[c * LANES..]);
+                sums[r][c] = load(s, &out[r][self.column + c * LANES..]);
             }
         }
-        let rows = self.weights.chunks(self.weights_stride).zip(self.values.chunks(self.stride));
+        let rows = self.weights.chunks(LANES).zip(self.values.chunks(self.stride));
         for (weights, values) in rows.take(self.rows) {
             let weights = &weights[..R];
             let values = &values[..C * LANES];
@@ -444,9 +464,8 @@ impl Inner for Gather<'_> {
             }
         }
         for r in 0..R {
-            let out = &mut self.out[r * self.stride..][..C * LANES];
             for c in 0..C {
-                s.store(&mut out[c * LANES..], sums[r][c]);
+                store(s, &mut out[r][self.column + c * LANES..], sums[r][c]);
             }
         }
     }
@@ -512,12 +531,12 @@ fn mix<S: Simd>(s: S, out: &mut [f32], factors: [f32; STRIP], weights: &Strip, v
 
 /// `Gather` over all columns.
 #[inline(always)]
-fn gather<S: Simd>(s: S, out: &mut [f32], keys: usize, weights: &[f32], weights_stride: usize, values: &[f32], stride: usize, rows: usize) {
+fn gather<S: Simd>(s: S, out: &mut [&mut [f32]], weights: &[f32], values: &[f32], stride: usize, rows: usize) {
     let mut column = 0;
     while column < stride {
         let columns = ((stride - column) / LANES).min(vectors::<S>());
-        let (out, values) = (&mut out[column..], &values[column..]);
-        sized(s, Gather { out, weights, weights_stride, values, stride, rows }, keys, columns);
+        let keys = out.len();
+        sized(s, Gather { out: &mut *out, column, weights, values: &values[column..], stride, rows }, keys, columns);
         column += columns * LANES;
     }
 }
@@ -635,15 +654,16 @@ impl WithSimd for Forward<'_> {
                 *total = s.reduce_add(s.load(sums));
             }
             let logs = s.to_array(math::ln(s, s.load(&totals)));
+            let inverses = s.to_array(s.div(s.splat(1.0), s.load(&totals)));
             for r in first..(first + LANES).min(rows) {
                 let head = r % group;
                 lse[r / group][head] = tops[r] + logs[r - first];
-                let total = s.splat(totals[r - first]);
+                let inverse = s.splat(inverses[r - first]);
                 let out = &mut out[r / group][head * d..][..d];
                 for (out, sum) in out.chunks_mut(LANES).zip(result[r * stride..].chunks_exact(LANES)) {
                     // + 0: a sum that vanished is +0, whatever it was multiplied by on the way.
-                    let y = s.add(s.div(s.load(sum), total), s.splat(0.0));
-                    if out.len() == LANES { s.store(out, y) } else { s.store_partial(out, y) }
+                    let y = s.add(s.mul(s.load(sum), inverse), s.splat(0.0));
+                    store(s, out, y);
                 }
             }
         }
@@ -655,29 +675,26 @@ impl WithSimd for Forward<'_> {
 #[inline(always)]
 fn soften<S: Simd>(s: S, strip: &mut Strip, tops: &mut [f32], sums: &mut [f32], scale: f32, sight: Sight) -> [f32; STRIP] {
     let (from, to) = sight.vectors;
-    let scale = s.splat(scale);
     let mut old = [0.0; LANES];
     let mut new = [0.0; LANES];
     for r in 0..sight.rows {
-        let row = &mut strip[r][from..to];
-        let mut top = s.splat(tops[r]);
-        for x in row.chunks_exact_mut(LANES) {
-            let score = s.mul(s.load(x), scale);
-            s.store(x, score);
-            top = s.max(top, score);
+        let mut top = s.splat(f32::NEG_INFINITY);
+        for x in strip[r][from..to].chunks_exact(LANES) {
+            top = s.max(s.load(x), top);
         }
-        old[r] = tops[r];
-        tops[r] = s.reduce_max(top);
-        new[r] = tops[r];
+        // Rounding keeps the order: the largest score is the scaled largest dot product.
+        (old[r], new[r]) = (tops[r], tops[r].max(scale * s.reduce_max(top)));
+        tops[r] = new[r];
     }
-    let factors = s.to_array(math::exp(s, s.sub(s.load(&old), s.load(&new))));
+    let scale = s.splat(scale);
+    let factors = s.to_array(weight(s, s.sub(s.load(&old), s.load(&new))));
     for r in 0..sight.rows {
         let row = &mut strip[r];
-        let top = s.splat(tops[r]);
+        let minus_top = s.splat(-tops[r]);
         let mut parts = [s.splat(0.0); TILE / LANES];
         for i in from / LANES..to / LANES {
             let x = &mut row[i * LANES..][..LANES];
-            parts[i] = math::exp(s, s.sub(s.load(x), top));
+            parts[i] = weight(s, s.mul_add(s.load(x), scale, minus_top));
             s.store(x, parts[i]);
         }
         let sum = s.add(s.add(parts[0], parts[1]), s.add(parts[2], parts[3]));
@@ -699,7 +716,7 @@ struct Item<'a> {
     start: usize,
 }
 
-/// The layout of an item's region: p `[rows, span]`, ds `[rows, span]`, queries `[rows, stride]`, dout `[rows, stride]`.
+/// The layout of an item's region: p and ds `[span / 16, rows, 16]`, queries and dout `[rows, stride]`.
 #[derive(Clone, Copy)]
 struct Region {
     rows: usize,
@@ -749,8 +766,8 @@ pub fn attention_backward(
     assert!(dq.len() == q.len() && dout.len() == q.len() && out.len() == q.len());
     assert!(dk.len() == k.len() && dv.len() == v.len());
     assert_eq!(lse.len(), rows * heads);
-    let workers = (scratch.len().saturating_sub(CHUNK) / WORKER).min(rayon::current_num_threads());
-    assert!(workers > 0, "scratch of {} for one worker's {WORKER} and a chunk of {CHUNK}", scratch.len());
+    let workers = (scratch.len() / (WORKER + CHUNK)).min(rayon::current_num_threads());
+    assert!(workers > 0, "scratch of {} for one worker's {WORKER} + {CHUNK}", scratch.len());
     let (scratch, chunk) = scratch.split_at_mut(workers * WORKER);
 
     // A block's region is at most a quarter of the chunk for every worker, where a position is not more than that.
@@ -794,8 +811,8 @@ pub fn attention_backward(
             level.dispatch(Queries { inputs, dout, out, lse, item, region, memory, scratch });
         });
         let (now, chunk) = (&*now, &*chunk);
-        each(scratch, readers.iter_mut(), |scratch, keys| {
-            level.dispatch(KeysOf { inputs, keys, items: now, chunk, scratch });
+        each(scratch, readers.iter_mut(), |_, keys| {
+            level.dispatch(KeysOf { inputs, keys, items: now, chunk });
         });
     }
 }
@@ -842,7 +859,7 @@ impl WithSimd for Queries<'_, '_> {
             pack_row(s, &mut kept_dout[r * stride..][..stride], &dout[at..][..d]);
             let mut sum = s.splat(0.0);
             for (dout, out) in dout[at..][..d].chunks(LANES).zip(out[at..][..d].chunks(LANES)) {
-                sum = s.mul_add(s.load_partial(dout, 0.0), s.load_partial(out, 0.0), sum);
+                sum = s.mul_add(load(s, dout), load(s, out), sum);
             }
             deltas[r] = s.reduce_add(sum);
             logs[r] = lse[at / d];
@@ -864,34 +881,30 @@ impl WithSimd for Queries<'_, '_> {
                     pack_row(s, row, &inputs.k[at..][..d]);
                 }
             }
-            let columns = tile - seen.start..tile - seen.start + width.next_multiple_of(LANES);
+            let vectors = width.div_ceil(LANES);
+            let at = (tile - seen.start) * rows;
+            let (p, ds) = (&mut p[at..][..vectors * rows * LANES], &mut ds[at..][..vectors * rows * LANES]);
             for row in (0..rows).step_by(STRIP) {
-                let Some(sight) = Sight::new(shape, block, row, tile) else {
-                    for r in row..(row + STRIP).min(rows) {
-                        p[r * span..][columns.clone()].fill(0.0);
-                        ds[r * span..][columns.clone()].fill(0.0);
-                    }
-                    continue;
-                };
+                let sight = Sight::new(shape, block, row, tile);
+                let (from, to) = sight.map_or((0, 0), |sight| sight.vectors);
+                for vector in (0..vectors).filter(|vector| !(from..to).contains(&(vector * LANES))) {
+                    let hidden = (vector * rows + row) * LANES..(vector * rows + (row + STRIP).min(rows)) * LANES;
+                    p[hidden.clone()].fill(0.0);
+                    ds[hidden].fill(0.0);
+                }
+                let Some(sight) = sight else { continue };
                 dots(s, &mut strip, queries, row, keys, d, sight);
                 dots(s, &mut dstrip, douts, row, values, d, sight);
-                let (from, to) = sight.vectors;
                 for r in 0..sight.rows {
                     sight.hide(&mut strip[r], shape, block, row + r, tile);
-                    let p = &mut p[(row + r) * span..][columns.clone()];
-                    let ds = &mut ds[(row + r) * span..][columns.clone()];
-                    let (lse, delta) = (s.splat(logs[row + r]), s.splat(deltas[row + r]));
-                    p[..from].fill(0.0);
-                    p[to..].fill(0.0);
-                    ds[..from].fill(0.0);
-                    ds[to..].fill(0.0);
+                    let (minus_lse, delta) = (s.splat(-logs[row + r]), s.splat(deltas[row + r]));
                     let strips = strip[r][from..to].chunks_exact(LANES).zip(dstrip[r][from..to].chunks_exact_mut(LANES));
-                    let outs = p[from..to].chunks_exact_mut(LANES).zip(ds[from..to].chunks_exact_mut(LANES));
+                    let outs = p.chunks_exact_mut(rows * LANES).zip(ds.chunks_exact_mut(rows * LANES)).skip(from / LANES);
                     for ((x, dx), (p, ds)) in strips.zip(outs) {
-                        let weight = math::exp(s, s.sub(s.mul(s.load(x), scale), lse));
+                        let weight = weight(s, s.mul_add(s.load(x), scale, minus_lse));
                         let gradient = s.mul(s.mul(weight, s.sub(s.load(dx), delta)), scale);
-                        s.store(p, weight);
-                        s.store(ds, gradient);
+                        s.store(&mut p[(row + r) * LANES..], weight);
+                        s.store(&mut ds[(row + r) * LANES..], gradient);
                         s.store(dx, gradient);
                     }
                 }
@@ -921,71 +934,50 @@ struct KeysOf<'a, 'b> {
     keys: &'b mut Keys<'a>,
     items: &'b [Item<'a>],
     chunk: &'b [f32],
-    scratch: &'b mut [f32],
 }
 
 impl WithSimd for KeysOf<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let KeysOf { inputs, keys, items, chunk, mut scratch } = self;
+        let KeysOf { inputs, keys, items, chunk } = self;
         let shape = &inputs.shape;
-        let (d, stride, group) = (shape.head_dim, shape.padded(), shape.group());
-        let dk = take(&mut scratch, TILE * stride);
-        let dv = take(&mut scratch, TILE * stride);
+        let group = shape.group();
         let mine = keys.first..keys.first + keys.dk.len();
-        let mut touched = false;
         for item in items.iter().filter(|item| item.g == keys.g) {
             let block = item.block;
             let region = Region::new(block, shape);
-            let Region { rows, first: base, span: width, .. } = region;
+            let Region { rows, first: base, span: width, stride } = region;
             let memory = &chunk[item.start..][..region.len()];
             let (p, memory) = memory.split_at(rows * width);
             let (ds, memory) = memory.split_at(rows * width);
             let (kept_q, kept_dout) = memory.split_at(rows * stride);
             let mut start = 0; // position of the span's first key
             for span in &inputs.table.spans[inputs.table.runs[block.run].spans.clone()] {
+                // Keys that are both mine and the span's, and the positions of those that the block sees.
                 let shared = span.start.max(mine.start)..span.end.min(mine.end);
-                // Position of the key in row `shared.start`; the block sees base..base + width of them at most.
                 let position = start + shared.start.saturating_sub(span.start);
-                start += span.len();
-                if shared.is_empty() {
-                    continue;
-                }
                 let end = (position + shared.len()).min(block.position + block.rows.len());
-                let position_of = |key: usize| position + key - shared.start;
-                let begin = position.max(base);
-                let mut key = shared.start + begin - position;
-                while key < shared.start + end.saturating_sub(position) {
-                    let at = position_of(key);
-                    let count = (end - at).min(STRIP);
-                    // Rows at positions at ..= at + count - 1 + window - 1 see some of these keys.
+                start += span.len();
+                let mut at = position.max(base);
+                while at < end {
+                    // Up to four of them, of one vector of columns.
+                    let count = (end - at).min(STRIP - at % STRIP);
+                    // A key at position j is seen from positions j .. j + window.
                     let from = at.saturating_sub(block.position);
                     let until = shape.window.map_or(block.rows.len(), |window| {
                         (at + count - 1).saturating_add(window).saturating_sub(block.position).min(block.rows.len())
                     });
                     if from < until {
-                        if !touched {
-                            touched = true;
-                            for (i, (from_dk, from_dv)) in keys.dk.iter().zip(&keys.dv).enumerate() {
-                                pack_row(s, &mut dk[i * stride..][..stride], from_dk);
-                                pack_row(s, &mut dv[i * stride..][..stride], from_dv);
-                            }
-                        }
                         let (from, until) = (from * group, until * group);
-                        let (weights, values) = (from * width + at - base, from * stride);
-                        let out = (key - mine.start) * stride;
-                        gather(s, &mut dk[out..], count, &ds[weights..], width, &kept_q[values..], stride, until - from);
-                        gather(s, &mut dv[out..], count, &p[weights..], width, &kept_dout[values..], stride, until - from);
+                        let weights = ((at - base) / LANES * rows + from) * LANES + (at - base) % LANES;
+                        let key = shared.start - mine.start + at - position;
+                        let (q, dout) = (&kept_q[from * stride..], &kept_dout[from * stride..]);
+                        gather(s, &mut keys.dk[key..key + count], &ds[weights..], q, stride, until - from);
+                        gather(s, &mut keys.dv[key..key + count], &p[weights..], dout, stride, until - from);
                     }
-                    key += count;
+                    at += count;
                 }
-            }
-        }
-        if touched {
-            for (i, (to_dk, to_dv)) in keys.dk.iter_mut().zip(&mut keys.dv).enumerate() {
-                to_dk.copy_from_slice(&dk[i * stride..][..d]);
-                to_dv.copy_from_slice(&dv[i * stride..][..d]);
             }
         }
     }
