@@ -123,7 +123,8 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
     },
     PreTokenizer {
         names: &["deepseek-coder"],
-        patterns: &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\u{d7ff}]+", r"\p{N}"],
+        // To llama.cpp white space is never in a range of characters.
+        patterns: &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-\u{d7ff}&&\S]+", r"\p{N}"],
         ignore_merges: false,
         add_bos: false,
     },

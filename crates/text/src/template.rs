@@ -16,7 +16,7 @@ const MAX_TEMPLATE_BYTES: usize = 256 << 10;
 /// Most text from one conversation.
 const MAX_OUTPUT_BYTES: usize = 64 << 20;
 /// Instructions and 64-byte pieces of data for one rendering.
-const FUEL: u64 = 20_000_000;
+const FUEL: u64 = 5_000_000;
 /// Deepest recursion; templates with macros need some 30.
 const MAX_RECURSION: usize = 200;
 /// Longest message of a template's own `raise_exception` that is repeated.

@@ -12,9 +12,6 @@ use tokenizers::{
     NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _, PreTokenizerWrapper, Token,
 };
 
-/// Most tokens that a stream holds back while it waits for the rest of a character (a character has at most four bytes).
-const MAX_HELD_BACK: usize = 4;
-
 /// What the text of a special token becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Specials {
@@ -222,7 +219,7 @@ impl Tokenizer {
 
     /// Decodes ids one at a time.
     pub fn decode_stream(&self, skip_special: bool) -> DecodeStream<'_> {
-        DecodeStream { tokenizer: self, skip_special, context: Vec::new(), pending: Vec::new() }
+        DecodeStream { tokenizer: self, skip_special, ids: Vec::new(), context: 0, emitted: 0 }
     }
 
     /// Highest id + 1. A model's embedding may have more rows.
@@ -335,40 +332,49 @@ fn library_error(error: tokenizers::Error) -> TextError {
 }
 
 /// Decodes ids as they come; incomplete UTF-8 is held back.
+///
+/// What a token says may depend on the one before it (a leading space, the bytes of a character), so that the tokens
+/// whose text came out last are decoded again with what follows.
 #[derive(Debug)]
 pub struct DecodeStream<'a> {
     tokenizer: &'a Tokenizer,
     skip_special: bool,
-    /// Ids whose text is out, kept because the next text may depend on them.
-    context: Vec<u32>,
-    /// Ids whose text is not out.
-    pending: Vec<u32>,
+    ids: Vec<u32>,
+    /// How many of `ids` are there for the others' sake.
+    context: usize,
+    /// Bytes of the text of `ids` that are out.
+    emitted: usize,
 }
 
 impl DecodeStream<'_> {
     /// The text that one more id completes, often empty.
     pub fn push(&mut self, id: u32) -> Result<String, TextError> {
-        self.pending.push(id);
-        let text = self.pending_text()?;
-        if text.ends_with('\u{FFFD}') && self.pending.len() < MAX_HELD_BACK {
-            return Ok(String::new());
+        self.ids.push(id);
+        let text = self.tokenizer.decode(&self.ids, self.skip_special)?;
+        let complete = complete_bytes(&text);
+        let new = text.get(self.emitted..complete).unwrap_or_default().to_owned();
+        if complete < text.len() {
+            self.emitted = self.emitted.max(complete);
+        } else if !new.is_empty() {
+            self.ids.drain(..self.context);
+            self.context = self.ids.len();
+            self.emitted = self.tokenizer.decode(&self.ids, self.skip_special)?.len();
         }
-        if !text.is_empty() {
-            self.context = std::mem::take(&mut self.pending);
-        }
-        Ok(text)
+        Ok(new)
     }
 
     /// What is still held back, incomplete characters as U+FFFD.
     pub fn finish(self) -> Result<String, TextError> {
-        self.pending_text()
+        let text = self.tokenizer.decode(&self.ids, self.skip_special)?;
+        Ok(text.get(self.emitted..).unwrap_or_default().to_owned())
     }
+}
 
-    fn pending_text(&self) -> Result<String, TextError> {
-        let known = self.tokenizer.decode(&self.context, self.skip_special)?;
-        let mut ids = self.context.clone();
-        ids.extend(&self.pending);
-        let whole = self.tokenizer.decode(&ids, self.skip_special)?;
-        Ok(whole.get(known.len()..).unwrap_or_default().to_owned())
+/// Length of a text without an incomplete character at its end: at most three bytes, each written as U+FFFD at worst.
+fn complete_bytes(text: &str) -> usize {
+    let mut rest = text;
+    for _ in 0..3 {
+        rest = rest.strip_suffix('\u{FFFD}').unwrap_or(rest);
     }
+    rest.len()
 }
