@@ -1,6 +1,7 @@
 //! GFLOP/s (best of 12) of the matrix products on the shapes of SmolLM2-135M, to be read beside the peer's in
-//! `gemm.py`: `cargo run --release -p kernels --example gemm -- [threads] [level]`.
-#![allow(clippy::print_stdout)]
+//! `gemm.py`: `cargo run --release -p kernels --example gemm -- [threads] [level] [rows]`; with `rows`
+//! given, only the weights' products at that many rows.
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
 use kernels::matmul::{Weight, linear, linear_backward, matmul, scratch_len};
 use kernels::quant::{Storage, quantize_row};
@@ -40,13 +41,14 @@ fn main() {
         _ => Level::detect(),
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-    pool.install(|| bench(level, threads));
+    let rows = args.next().map(|v| v.parse().expect("a number of rows"));
+    pool.install(|| bench(level, threads, rows));
 }
 
-fn bench(level: Level, threads: usize) {
+fn bench(level: Level, threads: usize, rows: Option<usize>) {
     println!("{level:?}, {threads} threads, GFLOP/s");
     let mut scratch = vec![0.0; scratch_len(threads, 1024, 49152)];
-    for m in [1024, 32, 8, 1] {
+    for m in rows.map_or(vec![1024, 32, 8, 1], |m| vec![m]) {
         for storage in [Storage::F32, Storage::Q4_1, Storage::Q8_0, Storage::Bf16] {
             let (mut forward, mut backward) = (Vec::new(), Vec::new());
             for (k, n) in SHAPES {
@@ -61,6 +63,9 @@ fn bench(level: Level, threads: usize) {
                 println!("m {m:4} {:5} {what:8} {}  mean {mean:6.1}", storage.name(), list.join(" "));
             }
         }
+    }
+    if rows.is_some() {
+        return;
     }
     println!("adapters at m 1024: u = x Aᵀ, y += u Bᵀ, du = dy B, dB += dyᵀ u, dA += duᵀ x, dx += du A");
     for (r, k, n) in [(8, 576, 576), (16, 576, 576), (16, 576, 1536), (16, 1536, 576), (64, 576, 1536)] {

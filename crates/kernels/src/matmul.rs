@@ -146,7 +146,17 @@ pub fn linear(level: Level, y: &mut [f32], x: &[f32], w: &Weight, m: usize, accu
 }
 
 /// y[m,len] = x[m,k] · w[n0 .. n0 + len, :]ᵀ, or += where `accumulate`; `n0` is a multiple of 16.
-pub fn linear_tile(level: Level, y: &mut [f32], x: &[f32], w: &Weight, m: usize, n0: usize, len: usize, accumulate: bool, scratch: &mut [f32]) {
+pub fn linear_tile(
+    level: Level,
+    y: &mut [f32],
+    x: &[f32],
+    w: &Weight,
+    m: usize,
+    n0: usize,
+    len: usize,
+    accumulate: bool,
+    scratch: &mut [f32],
+) {
     assert!(n0.is_multiple_of(LANES) && n0 + len <= w.n, "outputs {n0} + {len} of {}", w.n);
     assert_eq!(x.len(), m * w.k, "elements of x: {m} rows of {}", w.k);
     let source = match &w.held {
@@ -162,7 +172,17 @@ pub fn linear_backward(level: Level, dx: &mut [f32], dy: &[f32], w: &Weight, m: 
 }
 
 /// dx[m,k] = p[m,len] · w[n0 .. n0 + len, :], or += where `accumulate`; `n0` is a multiple of 16.
-pub fn linear_backward_tile(level: Level, dx: &mut [f32], p: &[f32], w: &Weight, m: usize, n0: usize, len: usize, accumulate: bool, scratch: &mut [f32]) {
+pub fn linear_backward_tile(
+    level: Level,
+    dx: &mut [f32],
+    p: &[f32],
+    w: &Weight,
+    m: usize,
+    n0: usize,
+    len: usize,
+    accumulate: bool,
+    scratch: &mut [f32],
+) {
     assert!(n0.is_multiple_of(LANES) && n0 + len <= w.n, "outputs {n0} + {len} of {}", w.n);
     assert_eq!(p.len(), m * len, "elements of p: {m} rows of {len}");
     let source = match &w.held {
@@ -174,7 +194,20 @@ pub fn linear_backward_tile(level: Level, dx: &mut [f32], p: &[f32], w: &Weight,
 
 /// c[m,n] = alpha · op(a)[m,k] · op(b)[k,n], or += where `accumulate`. `a` is stored `[k,m]` where `a_transposed`, `b` is
 /// stored `[n,k]` where `b_transposed`. Made for small dense operands: adapters and their gradients.
-pub fn matmul(level: Level, c: &mut [f32], a: &[f32], b: &[f32], m: usize, n: usize, k: usize, a_transposed: bool, b_transposed: bool, alpha: f32, accumulate: bool, scratch: &mut [f32]) {
+pub fn matmul(
+    level: Level,
+    c: &mut [f32],
+    a: &[f32],
+    b: &[f32],
+    m: usize,
+    n: usize,
+    k: usize,
+    a_transposed: bool,
+    b_transposed: bool,
+    alpha: f32,
+    accumulate: bool,
+    scratch: &mut [f32],
+) {
     assert_eq!((a.len(), b.len()), (m * k, k * n), "elements of a and b: {m} x {k} and {k} x {n}");
     let operand = if a_transposed { Operand::Columns(a) } else { Operand::Rows(a) };
     let source = if b_transposed { Source::DenseTransposed { b, k } } else { Source::Dense { b, n } };
@@ -208,7 +241,18 @@ enum Source<'a> {
 }
 
 /// c[m,n] (+)= alpha · a · b, the one walk behind all products.
-fn product(level: Level, c: &mut [f32], m: usize, n: usize, k: usize, a: Operand<'_>, b: Source<'_>, alpha: f32, accumulate: bool, scratch: &mut [f32]) {
+fn product(
+    level: Level,
+    c: &mut [f32],
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Operand<'_>,
+    b: Source<'_>,
+    alpha: f32,
+    accumulate: bool,
+    scratch: &mut [f32],
+) {
     assert_eq!(c.len(), m * n, "elements of the result: {m} x {n}");
     if m == 0 || n == 0 {
         return;

@@ -24,8 +24,7 @@ pub enum Storage {
 
 impl Storage {
     /// Every storage there is.
-    pub const ALL: [Storage; 6] =
-        [Storage::F32, Storage::F16, Storage::Bf16, Storage::Q4_0, Storage::Q4_1, Storage::Q8_0];
+    pub const ALL: [Storage; 6] = [Storage::F32, Storage::F16, Storage::Bf16, Storage::Q4_0, Storage::Q4_1, Storage::Q8_0];
 
     /// (name, weights a block, bytes a block, bytes of f16 at its head; the rest is bytes in fours).
     const fn table(self) -> (&'static str, usize, usize, usize) {
@@ -195,12 +194,30 @@ pub(crate) trait Decode: Copy + Send + Sync {
 macro_rules! with_decode {
     ($storage:expr, $decode:ident => $e:expr) => {
         match $storage {
-            $crate::quant::Storage::F32 => { let $decode = $crate::quant::DecodeF32; $e }
-            $crate::quant::Storage::F16 => { let $decode = $crate::quant::DecodeF16; $e }
-            $crate::quant::Storage::Bf16 => { let $decode = $crate::quant::DecodeBf16; $e }
-            $crate::quant::Storage::Q4_0 => { let $decode = $crate::quant::DecodeQ4_0; $e }
-            $crate::quant::Storage::Q4_1 => { let $decode = $crate::quant::DecodeQ4_1; $e }
-            $crate::quant::Storage::Q8_0 => { let $decode = $crate::quant::DecodeQ8_0; $e }
+            $crate::quant::Storage::F32 => {
+                let $decode = $crate::quant::DecodeF32;
+                $e
+            }
+            $crate::quant::Storage::F16 => {
+                let $decode = $crate::quant::DecodeF16;
+                $e
+            }
+            $crate::quant::Storage::Bf16 => {
+                let $decode = $crate::quant::DecodeBf16;
+                $e
+            }
+            $crate::quant::Storage::Q4_0 => {
+                let $decode = $crate::quant::DecodeQ4_0;
+                $e
+            }
+            $crate::quant::Storage::Q4_1 => {
+                let $decode = $crate::quant::DecodeQ4_1;
+                $e
+            }
+            $crate::quant::Storage::Q8_0 => {
+                let $decode = $crate::quant::DecodeQ8_0;
+                $e
+            }
         }
     };
 }

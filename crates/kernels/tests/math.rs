@@ -67,7 +67,10 @@ fn check(function: Function, x: &[f32], want: impl Fn(f64) -> f64, limit: f64) {
         // The portable level calls a software fma where the build has no instruction for it: every 16th number.
         let x: Vec<f32> = x.iter().copied().step_by(16).collect();
         let bits = |y: Vec<f32>| y.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-        assert!(bits(apply(level, function, &x)) == y.iter().step_by(16).map(|y| y.to_bits()).collect::<Vec<_>>(), "{function:?} on {level:?}");
+        assert!(
+            bits(apply(level, function, &x)) == y.iter().step_by(16).map(|y| y.to_bits()).collect::<Vec<_>>(),
+            "{function:?} on {level:?}"
+        );
     }
 }
 
@@ -96,7 +99,10 @@ fn sigmoid_is_within_a_few_ulp() {
 fn specials() {
     let (inf, nan) = (f32::INFINITY, f32::NAN);
     let cases: [(Function, &[(f32, f32)]); 4] = [
-        (Function::Exp, &[(0.0, 1.0), (-0.0, 1.0), (inf, inf), (-inf, 0.0), (nan, nan), (88.8, inf), (1e30, inf), (-104.0, 0.0), (-1e30, 0.0)]),
+        (
+            Function::Exp,
+            &[(0.0, 1.0), (-0.0, 1.0), (inf, inf), (-inf, 0.0), (nan, nan), (88.8, inf), (1e30, inf), (-104.0, 0.0), (-1e30, 0.0)],
+        ),
         (Function::Ln, &[(1.0, 0.0), (0.0, -inf), (-0.0, -inf), (inf, inf), (-1.0, nan), (-inf, nan), (nan, nan)]),
         (Function::Tanh, &[(0.0, 0.0), (-0.0, -0.0), (inf, 1.0), (-inf, -1.0), (nan, nan), (50.0, 1.0), (-1e30, -1.0)]),
         (Function::Sigmoid, &[(0.0, 0.5), (inf, 1.0), (-inf, 0.0), (nan, nan), (-1e30, 0.0), (1e30, 1.0)]),
@@ -105,7 +111,10 @@ fn specials() {
         for (function, cases) in cases {
             let x: Vec<f32> = cases.iter().map(|c| c.0).collect();
             for (&(x, want), got) in cases.iter().zip(apply(level, function, &x)) {
-                assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{level:?} {function:?}({x}) = {got}, not {want}");
+                assert!(
+                    got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+                    "{level:?} {function:?}({x}) = {got}, not {want}"
+                );
             }
         }
     }
@@ -160,7 +169,9 @@ fn scalar_specials() {
     for (x, want) in [(0.0, 0.0), (-0.0, -0.0), (inf, 1.0), (-inf, -1.0), (nan, nan)] {
         same(scalar::tanh(x), want);
     }
-    for (x, y, want) in [(2.0, 10.0, 1024.0), (-2.0, 3.0, -8.0), (2.0, -1.0, 0.5), (0.0, 0.5, 0.0), (0.0, -0.5, inf), (1.0, 1e9, 1.0), (5.0, 0.0, 1.0)] {
+    for (x, y, want) in
+        [(2.0, 10.0, 1024.0), (-2.0, 3.0, -8.0), (2.0, -1.0, 0.5), (0.0, 0.5, 0.0), (0.0, -0.5, inf), (1.0, 1e9, 1.0), (5.0, 0.0, 1.0)]
+    {
         same(scalar::pow(x, y), want);
     }
     for x in [inf, -inf, nan] {

@@ -134,7 +134,14 @@ fn matmul_agrees_with_f64_in_all_orientations() {
 /// Every product of this test's sizes, as bits: what threads, levels and neighbours must not change.
 fn all_products(level: Level, scratch: &mut [f32]) -> Vec<(String, Vec<u32>)> {
     let mut out = Vec::new();
-    for (storage, n, k) in [(Storage::F32, 289, 577), (Storage::F16, 33, 401), (Storage::Bf16, 70, 390), (Storage::Q4_0, 50, 416), (Storage::Q4_1, 289, 576), (Storage::Q8_0, 17, 800)] {
+    for (storage, n, k) in [
+        (Storage::F32, 289, 577),
+        (Storage::F16, 33, 401),
+        (Storage::Bf16, 70, 390),
+        (Storage::Q4_0, 50, 416),
+        (Storage::Q4_1, 289, 576),
+        (Storage::Q8_0, 17, 800),
+    ] {
         let (w, _) = weight(storage, n, k, 11);
         for m in [1, 5, 40] {
             let (x, dy) = (numbers(m * k, 1), numbers(m * n, 2));
@@ -212,7 +219,7 @@ fn small_products_do_not_depend_on_their_neighbours() {
 }
 
 #[test]
-fn a_weight_held_raw_computes_as_its_numbers_in_f32_do() {
+fn a_stored_weight_computes_as_its_numbers_in_f32_do() {
     let mut scratch = scratch();
     for level in Level::available().iter().copied() {
         for storage in Storage::ALL {

@@ -41,14 +41,21 @@ fn blocks_are_gguf_py_s() {
 }
 
 /// Largest error of a quantised weight, as a share of the block's largest size: half a step, and the scale's own rounding.
-const ERROR_BUDGETS: [(Storage, f32); 6] =
-    [(Storage::F32, 0.0), (Storage::F16, 0.0005), (Storage::Bf16, 0.004), (Storage::Q4_0, 0.126), (Storage::Q4_1, 0.069), (Storage::Q8_0, 0.0045)];
+const ERROR_BUDGETS: [(Storage, f32); 6] = [
+    (Storage::F32, 0.0),
+    (Storage::F16, 0.0005),
+    (Storage::Bf16, 0.004),
+    (Storage::Q4_0, 0.126),
+    (Storage::Q4_1, 0.069),
+    (Storage::Q8_0, 0.0045),
+];
 
 #[test]
 fn there_and_back_stays_within_the_budget() {
     for (storage, budget) in ERROR_BUDGETS {
         for seed in 0..200u32 {
-            let x: Vec<f32> = (0..32u32).map(|i| ((i + 32 * seed).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect();
+            let x: Vec<f32> =
+                (0..32u32).map(|i| ((i + 32 * seed).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect();
             let mut bytes = vec![0; storage.bytes(1, 32).unwrap()];
             let mut back = vec![0.0; 32];
             quantize_row(storage, &x, &mut bytes);

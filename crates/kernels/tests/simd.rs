@@ -78,7 +78,8 @@ impl WithSimd for Everything<'_> {
 
 #[test]
 fn levels_agree_on_every_operation() {
-    let specials = [0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, 1e-40, -1e-45, 3e38, -3e38, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 8_388_609.5];
+    let specials =
+        [0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, 1e-40, -1e-45, 3e38, -3e38, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 8_388_609.5];
     let mut state = 88_172_645_463_325_252_u64;
     let mut random = || {
         state ^= state << 13;

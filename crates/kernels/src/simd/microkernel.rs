@@ -35,7 +35,17 @@ pub struct Right<'a> {
 
 /// c[all rows, col .. col + cols] (+)= alpha · a · b over `k` inner indices; columns are counted in the tile.
 #[inline(always)]
-pub fn multiply<S: Simd>(s: S, c: &mut Tile<'_>, col: usize, cols: usize, k: usize, a: Left<'_>, b: Right<'_>, alpha: f32, accumulate: bool) {
+pub fn multiply<S: Simd>(
+    s: S,
+    c: &mut Tile<'_>,
+    col: usize,
+    cols: usize,
+    k: usize,
+    a: Left<'_>,
+    b: Right<'_>,
+    alpha: f32,
+    accumulate: bool,
+) {
     let rows = c.rows();
     if rows == 0 || cols == 0 {
         return;

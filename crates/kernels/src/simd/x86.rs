@@ -24,8 +24,7 @@ impl Avx2 {
     /// The token, where the machine has AVX2, FMA and F16C.
     #[inline]
     pub fn new() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"))
-            .then_some(Self(()))
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")).then_some(Self(()))
     }
 }
 
@@ -604,8 +603,5 @@ fn partial_mask(n: usize) -> __mmask16 {
 /// Lanes 0 .. 8 and 8 .. 16; the token says that AVX-512 is there.
 #[inline(always)]
 fn halves_of(_: Avx512, v: __m512) -> [__m256; 2] {
-    call!([
-        _mm512_castps512_ps256(v),
-        _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v))),
-    ])
+    call!([_mm512_castps512_ps256(v), _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v))),])
 }
