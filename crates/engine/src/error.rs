@@ -127,6 +127,12 @@ pub enum EngineError {
         /// `training`, `scoring` or `generation`.
         what: &'static str,
     },
+    /// A size with which nothing could ever be computed.
+    #[error("planned {what} must be at least 1")]
+    PlannedZero {
+        /// The size.
+        what: &'static str,
+    },
     /// A request beyond the planned sizes.
     #[error("{what}: {given}, at most {limit} were planned for")]
     Limit {

@@ -13,6 +13,7 @@ use crate::{
     block::{Activation, ActivationSet, GradientSlots, LinearSet, Slots},
     config::{Linear, ModelConfig, TensorName},
     device::{Device, Limits, Slot, Storage},
+    error::EngineError,
 };
 
 /// Places are multiples of this many elements: 64 bytes, a cache line and an AVX-512 register.
@@ -113,6 +114,21 @@ pub struct Uses {
 }
 
 impl Uses {
+    /// Refuses sizes of zero: a pass over no rows would never come to an end.
+    pub fn validate(&self) -> Result<(), EngineError> {
+        let training = self.training.iter().flat_map(|t| {
+            [("rows of training", t.pass.rows), ("reduction leaves", t.reduction_leaves), ("micro-batches of a step", t.micro_batches)]
+        });
+        let scoring = self.scoring.iter().map(|s| ("rows of scoring", s.pass.rows));
+        let generation = self.generation.iter().flat_map(|g| {
+            [("rows of generation", g.rows), ("sequences of generation", g.sequences), ("cache rows of generation", g.cache_rows)]
+        });
+        match training.chain(scoring).chain(generation).find(|&(_, size)| size == 0) {
+            Some((what, _)) => Err(EngineError::PlannedZero { what }),
+            None => Ok(()),
+        }
+    }
+
     /// The sizes that the device's scratch is laid out for.
     pub fn device_limits(&self, config: &ModelConfig) -> Limits {
         let training = self.training.as_ref().map(|t| (t.pass.rows, t.pass.chain, t.pass.head_rows));

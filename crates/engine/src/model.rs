@@ -224,6 +224,7 @@ impl<D: Device> Model<D> {
 
     /// Lays out memory for `uses`; memory of earlier uses is given back.
     pub fn reserve(&mut self, uses: &Uses) -> Result<(), EngineError> {
+        uses.validate()?;
         if let Some(arena) = self.arena.take() {
             self.device.release(arena);
         }

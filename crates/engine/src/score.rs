@@ -26,7 +26,7 @@ impl<D: Device> Model<D> {
             let sum = objective.evaluate(batch.entries, &log_prob, &mut coefficients);
             total = LossSum { loss: total.loss + sum.loss, weight: total.weight + sum.weight };
         }
-        Ok(total.mean())
+        if total.weight > 0.0 { Ok(total.mean()) } else { Err(EngineError::Empty { what: "the loss of batch", index: 0 }) }
     }
 
     /// [`Model::log_probs`] in the device's own precision; `index` stands in the error.

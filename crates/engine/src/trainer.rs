@@ -167,7 +167,8 @@ impl<D: Device> Trainer<D> {
         self.step
     }
 
-    /// The model, to be asked between steps: scoring and generation use other memory than a step leaves behind.
+    /// The model, to be asked between steps: scoring and generation do not disturb training. The adapter must
+    /// stay attached; memory may be laid out anew if it includes training.
     pub fn model(&mut self) -> &mut Model<D> {
         &mut self.model
     }

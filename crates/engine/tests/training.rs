@@ -41,7 +41,12 @@ fn interrupted_and_resumed_is_uninterrupted<D: Device>(device: impl Fn() -> D, t
     drop(first);
     let mut second = trainer(device(), &tiny, &adapter, Policy::Recompute);
     second.restore(&state).expect("a state of the same adapter");
-    resumed_losses.extend(steps(&mut second, &tiny, 3..6));
+    for step in 3..6 {
+        resumed_losses.extend(steps(&mut second, &tiny, step..step + 1));
+        // what is asked in between disturbs nothing, though it works in the same memory
+        let validation = shared(&records(900 + step, 4, tiny.config.vocab), 1, 16);
+        second.evaluate_loss(&[validation.borrow()]).expect("a sound batch");
+    }
     tolerance.check("losses", &resumed_losses, &losses);
     for (place, pair) in &whole.state().first_moments {
         tolerance.check("moments", &second.state().first_moments[place].a, &pair.a);
@@ -204,6 +209,9 @@ fn refusals_name_the_step_and_the_batch() {
     let other = warm_adapter(&LoraConfig { rank: 2, ..lora() }, &tiny.config, 9);
     let state = TrainerState { adapter: other, ..trainer.state() };
     assert!(matches!(trainer.restore(&state), Err(EngineError::StateMismatch)));
+    assert!(matches!(trainer.evaluate_loss(&[]), Err(EngineError::Empty { .. })));
+    let nothing = Uses { generation: Some(GenerationUse { rows: 0, sequences: 1, cache_rows: 1 }), ..Uses::default() };
+    assert!(matches!(trainer.model().reserve(&nothing), Err(EngineError::PlannedZero { what: "rows of generation" })));
     let mut config: TrainerConfig = trainer_config();
     config.optimizer.beta2 = 1.0;
     assert!(matches!(config.validate(), Err(EngineError::TrainerConfig { what: "beta2", .. })));
