@@ -3,8 +3,9 @@
 //! Much of what people fine-tune for, a word classifier does in seconds; so it is measured beside the tuned model, trained on the
 //! same records, and made as good as it can cheaply be.
 //!
-//! - **Features**: words and pairs of neighbouring words, and letter groups of 3–5 within word boundaries (scikit-learn's `word` 1–2 and `char_wb`
-//!   3–5). Each block: (1 + ln tf)·(1 + ln((1 + n)/(1 + df))), scaled to length 1.
+//! - **Features**: words and pairs of words, and letter groups of 3–5 within word boundaries (scikit-learn's `char_wb` 3–5). A pair is two words at most
+//!   eight apart, whatever their order, each cut to its first five letters (with 10 records
+//!   per class a point better than neighbouring pairs on BANKING77, no different on CLINC150 and on all records). Each block: (1 + ln tf)·(1 + ln((1 + n)/(1 + df))), scaled to length 1.
 //! - **Classifier**: multinomial logistic regression, Σ −ln p(class | text) + ‖W‖²/2C + no penalty on the biases, by stochastic gradient in a
 //!   seeded order with a step falling to zero.
 //! - **Choices made on the training records alone**, by stratified cross-validation that keeps groups whole: C, and whether the names of the labels count as
@@ -35,12 +36,17 @@ const PENALTIES: [f32; 4] = [1.0, 4.0, 16.0, 64.0];
 /// Records used to choose C at most; beyond that the choice no longer depends on more.
 const SELECTION_MAX: usize = 2_000;
 
+/// Words at most this far apart make a pair.
+const PAIR_DISTANCE: usize = 8;
+/// Pairs are made of the first letters of words, a stemmer for any language.
+const STEM_LETTERS: usize = 5;
+
 // ---- features -------------------------------------------------------------------------------------------------
 
 /// A sparse row: (feature, value), ascending.
 type Row = Vec<(u32, f32)>;
 
-/// Words: runs of letters, digits and underscores, at least two long, lower-cased; single ones and neighbouring pairs.
+/// Words: runs of letters, digits and underscores, at least two long; single ones, and pairs of their beginnings.
 fn word_terms(text: &str, mut term: impl FnMut(&str)) {
     let words: Vec<&str> = text
         .split(|character: char| !(character.is_alphanumeric() || character == '_'))
@@ -49,13 +55,17 @@ fn word_terms(text: &str, mut term: impl FnMut(&str)) {
     for word in &words {
         term(word);
     }
+    let stems: Vec<&str> = words.iter().map(|word| word.char_indices().nth(STEM_LETTERS).map_or(*word, |(end, _)| &word[..end])).collect();
     let mut pair = String::new();
-    for two in words.windows(2) {
-        pair.clear();
-        pair.push_str(two[0]);
-        pair.push(' ');
-        pair.push_str(two[1]);
-        term(&pair);
+    for (position, one) in stems.iter().enumerate() {
+        for other in stems.iter().skip(position + 1).take(PAIR_DISTANCE) {
+            let (first, second) = if one <= other { (one, other) } else { (other, one) };
+            pair.clear();
+            pair.push_str(first);
+            pair.push(' ');
+            pair.push_str(second);
+            term(&pair);
+        }
     }
 }
 
@@ -188,9 +198,9 @@ struct Linear {
 }
 
 impl Linear {
-    /// Passes over n records: many over few, at least 8; about 40,000 steps between.
+    /// Passes over n records: 20 over few, at least 8 over many, about 40,000 steps between.
     fn passes(records: usize) -> usize {
-        (40_000 / records.max(1)).clamp(8, 40)
+        (40_000 / records.max(1)).clamp(8, 20)
     }
 
     /// Minimises Σ −ln p + ‖W‖²/2C over the records in `train`.
@@ -396,7 +406,7 @@ impl Data {
         if clusters.len() < 2 * self.classes.max(5) {
             return fallback;
         }
-        let k = if self.records <= 1_000 { 5 } else { 3 };
+        let k = 3;
         // Whole clusters in random order until there are enough records.
         let mut used = vec![false; self.records];
         let mut count = 0;
@@ -597,10 +607,19 @@ mod tests {
         terms
     }
 
-    /// scikit-learn 1.9.1: CountVectorizer(ngram_range=(1, 2)) and CountVectorizer(analyzer="char_wb", ngram_range=(3, 5)).
     #[test]
-    fn terms_are_those_of_scikit_learn() {
-        assert_eq!(terms(Block::Words, "my card, a lost-card"), ["my", "card", "lost", "card", "my card", "card lost", "lost card"]);
+    fn words_and_pairs_of_their_beginnings() {
+        assert_eq!(terms(Block::Words, "My, a delivery"), ["My", "delivery", "My deliv"]);
+        let mut pairs = terms(Block::Words, "card lost card");
+        pairs.sort();
+        assert_eq!(pairs, ["card", "card", "card card", "card lost", "card lost", "lost"]);
+        let far = terms(Block::Words, "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9");
+        assert!(far.contains(&"w0 w8".to_owned()) && !far.contains(&"w0 w9".to_owned()));
+    }
+
+    /// scikit-learn 1.9.1: CountVectorizer(analyzer="char_wb", ngram_range=(3, 5)).
+    #[test]
+    fn letter_groups_are_those_of_scikit_learn() {
         assert_eq!(terms(Block::Letters, "go ab"), [" go", "go ", " go ", " ab", "ab ", " ab "]);
         assert_eq!(terms(Block::Letters, "a"), [" a "]);
         assert_eq!(terms(Block::Letters, "übel"), [" üb", "übe", "bel", "el ", " übe", "übel", "bel ", " übel", "übel "]);
