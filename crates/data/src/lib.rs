@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod document;
-mod error;
+pub mod error;
 pub mod pack;
 pub mod profile;
 pub mod read;

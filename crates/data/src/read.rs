@@ -124,6 +124,8 @@ pub struct Dataset {
     pub source: String,
     /// The recognised shape.
     pub shape: Shape,
+    /// Whether its format has numbers and booleans; in CSV everything is text.
+    pub typed: bool,
     /// Names of columns in the order first seen.
     pub columns: Vec<String>,
     /// The documents in order.
@@ -163,7 +165,8 @@ pub fn read(source: &str, bytes: &[u8], format: Format, limits: &Limits) -> Resu
     }
     reader.limit(None, "columns", columns.len(), limits.columns)?;
     let shape = Shape::of(&columns);
-    Ok(Dataset { source: source.into(), shape, columns, documents })
+    let typed = !matches!(format, Format::Csv { .. });
+    Ok(Dataset { source: source.into(), shape, typed, columns, documents })
 }
 
 struct Reader<'a> {

@@ -207,8 +207,12 @@ impl RecordRecipe {
             }
         }
         let kind = |column: &String| {
-            let values = datasets.iter().flat_map(|dataset| &dataset.documents).filter_map(|d| d.field(column));
-            (column.clone(), column_kind(values))
+            let untyped = datasets.iter().filter(|dataset| !dataset.typed).flat_map(|dataset| &dataset.documents);
+            let kind = match datasets.iter().all(|dataset| dataset.typed) {
+                true => ColumnKind::Json,
+                false => column_kind(untyped.filter_map(|document| Some(document.field(column)?.as_text()?.trim()))),
+            };
+            (column.clone(), kind)
         };
         Ok(self.target.iter().map(kind).collect())
     }
@@ -230,6 +234,7 @@ impl RecordRecipe {
         let mut recorded = Recorded { records: Vec::new(), rejected: Vec::new(), kinds: kinds.to_vec() };
         for document in &dataset.documents {
             let content = match &input {
+                Some(input) if dataset.typed => self.columns(input, &[], document),
                 Some(input) => self.columns(input, kinds, document),
                 None => conversation(dataset.shape, document),
             };
@@ -384,25 +389,17 @@ impl Input {
     }
 }
 
-/// What kind of values a column has; empty ones do not say.
-fn column_kind<'a>(values: impl Iterator<Item = &'a Value>) -> ColumnKind {
-    let (mut number, mut boolean, mut json, mut any) = (true, true, false, false);
-    for value in values {
-        match value {
-            Value::Text(text) if text.trim().is_empty() => {}
-            Value::Text(text) => {
-                any = true;
-                number &= is_json_number(text.trim());
-                boolean &= boolean_of(text.trim()).is_some();
-            }
-            Value::Null => {}
-            Value::Number(_) | Value::Bool(_) | Value::List(_) | Value::Object(_) => json = true,
-        }
+/// What kind of values a column of text has; empty ones do not say.
+fn column_kind<'a>(values: impl Iterator<Item = &'a str>) -> ColumnKind {
+    let (mut number, mut boolean, mut any) = (true, true, false);
+    for value in values.filter(|value| !value.is_empty()) {
+        any = true;
+        number &= is_json_number(value);
+        boolean &= boolean_of(value).is_some();
     }
-    match (json, any) {
-        (true, _) => ColumnKind::Json,
-        (false, true) if number => ColumnKind::Number,
-        (false, true) if boolean => ColumnKind::Bool,
+    match any {
+        true if number => ColumnKind::Number,
+        true if boolean => ColumnKind::Bool,
         _ => ColumnKind::Text,
     }
 }
