@@ -136,5 +136,8 @@ pub fn pair(config: &ModelConfig, rank: usize, tensors: &BTreeMap<String, Vec<us
     if places.is_empty() {
         return Err(FamilyError::AdapterEmpty);
     }
-    Ok(places.into_iter().map(|(layer, linear)| Pair { layer, linear, a: tensor_name(layer, linear, Half::A), b: tensor_name(layer, linear, Half::B) }).collect())
+    Ok(places
+        .into_iter()
+        .map(|(layer, linear)| Pair { layer, linear, a: tensor_name(layer, linear, Half::A), b: tensor_name(layer, linear, Half::B) })
+        .collect())
 }

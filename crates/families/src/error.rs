@@ -5,81 +5,133 @@
 pub enum FamilyError {
     /// A family that is not supported.
     #[error("{key} is {given}; supported: {supported}")]
-    Architecture { /// Where it stands.
-        key: &'static str, /// As the file says.
-        given: String, /// What is supported.
-        supported: &'static str },
+    Architecture {
+        /// Where it stands.
+        key: &'static str,
+        /// As the file says.
+        given: String,
+        /// What is supported.
+        supported: &'static str,
+    },
     /// A key that must be there.
     #[error("the description has no {key}")]
-    Missing { /// Key.
-        key: &'static str },
+    Missing {
+        /// Key.
+        key: &'static str,
+    },
     /// A value of the wrong kind.
     #[error("{key} is {given}; {expected} expected")]
-    Kind { /// Key.
-        key: &'static str, /// As the file says.
-        given: String, /// What should be there.
-        expected: &'static str },
+    Kind {
+        /// Key.
+        key: &'static str,
+        /// As the file says.
+        given: String,
+        /// What should be there.
+        expected: &'static str,
+    },
     /// A number outside what makes sense.
     #[error("{key} is {given}; from {low} to {high} expected")]
-    Range { /// Key.
-        key: &'static str, /// As the file says.
-        given: String, /// Lowest.
-        low: f64, /// Highest.
-        high: f64 },
+    Range {
+        /// Key.
+        key: &'static str,
+        /// As the file says.
+        given: String,
+        /// Lowest.
+        low: f64,
+        /// Highest.
+        high: f64,
+    },
     /// A value that would change the arithmetic in a way that is not done here.
     #[error("{key} is {given}; supported: {supported}")]
-    Unsupported { /// Key.
-        key: &'static str, /// As the file says.
-        given: String, /// What is supported.
-        supported: &'static str },
+    Unsupported {
+        /// Key.
+        key: &'static str,
+        /// As the file says.
+        given: String,
+        /// What is supported.
+        supported: &'static str,
+    },
     /// One number must divide another.
     #[error("{key} is {given}, which {by_key} = {by} does not divide")]
-    NotDivisible { /// Key of the number.
-        key: &'static str, /// The number.
-        given: usize, /// Key of the divisor.
-        by_key: &'static str, /// The divisor.
-        by: usize },
+    NotDivisible {
+        /// Key of the number.
+        key: &'static str,
+        /// The number.
+        given: usize,
+        /// Key of the divisor.
+        by_key: &'static str,
+        /// The divisor.
+        by: usize,
+    },
     /// Two values contradict each other.
     #[error("{key} is {given}, but {other_key} is {other}: they must be equal")]
-    Disagree { /// Key.
-        key: &'static str, /// Its value.
-        given: String, /// The other key.
-        other_key: &'static str, /// Its value.
-        other: String },
+    Disagree {
+        /// Key.
+        key: &'static str,
+        /// Its value.
+        given: String,
+        /// The other key.
+        other_key: &'static str,
+        /// Its value.
+        other: String,
+    },
     /// The tensors are not the model's.
     #[error("of {expected} tensors of the model, missing: {}; in the file but not of the model: {}", list(missing), list(unexpected))]
-    Tensors { /// How many the model has.
-        expected: usize, /// Not in the file.
-        missing: Vec<String>, /// Not of the model.
-        unexpected: Vec<String> },
+    Tensors {
+        /// How many the model has.
+        expected: usize,
+        /// Not in the file.
+        missing: Vec<String>,
+        /// Not of the model.
+        unexpected: Vec<String>,
+    },
     /// A tensor has another shape than the description asks for.
     #[error("tensor {name:?} has the shape {given:?}; {expected:?} expected from the description")]
-    Shape { /// Tensor.
-        name: String, /// Of the file.
-        given: Vec<usize>, /// Of the model.
-        expected: Vec<usize> },
+    Shape {
+        /// Tensor.
+        name: String,
+        /// Of the file.
+        given: Vec<usize>,
+        /// Of the model.
+        expected: Vec<usize>,
+    },
     /// A name of a linear layer that is not known.
-    #[error("{given:?} is no linear layer; known: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, and all-linear, attention, mlp")]
-    Target { /// As given.
-        given: String },
+    #[error(
+        "{given:?} is no linear layer; known: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, and all-linear, attention, mlp"
+    )]
+    Target {
+        /// As given.
+        given: String,
+    },
     /// No linear layer was named.
     #[error("no linear layer named; known: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, and all-linear, attention, mlp")]
     NoTarget,
     /// An adapter tensor of another kind.
-    #[error("adapter tensor {name:?} is not a LoRA weight of a block's linear layer (base_model.model.model.layers.N.….lora_A.weight or lora_B.weight)")]
-    AdapterTensor { /// Tensor.
-        name: String },
+    #[error(
+        "adapter tensor {name:?} is not a LoRA weight of a block's linear layer (base_model.model.model.layers.N.….lora_A.weight or lora_B.weight)"
+    )]
+    AdapterTensor {
+        /// Tensor.
+        name: String,
+    },
     /// An adapter for a deeper model.
     #[error("adapter tensor {name:?} is for layer {layer}; the model has layers 0 to {}", layers - 1)]
-    AdapterLayer { /// Tensor.
-        name: String, /// Its layer.
-        layer: usize, /// Layers of the model.
-        layers: usize },
+    AdapterLayer {
+        /// Tensor.
+        name: String,
+        /// Its layer.
+        layer: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
     /// Only one half of a pair.
     #[error("adapter tensor {name:?} stands alone; {missing:?} expected beside it")]
-    AdapterHalf { /// Tensor.
-        name: String, /// The half that is not there.
-        missing: String },
+    AdapterHalf {
+        /// Tensor.
+        name: String,
+        /// The half that is not there.
+        missing: String,
+    },
     /// An adapter with nothing in it.
     #[error("the adapter has no tensors")]
     AdapterEmpty,

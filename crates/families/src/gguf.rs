@@ -141,14 +141,25 @@ fn rope(keys: &Keys<'_>, factors: Option<&[f32]>, head_dim: usize) -> Result<Rop
         Some("none") => None,
         Some("linear") => Some(factor.ok_or(FamilyError::Missing { key: ROPE_FACTOR })?),
         None => factor,
-        Some(other) => return Err(FamilyError::Unsupported { key: ROPE_SCALING, given: shown(other), supported: "none, linear, and Llama 3's factors" }),
+        Some(other) => {
+            return Err(FamilyError::Unsupported {
+                key: ROPE_SCALING,
+                given: shown(other),
+                supported: "none, linear, and Llama 3's factors",
+            });
+        }
     }
     .filter(|&factor| factor != 1.0);
     let Some(factors) = factors else {
         return Ok(Rope { theta, scaling: linear.map_or(RopeScaling::None, |factor| RopeScaling::Linear { factor }) });
     };
     if let Some(factor) = linear {
-        return Err(FamilyError::Disagree { key: ROPE_FACTOR, given: factor.to_string(), other_key: ROPE_FACTORS, other: "there too".into() });
+        return Err(FamilyError::Disagree {
+            key: ROPE_FACTOR,
+            given: factor.to_string(),
+            other_key: ROPE_FACTORS,
+            other: "there too".into(),
+        });
     }
     if factors.len() != head_dim / 2 {
         return Err(FamilyError::Shape { name: ROPE_FACTORS.into(), given: vec![factors.len()], expected: vec![head_dim / 2] });
@@ -188,7 +199,9 @@ pub fn to_metadata(described: &Described) -> (BTreeMap<String, MetaValue>, Optio
             keys.insert(ROPE_FACTOR.into(), MetaValue::Float(*factor));
             None
         }
-        RopeScaling::Llama3 { .. } | RopeScaling::Factors(_) => Some(rotary::divisors(&described.rope, c.head_dim).iter().map(|&d| d as f32).collect()),
+        RopeScaling::Llama3 { .. } | RopeScaling::Factors(_) => {
+            Some(rotary::divisors(&described.rope, c.head_dim).iter().map(|&d| d as f32).collect())
+        }
     };
     (keys, factors)
 }

@@ -13,7 +13,11 @@ const SUPPORTED: &str = "llama (Llama 1 to 3, SmolLM, SmolLM2 …) and mistral, 
 
 /// Reads a config.json; every key that would change arithmetic is either honoured or refused by name.
 pub fn describe(config: &Value) -> Result<Described> {
-    let keys = Keys(config.as_object().ok_or_else(|| FamilyError::Kind { key: "config.json", given: kind(config).into(), expected: "an object" })?);
+    let keys = Keys(config.as_object().ok_or_else(|| FamilyError::Kind {
+        key: "config.json",
+        given: kind(config).into(),
+        expected: "an object",
+    })?);
     let family = family(&keys)?;
     refuse_what_is_not_done(&keys)?;
     let hidden = keys.size("hidden_size", limits::WIDTH)?;
@@ -67,7 +71,9 @@ fn family(keys: &Keys<'_>) -> Result<Family> {
     };
     // The same blocks under another head (a classifier, a reward model) are another model.
     match keys.0.get("architectures") {
-        Some(Value::Array(names)) if !names.is_empty() && !names.iter().any(|n| n == "LlamaForCausalLM" || n == "MistralForCausalLM") => refused("architectures", &keys.0["architectures"]),
+        Some(Value::Array(names)) if !names.is_empty() && !names.iter().any(|n| n == "LlamaForCausalLM" || n == "MistralForCausalLM") => {
+            refused("architectures", &keys.0["architectures"])
+        }
         _ => Ok(family),
     }
 }
@@ -84,11 +90,19 @@ fn refuse_what_is_not_done(keys: &Keys<'_>) -> Result<()> {
         Some(given) => return Err(FamilyError::Unsupported { key: "hidden_act", given: shown(&given.to_string()), supported: "silu" }),
     }
     if let Some(share) = keys.number("partial_rotary_factor", 0.0, 1.0)?.filter(|&share| share != 1.0) {
-        return Err(FamilyError::Unsupported { key: "partial_rotary_factor", given: share.to_string(), supported: "1 (all of a head turns)" });
+        return Err(FamilyError::Unsupported {
+            key: "partial_rotary_factor",
+            given: share.to_string(),
+            supported: "1 (all of a head turns)",
+        });
     }
     if let Some(given) = keys.present("quantization_config") {
         let method = given["quant_method"].as_str().map_or_else(|| "given".to_owned(), shown);
-        return Err(FamilyError::Unsupported { key: "quantization_config", given: method, supported: "none (F32, F16 or BF16 weights; or a GGUF file)" });
+        return Err(FamilyError::Unsupported {
+            key: "quantization_config",
+            given: method,
+            supported: "none (F32, F16 or BF16 weights; or a GGUF file)",
+        });
     }
     Ok(())
 }
@@ -108,7 +122,11 @@ fn rope(keys: &Keys<'_>, context: usize) -> Result<Rope> {
     };
     let Some(inner) = parameters.or(scaling) else { return Ok(Rope { theta, scaling: RopeScaling::None }) };
     if let Some(share) = inner.number("partial_rotary_factor", 0.0, 1.0)?.filter(|&share| share != 1.0) {
-        return Err(FamilyError::Unsupported { key: "partial_rotary_factor", given: share.to_string(), supported: "1 (all of a head turns)" });
+        return Err(FamilyError::Unsupported {
+            key: "partial_rotary_factor",
+            given: share.to_string(),
+            supported: "1 (all of a head turns)",
+        });
     }
     let factor = |key| inner.number(key, limits::FACTOR.0, limits::FACTOR.1)?.ok_or(FamilyError::Missing { key });
     let scaling = match inner.present("rope_type").or(inner.present("type")).and_then(Value::as_str) {
@@ -117,12 +135,19 @@ fn rope(keys: &Keys<'_>, context: usize) -> Result<Rope> {
         Some("llama3") => {
             let (low_freq_factor, high_freq_factor) = (factor("low_freq_factor")?, factor("high_freq_factor")?);
             if low_freq_factor >= high_freq_factor {
-                return Err(FamilyError::Range { key: "low_freq_factor", given: low_freq_factor.to_string(), low: limits::FACTOR.0, high: high_freq_factor });
+                return Err(FamilyError::Range {
+                    key: "low_freq_factor",
+                    given: low_freq_factor.to_string(),
+                    low: limits::FACTOR.0,
+                    high: high_freq_factor,
+                });
             }
             let original_context = inner.optional_size("original_max_position_embeddings", limits::CONTEXT)?.unwrap_or(context);
             RopeScaling::Llama3 { factor: factor("factor")?, low_freq_factor, high_freq_factor, original_context }
         }
-        Some(other) => return Err(FamilyError::Unsupported { key: "rope_type", given: shown(other), supported: "default, linear, llama3" }),
+        Some(other) => {
+            return Err(FamilyError::Unsupported { key: "rope_type", given: shown(other), supported: "default, linear, llama3" });
+        }
     };
     Ok(Rope { theta, scaling })
 }
@@ -141,7 +166,11 @@ pub fn to_config_json(described: &Described) -> Result<Value> {
             "original_max_position_embeddings": original_context,
         }),
         RopeScaling::Factors(_) => {
-            return Err(FamilyError::Unsupported { key: crate::gguf::ROPE_FACTORS, given: "a list of factors".into(), supported: "in GGUF files only" });
+            return Err(FamilyError::Unsupported {
+                key: crate::gguf::ROPE_FACTORS,
+                given: "a list of factors".into(),
+                supported: "in GGUF files only",
+            });
         }
     };
     let mut config = json!({
@@ -156,7 +185,7 @@ pub fn to_config_json(described: &Described) -> Result<Value> {
         "head_dim": c.head_dim,
         "hidden_act": "silu",
         "max_position_embeddings": c.context,
-        "rms_norm_eps": f64::from(c.norm_eps),
+        "rms_norm_eps": c.norm_eps.to_string().parse::<f64>().expect("a finite f32 is written as a number"), // 1e-5, not 9.99999974e-6
         "rope_theta": described.rope.theta,
         "rope_scaling": scaling,
         "tie_word_embeddings": c.tied_embeddings,

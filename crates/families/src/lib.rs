@@ -8,6 +8,7 @@
 //! | [`hugging_face`] | config.json ⇄ [`Described`] |
 //! | [`gguf`] | GGUF metadata ⇄ [`Described`], and the order of rows in GGUF's q and k |
 //! | [`tensors`] | engine's tensor names ⇄ Hugging Face's and GGUF's |
+//! | [`licence`] | what well-known licences ask |
 //! | [`adapters`] | PEFT's names ⇄ (layer, linear) |
 //! | [`rotary`] | rotary frequencies, bit for bit the same everywhere |
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ pub mod adapters;
 mod error;
 pub mod gguf;
 pub mod hugging_face;
+pub mod licence;
 mod limits;
 pub mod rotary;
 pub mod tensors;

@@ -16,7 +16,12 @@ const MATRIX: usize = 1 << 38;
 
 /// `given` as a size from 1 to `high`.
 pub(crate) fn size(key: &'static str, given: u64, high: usize) -> Result<usize> {
-    usize::try_from(given).ok().filter(|n| (1..=high).contains(n)).ok_or_else(|| FamilyError::Range { key, given: given.to_string(), low: 1.0, high: high as f64 })
+    usize::try_from(given).ok().filter(|n| (1..=high).contains(n)).ok_or_else(|| FamilyError::Range {
+        key,
+        given: given.to_string(),
+        low: 1.0,
+        high: high as f64,
+    })
 }
 
 /// `given` if it lies in `low..=high`; NaN does not.
@@ -34,6 +39,11 @@ pub(crate) fn sizes(config: &ModelConfig) -> Result<()> {
     let widest = config.vocab.max(config.intermediate).max(config.heads * config.head_dim);
     match widest.checked_mul(config.hidden.max(config.heads * config.head_dim)) {
         Some(elements) if elements <= MATRIX => Ok(()),
-        _ => Err(FamilyError::Range { key: "elements of the largest weight matrix", given: format!("{widest} x {}", config.hidden), low: 1.0, high: MATRIX as f64 }),
+        _ => Err(FamilyError::Range {
+            key: "elements of the largest weight matrix",
+            given: format!("{widest} x {}", config.hidden),
+            low: 1.0,
+            high: MATRIX as f64,
+        }),
     }
 }

@@ -79,14 +79,17 @@ fn pick(naming: Naming, hugging_face: &'static str, gguf: &'static str) -> &'sta
 
 /// The file's name of an engine tensor.
 pub fn source_name(name: TensorName, naming: Naming) -> String {
-    let (_, hugging_face, gguf) = OUTSIDE.iter().chain(&INSIDE).find(|(known, _, _)| *known == in_layer(name, 0)).expect("the tables have every name");
+    let (_, hugging_face, gguf) =
+        OUTSIDE.iter().chain(&INSIDE).find(|(known, _, _)| *known == in_layer(name, 0)).expect("the tables have every name");
     let tail = pick(naming, hugging_face, gguf);
     layer_of(name).map_or_else(|| tail.to_owned(), |layer| format!("{}{layer}.{tail}", prefix(naming)))
 }
 
 /// The engine's name of a file's tensor, if it is one of the model's.
 pub fn engine_name(source: &str, naming: Naming) -> Option<TensorName> {
-    let of = |table: &[(TensorName, &'static str, &'static str)], tail: &str| table.iter().find(|(_, h, g)| pick(naming, h, g) == tail).map(|(name, _, _)| *name);
+    let of = |table: &[(TensorName, &'static str, &'static str)], tail: &str| {
+        table.iter().find(|(_, h, g)| pick(naming, h, g) == tail).map(|(name, _, _)| *name)
+    };
     let Some(rest) = source.strip_prefix(prefix(naming)) else { return of(&OUTSIDE, source) };
     let (number, tail) = rest.split_once('.')?;
     Some(in_layer(of(&INSIDE, tail)?, layer_number(number)?))

@@ -76,7 +76,8 @@ pub fn read(folder: &Path) -> Result<Checkpoint> {
 
 /// Steps that have a checkpoint, ascending.
 pub fn steps(run: &Path) -> Result<Vec<u64>> {
-    let mut steps: Vec<u64> = run_folder::folders(&run.join("checkpoints"))?.iter().filter_map(|name| name.strip_prefix("step-")?.parse().ok()).collect();
+    let mut steps: Vec<u64> =
+        run_folder::folders(&run.join("checkpoints"))?.iter().filter_map(|name| name.strip_prefix("step-")?.parse().ok()).collect();
     steps.sort_unstable();
     Ok(steps)
 }

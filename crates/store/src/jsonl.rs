@@ -113,7 +113,10 @@ pub fn read_lines(path: &Path) -> Result<Vec<String>> {
 
 /// Appends what `make` returns after seeing all lines, while no other process can do the same: for hash
 /// chains that several runs share.
-pub fn append_after<E: From<StoreError>>(path: &Path, make: impl FnOnce(&[String]) -> std::result::Result<Vec<String>, E>) -> std::result::Result<(), E> {
+pub fn append_after<E: From<StoreError>>(
+    path: &Path,
+    make: impl FnOnce(&[String]) -> std::result::Result<Vec<String>, E>,
+) -> std::result::Result<(), E> {
     let file = open_or_create(path)?;
     file.lock().map_err(|e| StoreError::io("lock", path, e))?; // until the log is dropped
     let mut log = JsonlLog::recover(file, path)?;

@@ -139,7 +139,9 @@ impl BaseModel {
 
     fn open_folder(path: &Path) -> Result<Self> {
         let config = match atomic::read_object(&path.join("config.json"), MAX_CONFIG_BYTES) {
-            Err(StoreError::Missing { .. }) => return Err(StoreError::NotAModel { missing: "config.json, or one GGUF file,", path: path.to_path_buf() }),
+            Err(StoreError::Missing { .. }) => {
+                return Err(StoreError::NotAModel { missing: "config.json, or one GGUF file,", path: path.to_path_buf() });
+            }
             other => other?,
         };
         let weights = if path.join(SINGLE).exists() {
@@ -160,7 +162,16 @@ impl BaseModel {
         let special_tokens = folder_special_tokens(&config, tokenizer_config.as_ref(), special_map.as_ref(), generation_config.as_ref());
         let licence = front_matter_licence(&path.join("README.md"));
         let description = Description::HuggingFace(config);
-        Ok(Self { path: path.to_path_buf(), description, weights, tokenizer_config, generation_config, chat_template, special_tokens, licence })
+        Ok(Self {
+            path: path.to_path_buf(),
+            description,
+            weights,
+            tokenizer_config,
+            generation_config,
+            chat_template,
+            special_tokens,
+            licence,
+        })
     }
 
     fn open_gguf(path: &Path) -> Result<Self> {
@@ -178,7 +189,16 @@ impl BaseModel {
         let licence = text("general.license");
         let description = Description::Gguf(keys.clone());
         let weights = Weights::Gguf(file);
-        Ok(Self { path: path.to_path_buf(), description, weights, tokenizer_config: None, generation_config: None, chat_template, special_tokens, licence })
+        Ok(Self {
+            path: path.to_path_buf(),
+            description,
+            weights,
+            tokenizer_config: None,
+            generation_config: None,
+            chat_template,
+            special_tokens,
+            licence,
+        })
     }
 
     /// Where it is: the folder, or the GGUF file.
@@ -255,7 +275,14 @@ impl BaseModel {
     /// The files that make the model up, in name order.
     pub fn files(&self) -> Vec<PathBuf> {
         const SIDE: [&str; 8] = [
-            "chat_template.jinja", "chat_template.json", "config.json", "generation_config.json", INDEX, "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json",
+            "chat_template.jinja",
+            "chat_template.json",
+            "config.json",
+            "generation_config.json",
+            INDEX,
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
         ];
         let side = || SIDE.iter().map(|f| self.path.join(f)).filter(|p| p.exists());
         let mut files: BTreeSet<PathBuf> = match &self.weights {
@@ -355,7 +382,8 @@ fn folder_special_tokens(config: &Value, tokenizer: Option<&Value>, map: Option<
 }
 
 fn gguf_special_tokens(keys: &BTreeMap<String, GgufValue>) -> SpecialTokens {
-    let id = |name: &str| keys.get(&format!("tokenizer.ggml.{name}_token_id")).and_then(GgufValue::unsigned).and_then(|n| u32::try_from(n).ok());
+    let id =
+        |name: &str| keys.get(&format!("tokenizer.ggml.{name}_token_id")).and_then(GgufValue::unsigned).and_then(|n| u32::try_from(n).ok());
     let text = |name: &str| match (id(name), keys.get("tokenizer.ggml.tokens")) {
         (Some(id), Some(GgufValue::Array(tokens))) => match tokens.get(id as usize) {
             Some(GgufValue::Text(token)) => Some(token.clone()),
@@ -368,7 +396,14 @@ fn gguf_special_tokens(keys: &BTreeMap<String, GgufValue>) -> SpecialTokens {
         Some(GgufValue::Bool(add)) => Some(*add),
         _ => None,
     };
-    SpecialTokens { bos: text("bos"), eos: text("eos"), pad: text("padding"), unk: text("unknown"), end_ids: ends.into_iter().collect(), add_bos }
+    SpecialTokens {
+        bos: text("bos"),
+        eos: text("eos"),
+        pad: text("padding"),
+        unk: text("unknown"),
+        end_ids: ends.into_iter().collect(),
+        add_bos,
+    }
 }
 
 fn vocabulary(keys: &BTreeMap<String, GgufValue>) -> std::result::Result<GgufVocabulary, GgufFault> {
@@ -401,7 +436,8 @@ fn vocabulary(keys: &BTreeMap<String, GgufValue>) -> std::result::Result<GgufVoc
         GgufValue::Unsigned(n) => i32::try_from(*n).ok(),
         _ => None,
     };
-    let token_types = array("token_type")?.iter().map(|v| integer(v).ok_or_else(|| wrong("token_type", v.kind(), "an array of small integers")));
+    let token_types =
+        array("token_type")?.iter().map(|v| integer(v).ok_or_else(|| wrong("token_type", v.kind(), "an array of small integers")));
     let score = |v: &GgufValue| match v {
         GgufValue::Float(x) => Ok(*x as f32),
         other => Err(wrong("scores", other.kind(), "an array of floats")),

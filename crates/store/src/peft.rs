@@ -124,7 +124,8 @@ pub(crate) fn tensor_bytes(tensors: &BTreeMap<String, AdapterTensor>) -> Result<
         }
         coded.push(tensor.values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
     }
-    let views: Vec<_> = tensors.iter().zip(&coded).map(|((name, t), bytes)| TensorData { name, dtype: Dtype::F32, shape: &t.shape, bytes }).collect();
+    let views: Vec<_> =
+        tensors.iter().zip(&coded).map(|((name, t), bytes)| TensorData { name, dtype: Dtype::F32, shape: &t.shape, bytes }).collect();
     safetensors::to_bytes(&views, &safetensors::pytorch_metadata())
 }
 
@@ -242,10 +243,16 @@ fn parse_config(value: &Value) -> std::result::Result<PeftConfig, Fault> {
         Some(Value::String(pattern)) => TargetModules::Pattern(pattern.clone()),
         Some(given @ Value::Array(names)) => {
             let texts: Option<Vec<String>> = names.iter().map(|n| n.as_str().map(str::to_owned)).collect();
-            TargetModules::List(texts.ok_or_else(|| Fault::Unsupported { key: "target_modules", given: brief(given), expected: "a list of names or a pattern" })?)
+            TargetModules::List(texts.ok_or_else(|| Fault::Unsupported {
+                key: "target_modules",
+                given: brief(given),
+                expected: "a list of names or a pattern",
+            })?)
         }
         None | Some(Value::Null) => return Err(Fault::Missing { key: "target_modules" }),
-        Some(given) => return Err(Fault::Unsupported { key: "target_modules", given: brief(given), expected: "a list of names or a pattern" }),
+        Some(given) => {
+            return Err(Fault::Unsupported { key: "target_modules", given: brief(given), expected: "a list of names or a pattern" });
+        }
     };
     let rank = ranged(value, "r", 8.0, 1.0, MAX_RANK as f64)?;
     if rank.fract() != 0.0 {

@@ -89,7 +89,8 @@ impl SafetensorsFile {
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         let index = self.index(name)?;
         let mut bytes = vec![0u8; byte_count(&self.header.tensors[index])];
-        atomic::read_exact_at(&self.file, &mut bytes, self.data_start + self.header.starts[index]).map_err(|e| StoreError::io("read", &self.path, e))?;
+        atomic::read_exact_at(&self.file, &mut bytes, self.data_start + self.header.starts[index])
+            .map_err(|e| StoreError::io("read", &self.path, e))?;
         Ok(bytes)
     }
 
@@ -97,7 +98,8 @@ impl SafetensorsFile {
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
         let info = &self.header.tensors[self.index(name)?];
         let bad = |fault| StoreError::safetensors(&self.path, fault);
-        let values = floats(info.dtype, &self.read(name)?).ok_or_else(|| bad(Fault::NotFloat { name: shown(name), dtype: info.dtype.name() }))?;
+        let values =
+            floats(info.dtype, &self.read(name)?).ok_or_else(|| bad(Fault::NotFloat { name: shown(name), dtype: info.dtype.name() }))?;
         match values.iter().position(|x| !x.is_finite()) {
             Some(index) => Err(bad(Fault::NotFinite { name: shown(name), index, value: values[index] })),
             None => Ok(values),
@@ -164,7 +166,8 @@ fn entry(name: String, raw: RawTensor) -> std::result::Result<(u64, TensorInfo),
     };
     let shape: Option<Vec<usize>> = raw.shape.iter().map(|&d| usize::try_from(d).ok()).collect();
     // Also without its zeros the product must be addressable, so that no part of the shape overflows later.
-    let sized = shape.filter(|s| dtype.bytes(&s.iter().copied().filter(|&d| d > 0).collect::<Vec<_>>()).is_some_and(|n| n <= isize::MAX as usize));
+    let sized =
+        shape.filter(|s| dtype.bytes(&s.iter().copied().filter(|&d| d > 0).collect::<Vec<_>>()).is_some_and(|n| n <= isize::MAX as usize));
     let Some(shape) = sized else {
         return Err(Fault::ShapeOverflow { name: shown(&name), shape: raw.shape });
     };
@@ -177,7 +180,19 @@ fn entry(name: String, raw: RawTensor) -> std::result::Result<(u64, TensorInfo),
 }
 
 const DTYPES: [Dtype; 13] = [
-    Dtype::Bool, Dtype::U8, Dtype::I8, Dtype::U16, Dtype::I16, Dtype::U32, Dtype::I32, Dtype::U64, Dtype::I64, Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::F64,
+    Dtype::Bool,
+    Dtype::U8,
+    Dtype::I8,
+    Dtype::U16,
+    Dtype::I16,
+    Dtype::U32,
+    Dtype::I32,
+    Dtype::U64,
+    Dtype::I64,
+    Dtype::F16,
+    Dtype::BF16,
+    Dtype::F32,
+    Dtype::F64,
 ];
 
 fn dtype_of(name: &str) -> Option<Dtype> {
@@ -292,10 +307,21 @@ fn layout<'a, 'b>(tensors: &'a [TensorData<'b>], metadata: &BTreeMap<String, Str
         let expected = t.dtype.bytes(t.shape);
         if expected != Some(t.bytes.len()) {
             let expected = expected.map_or_else(|| "an addressable number of bytes".into(), |n| n.to_string());
-            return Err(StoreError::TensorBytes { name: t.name.into(), given: t.bytes.len(), expected, dtype: t.dtype, shape: t.shape.to_vec() });
+            return Err(StoreError::TensorBytes {
+                name: t.name.into(),
+                given: t.bytes.len(),
+                expected,
+                dtype: t.dtype,
+                shape: t.shape.to_vec(),
+            });
         }
         let end = start + t.bytes.len();
-        lines.push(format!("{}:{{\"dtype\":\"{}\",\"shape\":{},\"data_offsets\":[{start},{end}]}}", json(&t.name), t.dtype.name(), json(&t.shape)));
+        lines.push(format!(
+            "{}:{{\"dtype\":\"{}\",\"shape\":{},\"data_offsets\":[{start},{end}]}}",
+            json(&t.name),
+            t.dtype.name(),
+            json(&t.shape)
+        ));
         start = end;
     }
     let mut header = format!("{{{}}}", lines.join(",")).into_bytes();

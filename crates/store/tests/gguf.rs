@@ -126,8 +126,16 @@ fn hostile_files_are_refused_with_both_sides() {
         ("torn block", one(&[33, 32], 8, 0).aligned(4096), "rows of 33 elements, a multiple of 32 expected for Q8_0"),
         ("tensor twice", Raw::new(3, 2, 0).tensor("t", &[4], 0, 0).tensor("t", &[4], 0, 32).aligned(48), "\"t\" stands twice"),
         ("offset in the middle", one(&[4], 0, 4).aligned(32), "starts at byte 4 of the data, 0 expected"),
-        ("overlap", Raw::new(3, 2, 0).tensor("t", &[16], 0, 0).tensor("u", &[4], 0, 32).aligned(96), "\"u\" starts at byte 32 of the data, 64 expected"),
-        ("offset at the end of u64", Raw::new(3, 2, 0).tensor("t", &[4], 0, 0).tensor("u", &[4], 0, u64::MAX).aligned(48), "18446744073709551615"),
+        (
+            "overlap",
+            Raw::new(3, 2, 0).tensor("t", &[16], 0, 0).tensor("u", &[4], 0, 32).aligned(96),
+            "\"u\" starts at byte 32 of the data, 64 expected",
+        ),
+        (
+            "offset at the end of u64",
+            Raw::new(3, 2, 0).tensor("t", &[4], 0, 0).tensor("u", &[4], 0, u64::MAX).aligned(48),
+            "18446744073709551615",
+        ),
         ("data cut short", one(&[16], 0, 0).aligned(63), "tensors end at byte 64 of the data, the data has 63"),
         ("no data at all", one(&[16], 0, 0).0, "tensors end at byte 64 of the data, the data has 0"),
         ("something appended", one(&[16], 0, 0).aligned(65), "tensors end at byte 64 of the data, the data has 65"),
@@ -146,28 +154,5 @@ fn version_two_and_padding_at_the_end_are_read() {
     for data in [16, 32] {
         let path = folder.put("x.gguf", Raw::new(2, 1, 0).tensor("t", &[4], 0, 0).aligned(data));
         assert_eq!(GgufFile::open(&path).unwrap().read("t").unwrap().len(), 16);
-    }
-}
-
-/// A good file cut at every byte, and with every byte of its head turned over: an error or a good file, never a panic.
-#[test]
-fn no_cut_and_no_flipped_byte_panics() {
-    let folder = Scratch::new("gguf-fuzz");
-    let metadata = BTreeMap::from([
-        ("general.alignment".to_owned(), GgufValue::Unsigned(32)),
-        ("k".into(), GgufValue::Array(vec![GgufValue::Text("ab".into()), GgufValue::Text("c".into())])),
-    ]);
-    let good = gguf::to_bytes(&metadata, &[GgufTensor { name: "t", dtype: Dtype::F32, shape: &[2, 2], bytes: &[0; 16] }]).unwrap();
-    for length in 0..good.len() - 16 {
-        GgufFile::open(&folder.put("x.gguf", &good[..length])).expect_err("cut short");
-    }
-    for i in 0..good.len() - 32 {
-        for mask in [0x01, 0x80, 0xff] {
-            let mut bad = good.clone();
-            bad[i] ^= mask;
-            if let Ok(file) = GgufFile::open(&folder.put("x.gguf", bad)) {
-                file.tensors().iter().for_each(|t| drop(file.read(&t.name).unwrap()));
-            }
-        }
     }
 }

@@ -42,7 +42,10 @@ fn a_folder_with_shards_tokenizer_and_card() {
     folder.put("config.json", r#"{"model_type":"llama","eos_token_id":[2,5]}"#);
     folder.put("model-1.safetensors", weights(&["a"]));
     folder.put("model-2.safetensors", weights(&["b", "c"]));
-    folder.put("model.safetensors.index.json", r#"{"weight_map":{"a":"model-1.safetensors","b":"model-2.safetensors","c":"model-2.safetensors"}}"#);
+    folder.put(
+        "model.safetensors.index.json",
+        r#"{"weight_map":{"a":"model-1.safetensors","b":"model-2.safetensors","c":"model-2.safetensors"}}"#,
+    );
     folder.put("tokenizer.json", "{}");
     folder.put("tokenizer_config.json", r#"{"bos_token":"<s>","eos_token":{"content":"</s>"},"add_bos_token":true}"#);
     folder.put("special_tokens_map.json", r#"{"eos_token":"not this one","pad_token":"<pad>"}"#);
@@ -54,7 +57,10 @@ fn a_folder_with_shards_tokenizer_and_card() {
     assert_eq!(model.read("c").unwrap(), b"c");
     assert!(matches!(model.read("d"), Err(StoreError::NoSuchTensor { .. })));
     let special = model.special_tokens();
-    assert_eq!((special.bos.as_deref(), special.eos.as_deref(), special.pad.as_deref(), special.unk.as_deref()), (Some("<s>"), Some("</s>"), Some("<pad>"), None));
+    assert_eq!(
+        (special.bos.as_deref(), special.eos.as_deref(), special.pad.as_deref(), special.unk.as_deref()),
+        (Some("<s>"), Some("</s>"), Some("<pad>"), None)
+    );
     assert_eq!((&special.end_ids[..], special.add_bos), (&[2, 5, 7][..], Some(true)));
     assert_eq!(model.licence(), Some("apache-2.0"));
     assert!(matches!(model.tokenizer().unwrap(), TokenizerFiles::HuggingFace { json } if json == b"{}"));
@@ -168,7 +174,13 @@ fn what_is_no_model_is_refused_with_the_way_out() {
     assert!(matches!(error(folder.path()), StoreError::Safetensors { .. }));
     assert!(error(&folder.path().join("model.safetensors")).to_string().starts_with("not a model: the folder with config.json"));
     assert!(error(&folder.put("a.txt", "some text")).to_string().contains("starts with \"some\", \"GGUF\" expected"));
-    for (config, expected) in [("{", "not valid JSON"), ("[]", "an array where a JSON object is expected"), ("\u{feff}{}", "not valid JSON"), ("", "not valid JSON"), (&"[".repeat(10_000), "recursion limit")] {
+    for (config, expected) in [
+        ("{", "not valid JSON"),
+        ("[]", "an array where a JSON object is expected"),
+        ("\u{feff}{}", "not valid JSON"),
+        ("", "not valid JSON"),
+        (&"[".repeat(10_000), "recursion limit"),
+    ] {
         folder.put("config.json", config);
         assert!(error(folder.path()).to_string().contains(expected), "{config:.10}: {}", error(folder.path()));
     }
@@ -176,5 +188,8 @@ fn what_is_no_model_is_refused_with_the_way_out() {
     folder.put("model.safetensors", weights(&["a"]));
     folder.put("tokenizer.model", "a SentencePiece file");
     let found = BaseModel::open(folder.path()).unwrap().tokenizer().unwrap_err();
-    assert!(found.to_string().starts_with("no tokenizer.json (tokenizer.model)") && found.hint().unwrap().contains("AutoTokenizer"), "{found}");
+    assert!(
+        found.to_string().starts_with("no tokenizer.json (tokenizer.model)") && found.hint().unwrap().contains("AutoTokenizer"),
+        "{found}"
+    );
 }

@@ -11,7 +11,10 @@ use store::safetensors::{self, TensorData};
 use store::{Dtype, StoreError};
 
 fn adapter() -> PeftAdapter {
-    let tensor = |shape: &[usize]| AdapterTensor { shape: shape.to_vec(), values: (0..shape.iter().product::<usize>()).map(|i| i as f32 * 0.01).collect() };
+    let tensor = |shape: &[usize]| AdapterTensor {
+        shape: shape.to_vec(),
+        values: (0..shape.iter().product::<usize>()).map(|i| i as f32 * 0.01).collect(),
+    };
     let name = |half: &str| format!("base_model.model.model.layers.0.self_attn.q_proj.lora_{half}.weight");
     PeftAdapter {
         config: PeftConfig {
@@ -43,7 +46,10 @@ fn a_folder_comes_back() {
     for _ in 0..2 {
         adapter().write(&place, "# An adapter\n").unwrap(); // the second time over the first
     }
-    assert_eq!(folder.everything(), ["adapter/README.md", "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/tunesmith.json"]);
+    assert_eq!(
+        folder.everything(),
+        ["adapter/README.md", "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/tunesmith.json"]
+    );
     let mut read = PeftAdapter::read(&place).unwrap();
     assert_eq!(read.config.dropout as f32, 0.05);
     read.config.dropout = f64::from(0.05f32);
@@ -129,7 +135,11 @@ fn folders_that_are_no_adapters_are_refused() {
     let folder = folder_with(&scratch, &json!({}));
     let error = || PeftAdapter::read(&folder).unwrap_err();
     let weights = folder.join("adapter_model.safetensors");
-    let nan = safetensors::to_bytes(&[TensorData { name: "x", dtype: Dtype::F32, shape: &[1], bytes: &f32::INFINITY.to_le_bytes() }], &BTreeMap::new()).unwrap();
+    let nan = safetensors::to_bytes(
+        &[TensorData { name: "x", dtype: Dtype::F32, shape: &[1], bytes: &f32::INFINITY.to_le_bytes() }],
+        &BTreeMap::new(),
+    )
+    .unwrap();
     std::fs::write(&weights, nan).unwrap();
     assert!(error().to_string().contains("has inf at element 0"));
     std::fs::write(&weights, safetensors::to_bytes(&[], &BTreeMap::new()).unwrap()).unwrap();

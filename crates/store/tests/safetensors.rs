@@ -18,7 +18,8 @@ fn pytorchs_file_is_read_and_written_back_to_the_same_bytes() {
     for name in ["llama/model.safetensors", "mistral/model.safetensors"] {
         let file = SafetensorsFile::open(&golden(name)).unwrap();
         let read: Vec<_> = file.tensors().iter().map(|t| (t, file.read(&t.name).unwrap())).collect();
-        let mut views: Vec<_> = read.iter().map(|(t, bytes)| TensorData { name: &t.name, dtype: t.dtype, shape: &t.shape, bytes }).collect();
+        let mut views: Vec<_> =
+            read.iter().map(|(t, bytes)| TensorData { name: &t.name, dtype: t.dtype, shape: &t.shape, bytes }).collect();
         views.reverse(); // the order given must not matter
         assert_eq!(safetensors::to_bytes(&views, file.metadata()).unwrap(), std::fs::read(golden(name)).unwrap(), "{name}");
         assert_eq!(file.metadata(), &safetensors::pytorch_metadata());
@@ -30,11 +31,25 @@ fn every_coding_comes_back() {
     let folder = Scratch::new("safetensors-codings");
     let path = folder.path().join("all.safetensors");
     let codings = [
-        (Dtype::Bool, 1), (Dtype::U8, 1), (Dtype::I8, 1), (Dtype::I16, 2), (Dtype::U16, 2), (Dtype::F16, 2), (Dtype::BF16, 2),
-        (Dtype::I32, 4), (Dtype::U32, 4), (Dtype::F32, 4), (Dtype::F64, 8), (Dtype::I64, 8), (Dtype::U64, 8),
+        (Dtype::Bool, 1),
+        (Dtype::U8, 1),
+        (Dtype::I8, 1),
+        (Dtype::I16, 2),
+        (Dtype::U16, 2),
+        (Dtype::F16, 2),
+        (Dtype::BF16, 2),
+        (Dtype::I32, 4),
+        (Dtype::U32, 4),
+        (Dtype::F32, 4),
+        (Dtype::F64, 8),
+        (Dtype::I64, 8),
+        (Dtype::U64, 8),
     ];
     let bytes: Vec<u8> = (0..48).collect();
-    let views: Vec<_> = codings.iter().map(|(dtype, size)| TensorData { name: dtype.name(), dtype: *dtype, shape: &[2, 3], bytes: &bytes[..6 * size] }).collect();
+    let views: Vec<_> = codings
+        .iter()
+        .map(|(dtype, size)| TensorData { name: dtype.name(), dtype: *dtype, shape: &[2, 3], bytes: &bytes[..6 * size] })
+        .collect();
     let empty = TensorData { name: "empty", dtype: Dtype::F32, shape: &[0, 7], bytes: &[] };
     let scalar = TensorData { name: "scalar", dtype: Dtype::F32, shape: &[], bytes: &1.5f32.to_le_bytes() };
     let all: Vec<_> = views.iter().copied().chain([empty, scalar]).collect();
@@ -63,8 +78,11 @@ fn halves_and_doubles_become_singles_and_nan_is_refused() {
     let huge: Vec<u8> = [1f64, 1e300].iter().flat_map(|x| x.to_le_bytes()).collect();
     let view = |name, dtype, bytes| TensorData { name, dtype, shape: &[2], bytes };
     let all = [
-        view("half", Dtype::F16, &half), view("brain", Dtype::BF16, &brain), view("double", Dtype::F64, &double),
-        view("bad", Dtype::F32, &bad), view("huge", Dtype::F64, &huge),
+        view("half", Dtype::F16, &half),
+        view("brain", Dtype::BF16, &brain),
+        view("double", Dtype::F64, &double),
+        view("bad", Dtype::F32, &bad),
+        view("huge", Dtype::F64, &huge),
     ];
     safetensors::write(&path, &all, &BTreeMap::new()).unwrap();
     let file = SafetensorsFile::open(&path).unwrap();
@@ -113,7 +131,15 @@ fn hostile_files_are_refused_with_both_sides() {
         ("header not JSON", file("{nonsense}", 0), "header is not valid"),
         ("header an array", file("[]", 0), "'{' expected"),
         ("header with blanks first", file("  {}", 0), "'{' expected"),
-        ("header not UTF-8", { let mut f = file(r#"{"xx":1}"#, 0); f[10] = 0xff; f }, "header is not valid"),
+        (
+            "header not UTF-8",
+            {
+                let mut f = file(r#"{"xx":1}"#, 0);
+                f[10] = 0xff;
+                f
+            },
+            "header is not valid",
+        ),
         ("header nested deep", file(&format!(r#"{{"a":{deep}}}"#), 0), "header is not valid"),
         ("unknown key", file(r#"{"a":{"dtype":"U8","shape":[],"data_offsets":[0,1],"code":"x"}}"#, 1), "unknown field `code`"),
         ("missing key", file(r#"{"a":{"dtype":"U8","shape":[]}}"#, 1), "missing field `data_offsets`"),
@@ -125,10 +151,18 @@ fn hostile_files_are_refused_with_both_sides() {
         ("negative dimension", file(&one("U8", "[-4]", "[0,4]"), 4), "header is not valid"),
         ("fractional dimension", file(&one("U8", "[4.0]", "[0,4]"), 4), "header is not valid"),
         ("reversed offsets", file(&one("U8", "[4]", "[4,0]"), 4), "bytes 4..0 given, 4 bytes expected"),
-        ("offsets at the end of u64", file(&one("U8", "[4]", "[18446744073709551611,18446744073709551615]"), 4), "starts at byte 18446744073709551611, 0 expected"),
+        (
+            "offsets at the end of u64",
+            file(&one("U8", "[4]", "[18446744073709551611,18446744073709551615]"), 4),
+            "starts at byte 18446744073709551611, 0 expected",
+        ),
         ("too few bytes for the shape", file(&one("F32", "[2,2]", "[0,15]"), 15), "16 bytes expected for F32 [2, 2]"),
         ("shape product overflows to 0", file(&one("F32", "[4294967296,4294967296]", "[0,0]"), 0), "more elements than can be addressed"),
-        ("shape product overflows behind a zero", file(&one("F32", "[0,4294967296,4294967296]", "[0,0]"), 0), "more elements than can be addressed"),
+        (
+            "shape product overflows behind a zero",
+            file(&one("F32", "[0,4294967296,4294967296]", "[0,0]"), 0),
+            "more elements than can be addressed",
+        ),
         ("byte count overflows", file(&one("F64", "[2305843009213693952]", "[0,0]"), 0), "more elements than can be addressed"),
         ("gap", file(&two("[0,4]", "[5,9]"), 9), "\"b\" starts at byte 5, 4 expected"),
         ("gap at the start", file(&one("U8", "[4]", "[1,5]"), 5), "starts at byte 1, 0 expected"),
@@ -186,7 +220,11 @@ fn what_is_no_plain_file_is_refused() {
 fn shards_are_read_through_their_index() {
     let folder = Scratch::new("shards");
     let shard = |name: &str, tensor: &str| {
-        let bytes = safetensors::to_bytes(&[TensorData { name: tensor, dtype: Dtype::U8, shape: &[3], bytes: tensor[..1].repeat(3).as_bytes() }], &BTreeMap::new()).unwrap();
+        let bytes = safetensors::to_bytes(
+            &[TensorData { name: tensor, dtype: Dtype::U8, shape: &[3], bytes: tensor[..1].repeat(3).as_bytes() }],
+            &BTreeMap::new(),
+        )
+        .unwrap();
         folder.put(name, bytes);
     };
     shard("model-1.safetensors", "a");
@@ -203,7 +241,10 @@ fn shards_are_read_through_their_index() {
         (r#"{"a":"pytorch_model.bin"}"#, "plain file name"),
         (r#"{"a":"model-1.safetensors","b":"model-3.safetensors"}"#, "\"model-3.safetensors\", which is not beside it"),
         (r#"{"a":"model-1.safetensors","a":"model-2.safetensors"}"#, "\"a\" stands twice"),
-        (r#"{"a":"model-1.safetensors","c":"model-1.safetensors"}"#, "puts tensor \"c\" into \"model-1.safetensors\", which does not hold it"),
+        (
+            r#"{"a":"model-1.safetensors","c":"model-1.safetensors"}"#,
+            "puts tensor \"c\" into \"model-1.safetensors\", which does not hold it",
+        ),
         (r#"{"a":"model-2.safetensors"}"#, "holds tensor \"b\", which the index does not put there"),
         (r#"{"a":1}"#, "not valid JSON"),
         (r#"[]"#, "not valid JSON"),
@@ -211,5 +252,7 @@ fn shards_are_read_through_their_index() {
         let message = Sharded::open(&index(map)).expect_err(map).to_string();
         assert!(message.contains(expected), "{map}: {message}");
     }
-    assert!(Sharded::open(&folder.put("model.safetensors.index.json", "{}")).unwrap_err().to_string().contains("missing field `weight_map`"));
+    assert!(
+        Sharded::open(&folder.put("model.safetensors.index.json", "{}")).unwrap_err().to_string().contains("missing field `weight_map`")
+    );
 }

@@ -86,7 +86,8 @@ fn what_may_not_be_written_is_said_and_nothing_is_left() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     match result {
         Err(e) => assert!(e.to_string().starts_with("not permitted (read-only"), "{e}"),
-        Ok(()) => { // the superuser may write everywhere but into the kernel's own tables
+        Ok(()) => {
+            // the superuser may write everywhere but into the kernel's own tables
             let refused = atomic::write(Path::new("/proc/self/a"), b"x").unwrap_err();
             assert!(matches!(refused, StoreError::Io { .. } | StoreError::NotPermitted { .. }), "{refused}");
         }
@@ -158,7 +159,11 @@ fn a_run_is_private_and_held_by_one_process() {
     assert_eq!(run.path(), path);
     assert_eq!(
         root.everything(),
-        ["runs/support-triage/2026-11-24-a/.lock", "runs/support-triage/2026-11-24-a/data/records/train.jsonl", "runs/support-triage/2026-11-24-a/metrics.jsonl"]
+        [
+            "runs/support-triage/2026-11-24-a/.lock",
+            "runs/support-triage/2026-11-24-a/data/records/train.jsonl",
+            "runs/support-triage/2026-11-24-a/metrics.jsonl"
+        ]
     );
     assert_eq!(run_folder::project_ledger(root.path()), root.path().join("runs/ledger.jsonl"));
 }
