@@ -417,7 +417,7 @@ pub(super) fn heat_map(id: &str, title: &str, description: &str, labels: &[Strin
                 "<rect class=\"cell {class}\" x=\"{}\" y=\"{}\" width=\"{w}\" height=\"{w}\" fill-opacity=\"{}\"><title>{} of {} “{}” answered “{}”</title></rect>",
                 n(x + cell * 0.03),
                 n(y + cell * 0.03),
-                fixed(0.14 + 0.5 * share, 2),
+                fixed(if named { 0.14 + 0.5 * share } else { 0.4 + 0.6 * share }, 2),
                 count(cases),
                 count(total),
                 attribute(name(row)),

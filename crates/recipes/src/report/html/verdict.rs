@@ -31,12 +31,14 @@ pub(super) fn head(report: &Report) -> String {
         } else {
             "Arms were measured, but no gate has decided on them."
         };
-        head.push_str(&format!("<div class=\"verdict none\" role=\"status\"><p class=\"word\">no verdict yet</p><p class=\"reason\">{text}</p></div>\n</header>\n"));
+        head.push_str(&format!(
+            "<div class=\"verdict none\"><p class=\"word\">no verdict yet</p><p class=\"reason\">{text}</p></div>\n</header>\n"
+        ));
         return head;
     };
     let ahead = words::ahead(report);
     head.push_str(&format!(
-        "<div class=\"verdict {}\" role=\"status\"><p class=\"word\"><span class=\"sr\">Verdict: </span>{}<span class=\"sr\">:</span></p><p class=\"reason\">{}.</p>\n{}<ul class=\"terms\"><li>{}</li><li>{}</li><li>answers {}</li><li>compute path {}</li></ul></div>\n",
+        "<div class=\"verdict {}\"><p class=\"word\"><span class=\"sr\">Verdict: </span>{}<span class=\"sr\">:</span></p><p class=\"reason\">{}.</p>\n{}<ul class=\"terms\"><li>{}</li><li>{}</li><li>answers {}</li><li>compute path {}</li></ul></div>\n",
         Outcome::of(&verdict.word).class(),
         html(&verdict.word),
         html(&sentence(&words::reason(report, verdict))),
