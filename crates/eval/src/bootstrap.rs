@@ -101,9 +101,10 @@ fn quantile(sorted: &[f64], at: f64) -> f64 {
 /// The interval of the mean of values in `[low, high]` (0..1 for a rate, −1..1 for the difference of two).
 ///
 /// BCa over whole clusters. Where every cluster is alike a bootstrap would give an interval of no width, which claims
-/// certainty: values within bounds have at most a rate's variance, so Wilson's interval on the range with one
-/// item per cluster is used instead. One exception: differences that are all exactly zero give [0, 0], because the two arms are then the same
-/// on every item and there is nothing to be uncertain about at this test set.
+/// certainty, and with fewer than ten clusters it is too narrow. Values within bounds have at most a rate's variance, so
+/// there Wilson's interval on the range with one item per cluster is the safe one: it is used alone in the first case, and in the
+/// second the interval spans both. One exception: differences that are all exactly zero give [0, 0], because the two arms are then
+/// the same on every item and there is nothing to be uncertain about at this test set.
 pub fn mean_interval(values: &[f64], clusters: &Clusters, range: (f64, f64), settings: Resampling) -> Result<Interval, Error> {
     let totals = clusters.totals(values);
     let sizes: Vec<f64> = clusters.members.iter().map(|unit| unit.len() as f64).collect();
@@ -115,7 +116,10 @@ pub fn mean_interval(values: &[f64], clusters: &Clusters, range: (f64, f64), set
         }
         if size > 0.0 { total / size } else { 0.0 }
     };
-    if let Some(interval) = bca(clusters.len(), settings, mean_of)? {
+    let resampled = bca(clusters.len(), settings, mean_of)?;
+    if let Some(interval) = resampled
+        && clusters.len() >= FEW_CLUSTERS
+    {
         return Ok(interval);
     }
     if range.0 < 0.0 && values.iter().all(|&value| value == 0.0) && !values.is_empty() {
@@ -124,8 +128,16 @@ pub fn mean_interval(values: &[f64], clusters: &Clusters, range: (f64, f64), set
     let width = range.1 - range.0;
     let rate = (crate::arithmetic::mean(values) - range.0) / width;
     let inner = wilson(rate, clusters.len() as f64, settings.level);
-    Ok(Interval { low: range.0 + width * inner.low, high: range.0 + width * inner.high, level: settings.level })
+    let outer = resampled.unwrap_or(Interval { low: range.1, high: range.0, level: settings.level });
+    Ok(Interval {
+        low: outer.low.min(range.0 + width * inner.low),
+        high: outer.high.max(range.0 + width * inner.high),
+        level: settings.level,
+    })
 }
+
+/// Below so many clusters a bootstrap is too sure of itself.
+const FEW_CLUSTERS: usize = 10;
 
 #[cfg(test)]
 mod tests {
@@ -143,6 +155,21 @@ mod tests {
         let spread = 1.96 * (1.0 / 3.0 * 2.0 / 3.0 / 300.0_f64).sqrt();
         assert!((interval.low - (1.0 / 3.0 - spread)).abs() < 0.006, "{interval:?}");
         assert!((interval.high - (1.0 / 3.0 + spread)).abs() < 0.006, "{interval:?}");
+    }
+
+    /// scipy 1.x `stats.bootstrap(…, method="BCa", n_resamples=200000)` on the same values.
+    #[test]
+    fn agrees_with_scipy() {
+        let uneven: Vec<f64> = (0..50).map(|item| if item % 3 == 0 { 0.0 } else { f64::from(item * item % 11) / 10.0 }).collect();
+        let rare: Vec<f64> = (0..60).map(|item| f64::from(u8::from(item % 17 == 0))).collect();
+        let skewed: Vec<f64> = (0..30).map(|item| crate::arithmetic::exp(f64::from(item) / 10.0) / 20.0).collect();
+        for (values, low, high, tolerance) in
+            [(uneven, 0.19, 0.356, 0.004), (rare, 0.016_67, 0.15, 0.002), (skewed, 0.224_97, 0.402_20, 0.004)]
+        {
+            let interval = mean_interval(&values, &Clusters::singletons(values.len()), (0.0, 1.0), settings()).unwrap();
+            assert!((interval.low - low).abs() < tolerance, "{interval:?}, scipy has {low}");
+            assert!((interval.high - high).abs() < tolerance, "{interval:?}, scipy has {high}");
+        }
     }
 
     /// BCa bends towards the long tail: for a skewed sample both bounds lie above the percentile interval's.
@@ -170,6 +197,10 @@ mod tests {
         assert!(all_right.low < 0.94 && all_right.high == 1.0);
         let same = mean_interval(&[0.0; 50], &Clusters::singletons(50), (-1.0, 1.0), settings()).unwrap();
         assert_eq!((same.low, same.high), (0.0, 0.0));
+        let customers = Clusters::from_groups((0..60).map(|item| Some(["a", "b", "c"][item % 3])));
+        let values: Vec<f64> = (0..60).map(|item| if item % 3 == 0 { 0.9 } else { 0.8 }).collect();
+        let few = mean_interval(&values, &customers, (0.0, 1.0), settings()).unwrap();
+        assert!(few.low < 0.5, "three customers prove little: {few:?}");
         let three = mean_interval(&[1.0; 3], &Clusters::singletons(3), (-1.0, 1.0), settings()).unwrap();
         assert!(three.low < 0.0, "three items prove nothing: {three:?}");
         let none = mean_interval(&[], &Clusters::singletons(0), (-1.0, 1.0), settings()).unwrap();

@@ -572,6 +572,23 @@ mod tests {
         assert_eq!(parse_strict(&bomb), Err(Invalid::TooDeep));
     }
 
+    /// Whatever a model writes ends in a value or a reason; and what is accepted is what serde_json reads.
+    #[test]
+    fn random_answers_never_panic() {
+        let pieces = ["{", "}", "[", "]", "\"", ":", ",", " ", "intent", "\\u", "\\", "1", "-", "e9", "null", "é", "\u{0}", "\n"];
+        let fields = ["intent".to_owned()];
+        let stream = crate::random::Stream::new(3, "fuzz");
+        for case in 0..20_000 {
+            let stream = stream.fork(case);
+            let length = stream.below(0, 14) as u64;
+            let text: String = (1..=length).map(|at| pieces[stream.below(at, pieces.len())]).collect();
+            if let Ok(value) = parse_strict(&text) {
+                assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+            }
+            let _ = parse_record(&text, &fields);
+        }
+    }
+
     #[test]
     fn long_numbers_compare_exactly() {
         let field = |text: &str| Field::from_json(&serde_json::from_str(text).unwrap());

@@ -109,14 +109,18 @@ impl Gate {
         Ok(())
     }
 
-    /// Decides. `arms` are all measured arms; the gate's rivals are found among them by name. A rival that wasn't measured is
+    /// Decides. `arms` are all measured arms; the gate's rivals are found among them by name, of several with
+    /// one name that with tuned's way of answering. A rival that wasn't measured is
     /// `not enough evidence`, never silently left out; so is a gate that declares nothing.
     pub fn decide(&self, trial: &Trial, tuned: &ArmResult, arms: &[ArmResult]) -> Result<Decision, Error> {
         self.check(trial.task())?;
         let mut criteria = Vec::new();
         let mut differences: Vec<Difference> = Vec::new();
         for name in &self.beats {
-            match arms.iter().find(|arm| arm.name == *name) {
+            // A rival that was measured in several ways is met in the way in which tuned answered.
+            let named = |arm: &&ArmResult| arm.name == *name;
+            let alike = arms.iter().filter(named).find(|arm| arm.decode == tuned.decode);
+            match alike.or_else(|| arms.iter().find(named)) {
                 Some(rival) => {
                     let difference = trial.compare(tuned, rival)?;
                     criteria.push(beats(&difference));

@@ -102,6 +102,20 @@ fn tables_of_a_classification() {
     assert!((chosen.items[0].probability.unwrap() - 0.8).abs() < 1e-12);
 }
 
+/// scikit-learn 1.9.1 on the same labels: f1_score(average="macro") and precision_recall_fscore_support.
+#[test]
+fn macro_f1_is_that_of_scikit_learn() {
+    let trial = label_trial(30, Metric::MacroF1);
+    let answers = (0..30).map(|item| {
+        let label = if item % 4 == 0 { item % 3 } else { (item * item + 1) % 3 };
+        (format!("t-{item}"), LABELS[label].to_owned())
+    });
+    let arm = trial.imported("x", &answers.collect()).unwrap();
+    assert!((arm.score - 0.500_759_734_093_067_4).abs() < 1e-12);
+    let Tables::Classification { classes, .. } = &arm.tables else { panic!("{:?}", arm.tables) };
+    assert!((classes[2].precision - 0.588_235_29).abs() < 1e-8 && (classes[0].f1 - 0.461_538_46).abs() < 1e-8);
+}
+
 #[test]
 fn a_clear_difference_ships_and_its_reverse_does_not() {
     let trial = label_trial(200, Metric::Accuracy);
@@ -136,6 +150,18 @@ fn base_against_base_never_ships() {
         assert!((difference.p - 1.0).abs() < 1e-12);
         assert!(decision.criteria[0].reason.contains("alike on all 150 items"));
     }
+}
+
+#[test]
+fn rivals_are_met_in_tuneds_way_of_answering() {
+    let trial = label_trial(90, Metric::Accuracy);
+    let prompts = trial.prompts();
+    let tuned = trial.choose(&mut labels(&trial, |_| false), "tuned", &prompts).unwrap();
+    let weak = free(&trial, "base", |item| item % 2 == 0);
+    let strong = trial.choose(&mut labels(&trial, |_| false), "base", &prompts).unwrap();
+    let gate = Gate { beats: vec!["base".to_owned()], at_least: Vec::new() };
+    let decision = gate.decide(&trial, &tuned, &[weak, strong]).unwrap();
+    assert_eq!(decision.verdict, Verdict::NotEnoughEvidence);
 }
 
 /// Four items better, none worse: a bootstrap interval above zero, but an exact p of 0.125.

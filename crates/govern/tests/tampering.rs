@@ -237,3 +237,42 @@ fn a_crash_is_a_remark_and_no_accusation() {
     assert!(audit.remarks[0].contains("torn"), "{:?}", audit.remarks);
     assert!(audit.remarks[1].contains("last 1 entries are not anchored yet"), "{:?}", audit.remarks);
 }
+
+/// Random edits of random evidence: never a panic, never unnoticed.
+#[test]
+fn random_tampering_is_always_noticed() {
+    let honest = Folder::honest();
+    // A small fixed generator; the values only have to be many and different.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut draw = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % bound as u64) as usize
+    };
+    for case in 0..400 {
+        let mut folder = honest.clone();
+        let text = match case % 3 {
+            0 => folder.manifest.as_mut().unwrap(),
+            1 => &mut folder.run_ledger,
+            _ => &mut folder.project_ledger,
+        };
+        let before = text.clone();
+        let at = draw(text.len());
+        match draw(4) {
+            0 => {
+                text.remove(at);
+            }
+            1 => text.insert(at, ['0', ' ', '"', '\n', 'é', '}'][draw(6)]),
+            2 => text.truncate(at),
+            _ => {
+                let to = at + draw(text.len() - at);
+                let piece = text[at..to].to_owned();
+                text.insert_str(draw(at + 1), &piece);
+            }
+        }
+        if *text != before {
+            assert!(!folder.audit().is_intact(), "case {case} went unnoticed");
+        }
+    }
+}
