@@ -45,7 +45,7 @@ pub fn doctor(context: &Context<'_>) -> Vec<Check> {
         kernels(context),
         memory(),
         disk("disk of the cache", &context.cache, "free some, or use another folder: `--cache DIR`"),
-        disk("disk of the runs", &context.workspace, "free some, or use another folder: `--runs DIR`"),
+        disk("disk of the runs", &context.workspace, "free some, or use another folder: `--workspace DIR`"),
         writable(
             "cache",
             &context.cache,
@@ -56,7 +56,7 @@ pub fn doctor(context: &Context<'_>) -> Vec<Check> {
             "folder of the runs",
             &context.workspace,
             Pending::create(&context.workspace.join("doctor")).map(drop),
-            "use a folder that is there and that you may write: `--runs DIR`",
+            "use a folder that is there and that you may write: `--workspace DIR`",
         ),
     ];
     let models: Vec<Check> = catalogue::entries().iter().map(|entry| model(context, entry, pip.is_ok())).collect();

@@ -6,7 +6,7 @@ use std::path::Path;
 use recipes::spec::{KEYS, RunFile};
 use serde_json::Value;
 
-const PAGE: &str = include_str!("../../../docs/reference/run-file.md");
+const PAGE: &str = include_str!("../../../../docs/reference/run-file.md");
 
 /// (section, key) → the default's cell, of all tables of keys.
 fn documented() -> BTreeMap<(String, String), String> {
