@@ -68,7 +68,9 @@ pub fn multiply<S: Simd>(
     assert!(last(cols.div_ceil(LANES), b.panel, b.inner) + LANES as u128 <= b.data.len() as u128, "right operand of {}", b.data.len());
 
     // Rows in groups as even as can be: 1024 = 60 x 14 + 14 x 13 where 14 rows fit the registers.
-    let groups = rows.div_ceil(S::TILE_ROWS);
+    // Rows a multiple of 4 KiB apart compete for the same few places in the first-level cache: eight of them fit.
+    let tallest = if matches!(a, Left::Rows(_, stride) if stride % 1024 == 0) { S::TILE_ROWS.min(8) } else { S::TILE_ROWS };
+    let groups = rows.div_ceil(tallest);
     let (height, taller) = (rows / groups, rows % groups);
     let mut first = 0;
     for group in 0..groups {
