@@ -20,5 +20,5 @@ pub use pack::{PackPlan, PackedBatch, PackedEntry, PackedSegment, Step, TokenRow
 pub use profile::{Guess, Profile};
 pub use read::{Dataset, Format, Limits, Shape};
 pub use record::{Answer, ColumnKind, FieldValue, Lineage, Record, RecordRecipe, Recorded};
-pub use split::{HeldOut, Portion, Split, SplitPlan, SplitReport, SourceRole, TrainSet};
-pub use steps::{Rejected, Reason};
+pub use split::{HeldOut, Portion, SourceRole, Split, SplitPlan, SplitReport, TrainSet};
+pub use steps::{Reason, Rejected};

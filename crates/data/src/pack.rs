@@ -159,11 +159,7 @@ pub fn step(rows: &TrainRows, order: &[usize], plan: &PackPlan, epoch: u64, step
 }
 
 /// Packs rows for scoring (validation loss, labels after one prompt, few-shot): sorted as they share most, draw keys 0.
-pub fn pack_for_scoring(
-    rows: &[TokenRow],
-    batch_rows: usize,
-    shared_min: Option<usize>,
-) -> Result<Vec<PackedBatch>, DataError> {
+pub fn pack_for_scoring(rows: &[TokenRow], batch_rows: usize, shared_min: Option<usize>) -> Result<Vec<PackedBatch>, DataError> {
     pack(rows, (0..rows.len()).collect(), batch_rows, shared_min, None)
 }
 
@@ -236,11 +232,8 @@ impl Tree {
         while let Some(Open { group, from, parent, depth }) = stack.pop() {
             let until = common(ids[group.start], ids[group.end - 1]);
             let shared = group.len() > 1 && until - from >= shared_min && depth + 2 <= DEPTH_MAX;
-            let (from, parent, depth) = if shared {
-                (until, Some(tree.push(parent, group.start, from..until, true)), depth + 1)
-            } else {
-                (from, parent, depth)
-            };
+            let (from, parent, depth) =
+                if shared { (until, Some(tree.push(parent, group.start, from..until, true)), depth + 1) } else { (from, parent, depth) };
             let ended = group.start + ids[group.clone()].partition_point(|sequence| sequence.len() == until);
             for i in group.start..ended {
                 let own = (until > from).then(|| tree.push(parent, i, from..until, false));

@@ -13,19 +13,71 @@ const TEXT_CHARS_MIN: usize = 20;
 /// Names, or their last words, of columns that identify a row.
 const ID_NAMES: [&str; 8] = ["id", "uuid", "guid", "key", "nr", "no", "number", "ticket"];
 /// Names of columns whose rows belong together.
-const GROUP_NAMES: [&str; 16] = [
-    "customer", "user", "client", "patient", "account", "author", "sender", "contact", "company", "session", "thread",
-    "conversation", "case", "group", "household", "order",
+const GROUP_NAMES: [&str; 15] = [
+    "customer",
+    "user",
+    "client",
+    "patient",
+    "account",
+    "author",
+    "sender",
+    "contact",
+    "company",
+    "session",
+    "thread",
+    "conversation",
+    "case",
+    "group",
+    "household",
 ];
 /// Names of answers.
 const TARGET_NAMES: [&str; 22] = [
-    "label", "intent", "category", "class", "topic", "sentiment", "priority", "urgency", "language", "product", "team",
-    "queue", "answer", "output", "response", "completion", "reply", "summary", "target", "tag", "type", "order",
+    "label",
+    "intent",
+    "category",
+    "class",
+    "topic",
+    "sentiment",
+    "priority",
+    "urgency",
+    "language",
+    "product",
+    "team",
+    "queue",
+    "answer",
+    "output",
+    "response",
+    "completion",
+    "reply",
+    "summary",
+    "target",
+    "tag",
+    "type",
+    "order",
+];
+/// Names of what is known about a row, not said by it.
+const METADATA_NAMES: [&str; 18] = [
+    "channel", "source", "status", "region", "country", "date", "time", "created", "received", "updated", "assignee", "agent", "device",
+    "browser", "version", "url", "split", "year",
 ];
 /// Names of texts that are read.
 const INPUT_NAMES: [&str; 16] = [
-    "message", "text", "body", "input", "question", "description", "content", "email", "query", "utterance", "prompt",
-    "comment", "review", "note", "sentence", "request",
+    "message",
+    "text",
+    "body",
+    "input",
+    "question",
+    "description",
+    "content",
+    "email",
+    "query",
+    "utterance",
+    "prompt",
+    "comment",
+    "review",
+    "note",
+    "sentence",
+    "request",
 ];
 
 /// A guess and why.
@@ -125,9 +177,8 @@ pub fn profile(dataset: &Dataset) -> Profile {
         let roles = [&profile.input, &profile.id, &profile.group];
         roles.into_iter().flatten().chain(&profile.targets).any(|guess| guess.column == column.name)
     };
-    let id = columns.iter().find(|column| {
-        !taken(column, &profile) && column.is_unique() && column.filled == rows && column.is_named(&ID_NAMES)
-    });
+    let id =
+        columns.iter().find(|column| !taken(column, &profile) && column.is_unique() && column.filled == rows && column.is_named(&ID_NAMES));
     profile.id = id.map(|column| guess(column, "a different value in every row".into()));
     let group = columns.iter().find(|column| {
         let repeats = column.distinct < column.filled && 3 * column.distinct >= column.filled;
@@ -149,6 +200,8 @@ pub fn profile(dataset: &Dataset) -> Profile {
             Err("it has the same value in every row".to_owned())
         } else if 2 * column.dates > column.filled {
             Err("it looks like a date".to_owned())
+        } else if column.is_named(&METADATA_NAMES) {
+            Err("its name: known about the row, not said in it".to_owned())
         } else if few && short {
             Ok(format!("{} values for {} rows", column.distinct, column.filled))
         } else if named {

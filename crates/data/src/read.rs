@@ -12,7 +12,8 @@ use std::fmt;
 /// How a source is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Values parted by a delimiter, the first row names the columns.
+    /// Values parted by a delimiter, the first row names the columns. Where that has no comma, semicolons or tabs are
+    /// taken for it.
     Csv {
         /// The delimiter.
         delimiter: u8,
@@ -108,14 +109,8 @@ pub struct Limits {
 }
 
 /// The limits used unless a caller has its own: far above any instruction data, far below what exhausts memory.
-pub const LIMITS: Limits = Limits {
-    source_bytes: 4 << 30,
-    rows: 20_000_000,
-    row_bytes: 16 << 20,
-    field_bytes: 8 << 20,
-    columns: 4096,
-    depth: 32,
-};
+pub const LIMITS: Limits =
+    Limits { source_bytes: 4 << 30, rows: 20_000_000, row_bytes: 16 << 20, field_bytes: 8 << 20, columns: 4096, depth: 32 };
 
 /// A source as documents.
 #[derive(Clone, Debug)]
@@ -213,11 +208,8 @@ impl Reader<'_> {
     }
 
     fn csv(&self, text: &str, delimiter: u8) -> Result<Vec<Document>, DataError> {
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(delimiter)
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(text.as_bytes());
+        let delimiter = written_delimiter(text, delimiter);
+        let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).has_headers(false).flexible(true).from_reader(text.as_bytes());
         let mut row = csv::StringRecord::new();
         let mut header: Option<Vec<String>> = None;
         let mut documents = Vec::new();
@@ -349,12 +341,23 @@ impl Reader<'_> {
         }
         if message.starts_with(FIELD_TOO_LONG) {
             let limit = self.limits.field_bytes;
-            return self.limit(Some(line), "bytes in a field", limit + 1, limit).err().unwrap_or_else(|| {
-                self.problem(line, LineProblem::Depth { limit: self.limits.depth })
-            });
+            return self
+                .limit(Some(line), "bytes in a field", limit + 1, limit)
+                .err()
+                .unwrap_or_else(|| self.problem(line, LineProblem::Depth { limit: self.limits.depth }));
         }
         self.problem(line, LineProblem::Json { column: error.column(), expected: message.into() })
     }
+}
+
+/// The delimiter of a file that is called comma-separated, but whose first line has no comma: spreadsheets of many
+/// countries write semicolons.
+fn written_delimiter(text: &str, delimiter: u8) -> u8 {
+    let header = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
+    if delimiter != b',' || header.contains(',') {
+        return delimiter;
+    }
+    [b';', b'\t'].into_iter().find(|other| header.as_bytes().contains(other)).unwrap_or(delimiter)
 }
 
 const DUPLICATE_KEY: &str = "duplicate key: ";

@@ -455,11 +455,7 @@ fn conversation(shape: Shape, document: &Document) -> Result<Content, Reason> {
     };
     let single = |input: String, answer: &str| match answer.trim() {
         "" => Err(Reason::EmptyTarget),
-        _ => Ok(Content {
-            messages: vec![Message::new(Role::User, input)],
-            answer: Answer::Text(answer.to_owned()),
-            answer_weight: None,
-        }),
+        _ => Ok(Content { messages: vec![Message::new(Role::User, input)], answer: Answer::Text(answer.to_owned()), answer_weight: None }),
     };
     match shape {
         Shape::Messages => answered(messages(document.field("messages"), "role", "content")?),

@@ -40,11 +40,9 @@ impl Portion {
         match self {
             Self::Count(count) => Ok(count),
             Self::Fraction(fraction) if (0.0..1.0).contains(&fraction) => Ok((fraction * records as f64).round() as usize),
-            Self::Fraction(fraction) => Err(DataError::Plan {
-                field: "the part held out",
-                given: fraction.to_string(),
-                expected: "a fraction from 0 to below 1",
-            }),
+            Self::Fraction(fraction) => {
+                Err(DataError::Plan { field: "the part held out", given: fraction.to_string(), expected: "a fraction from 0 to below 1" })
+            }
         }
     }
 }
@@ -80,10 +78,7 @@ impl TrainSet {
     }
 
     /// The same where a record may become several sequences.
-    pub fn rows_of_several<E>(
-        &self,
-        mut render: impl FnMut(&Record) -> Result<Vec<TokenRow>, E>,
-    ) -> Result<TrainRows, E> {
+    pub fn rows_of_several<E>(&self, mut render: impl FnMut(&Record) -> Result<Vec<TokenRow>, E>) -> Result<TrainRows, E> {
         let mut rows = Vec::with_capacity(self.records.len());
         for record in &self.records {
             rows.extend(render(record)?);
@@ -183,12 +178,8 @@ impl Split {
             }
         }
         let small = strata.iter().filter(|(_, counts)| counts[2] < SMALL_STRATUM_TEST && !held_out.in_domain.is_empty());
-        let groups: HashSet<&str> = train
-            .iter()
-            .chain(&held_out.validation)
-            .chain(&held_out.in_domain)
-            .filter_map(|record| record.group.as_deref())
-            .collect();
+        let groups: HashSet<&str> =
+            train.iter().chain(&held_out.validation).chain(&held_out.in_domain).filter_map(|record| record.group.as_deref()).collect();
         let report = SplitReport {
             small_strata: small.map(|(name, counts)| ((*name).to_owned(), counts[2])).collect(),
             groups: groups.len(),
@@ -273,7 +264,7 @@ fn units(records: &[Record], seed: u64) -> Vec<Unit> {
             Unit { key: keyed("split", seed, contents.as_flattened()), records: indices, strata }
         })
         .collect();
-    units.sort_by(|a, b| a.key.cmp(&b.key));
+    units.sort_by_key(|unit| unit.key);
     units
 }
 
@@ -309,11 +300,7 @@ fn deal(
         return Ok(());
     }
     if test + validation >= records.len() {
-        return Err(DataError::Portions {
-            test: test.to_string(),
-            validation: validation.to_string(),
-            records: records.len(),
-        });
+        return Err(DataError::Portions { test: test.to_string(), validation: validation.to_string(), records: records.len() });
     }
     let mut rest = units(&records, plan.seed);
     let count = rest.len();

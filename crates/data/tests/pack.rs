@@ -1,7 +1,7 @@
 //! Packing: whatever is shared, every record's tokens, targets and weights come back.
 
-use data::pack::{self, DEPTH_MAX, PackPlan, PackedBatch, TokenRow, TrainRows};
 use data::DataError;
+use data::pack::{self, DEPTH_MAX, PackPlan, PackedBatch, TokenRow, TrainRows};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -76,9 +76,7 @@ fn expected(rows: &[TokenRow]) -> HashMap<(usize, usize), (Vec<u32>, u32, f32)> 
 
 #[test]
 fn a_shared_instruction_is_computed_once() {
-    let rows: Vec<TokenRow> = (0..4)
-        .map(|i| row(i, [(0..100).collect(), vec![200 + i as u32, 300, 400]].concat(), 101))
-        .collect();
+    let rows: Vec<TokenRow> = (0..4).map(|i| row(i, [(0..100).collect(), vec![200 + i as u32, 300, 400]].concat(), 101)).collect();
     let batches = pack::pack_for_scoring(&rows, 1000, Some(8)).unwrap();
     assert_eq!(batches.len(), 1);
     assert_eq!(batches[0].tokens.len(), 100 + 4 * 2, "the last token of each is only a target");

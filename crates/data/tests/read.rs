@@ -33,6 +33,14 @@ fn csv_with_quotes_newlines_and_a_byte_order_mark() {
 }
 
 #[test]
+fn semicolons_of_spreadsheets_are_understood() {
+    let dataset = csv("id;text\n1;\"a; b, c\"\n").unwrap();
+    assert_eq!(dataset.columns, ["id", "text"]);
+    assert_eq!(dataset.documents[0].field("text"), Some(&Value::Text("a; b, c".into())));
+    assert_eq!(csv("text\na;b\n").unwrap().columns, ["text"]);
+}
+
+#[test]
 fn ids_depend_on_place_and_content_only() {
     let (one, two) = (csv("a,b\n1,2\n3,4\n").unwrap(), csv("a,b\r\n1,2\r\n3,5\r\n").unwrap());
     assert_eq!(one.documents[0].id, two.documents[0].id);
@@ -80,8 +88,23 @@ fn broken_json_names_the_line() {
     let deep = format!("{{\"a\": {}{}}}", "[".repeat(100), "]".repeat(100));
     let deeper = format!("{{\"a\": {}", "[".repeat(100_000));
     let cases = [
-        "{\"a\": 1", "{\"a\": NaN}", "{\"a\": 1e999}", "{\"a\": \"\\ud800\"}", "{\"a\": 01}", "{a: 1}", "{\"a\": 1} x",
-        "{\"a\": 1}{\"b\": 2}", "[1]", "1", "\"x\"", "null", "{\"a\": 1, \"a\": 2}", "{'a': 1}", "{\"a\": \"\t\"}", &deep, &deeper,
+        "{\"a\": 1",
+        "{\"a\": NaN}",
+        "{\"a\": 1e999}",
+        "{\"a\": \"\\ud800\"}",
+        "{\"a\": 01}",
+        "{a: 1}",
+        "{\"a\": 1} x",
+        "{\"a\": 1}{\"b\": 2}",
+        "[1]",
+        "1",
+        "\"x\"",
+        "null",
+        "{\"a\": 1, \"a\": 2}",
+        "{'a': 1}",
+        "{\"a\": \"\t\"}",
+        &deep,
+        &deeper,
     ];
     for case in cases {
         let (at, problem) = line(jsonl(&format!("{{\"a\": 0}}\n{case}\n")));

@@ -26,11 +26,9 @@ fn said(record: &Record) -> Vec<(Role, &str)> {
 
 #[test]
 fn columns_become_typed_fields_in_order() {
-    let dataset = csv(
-        "message,intent,order,urgent,zip,note\n\
+    let dataset = csv("message,intent,order,urgent,zip,note\n\
          hi,return,48213,TRUE,01234,\n\
-         \"say \"\"x\"\"\",refund,,false,99999,a\n",
-    );
+         \"say \"\"x\"\"\",refund,,false,99999,a\n");
     let recorded = recipe("message", &["zip", "intent", "order", "urgent", "note"]).apply(&dataset).unwrap();
     let texts: Vec<String> = recorded.records.iter().map(|record| record.answer.to_text()).collect();
     assert_eq!(texts[0], r#"{"zip":"01234","intent":"return","order":48213,"urgent":true,"note":null}"#);
@@ -160,10 +158,7 @@ fn shapes_say_what_is_asked() {
     assert_eq!(one(r#"{"instruction": "a", "input": "", "output": "b"}"#), ab);
     assert_eq!(one(r#"{"instruction": "x", "input": "y", "output": "b"}"#).0, "x\n\ny");
     assert_eq!(one(r#"{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}"#), ab);
-    assert_eq!(
-        one(r#"{"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}"#),
-        ab
-    );
+    assert_eq!(one(r#"{"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}"#), ab);
     let preference = RecordRecipe::default().apply(&jsonl(r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#));
     assert!(matches!(preference, Err(DataError::UntrainedShape { .. })));
 }

@@ -44,8 +44,7 @@ fn every_stratum_gets_its_share() {
 
 #[test]
 fn groups_stay_together_and_the_naive_split_would_have_leaked() {
-    let records: Vec<Record> =
-        (0..300).map(|i| record(i, &format!("text {i}"), ["a", "b"][i % 2], Some(&format!("g{}", i / 3)))).collect();
+    let records: Vec<Record> = (0..300).map(|i| record(i, &format!("text {i}"), ["a", "b"][i % 2], Some(&format!("g{}", i / 3)))).collect();
     let split = Split::new(all(records, SourceRole::Split), &plan(0.3, 0.1)).unwrap();
     let groups = |records: &[Record]| records.iter().map(|record| record.group.clone().unwrap()).collect::<HashSet<_>>();
     let (train, test) = (groups(split.train.records()), groups(&split.held_out.in_domain));
@@ -70,8 +69,7 @@ fn declared_sources_keep_their_role_and_training_gives_way() {
     assert_eq!(ids(&split.held_out.validation), ["r103".to_owned()].into());
     assert_eq!(ids(&split.held_out.far_ood), ["r105".to_owned()].into());
     assert_eq!(split.train.records().len(), 19);
-    let reasons: BTreeMap<&str, &Reason> =
-        split.report.left_out.iter().map(|rejected| (rejected.id.as_str(), &rejected.reason)).collect();
+    let reasons: BTreeMap<&str, &Reason> = split.report.left_out.iter().map(|rejected| (rejected.id.as_str(), &rejected.reason)).collect();
     assert_eq!(reasons["r3"], &Reason::HeldOut { part: "test" });
     assert_eq!(reasons["r102"], &Reason::HeldOut { part: "test" });
     assert_eq!(reasons["r104"], &Reason::HeldOut { part: "training" });
@@ -136,9 +134,8 @@ fn shuffled_answers_are_the_same_answers() {
     assert_eq!(answers(shuffled.records()), answers(split.train.records()));
     let same = shuffled.records().iter().zip(split.train.records()).filter(|(a, b)| a.answer == b.answer).count();
     assert!(same < 20, "{same} of {}", split.train.records().len());
-    let rows = shuffled.rows(|record| {
-        Ok::<_, DataError>(TokenRow { record_id: record.id.clone(), ids: vec![1, 2], loss_weights: vec![0.0, 1.0] })
-    });
+    let rows = shuffled
+        .rows(|record| Ok::<_, DataError>(TokenRow { record_id: record.id.clone(), ids: vec![1, 2], loss_weights: vec![0.0, 1.0] }));
     assert_eq!(rows.unwrap().rows().len(), split.train.records().len());
 }
 

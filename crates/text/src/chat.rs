@@ -127,7 +127,7 @@ impl ChatFormat {
         let probe = [Message::new(Role::User, marker(0)), Message::new(Role::Assistant, marker(1))];
         let prompt = template.render(&probe[..1], true)?;
         let whole = template.render(&probe, false)?;
-        let wrong = |problem| TextError::Record { record: "of the template's check".into(), problem };
+        let wrong = |problem| TextError::TemplateCheck { problem };
         if !whole.starts_with(&prompt) {
             return Err(wrong(RecordProblem::Unstable { message: 1 }));
         }
@@ -159,13 +159,7 @@ impl ChatFormat {
     ///
     /// A template that rewrites earlier turns when later ones come is refused as unstable where more than the last
     /// answer carries loss: see [`ChatFormat::render_all`].
-    pub fn render(
-        &self,
-        record: &str,
-        messages: &[Message],
-        loss_on: LossOn,
-        length_max: Option<usize>,
-    ) -> Result<Rendered, TextError> {
+    pub fn render(&self, record: &str, messages: &[Message], loss_on: LossOn, length_max: Option<usize>) -> Result<Rendered, TextError> {
         let named = |problem| TextError::Record { record: record.to_owned(), problem };
         let weights = loss_weights(messages, loss_on).map_err(named)?;
         let rendered = self.render_one(messages, &weights).map_err(named)?;
@@ -184,10 +178,9 @@ impl ChatFormat {
         let named = |problem| TextError::Record { record: record.to_owned(), problem };
         let weights = loss_weights(messages, loss_on).map_err(named)?;
         let rendered = match self.render_one(messages, &weights) {
-            Err(RecordProblem::Unstable { .. }) => weights
-                .iter()
-                .map(|weight| self.render_one(&messages[..=weight.0], std::slice::from_ref(weight)))
-                .collect(),
+            Err(RecordProblem::Unstable { .. }) => {
+                weights.iter().map(|weight| self.render_one(&messages[..=weight.0], std::slice::from_ref(weight))).collect()
+            }
             rendered => rendered.map(|rendered| vec![rendered]),
         };
         let rendered: Vec<Rendered> = rendered.map_err(named)?;
@@ -238,12 +231,7 @@ impl ChatFormat {
     }
 
     /// [`ChatFormat::answer_ids`] of several answers to the same prompt.
-    pub fn choice_ids(
-        &self,
-        record: &str,
-        messages: &[Message],
-        answers: &[&str],
-    ) -> Result<Vec<Vec<u32>>, TextError> {
+    pub fn choice_ids(&self, record: &str, messages: &[Message], answers: &[&str]) -> Result<Vec<Vec<u32>>, TextError> {
         let ids = || -> Result<Vec<Vec<u32>>, RecordProblem> {
             let prompt = self.text(messages, true)?;
             let marks = self.marks(&prompt, messages, true)?;
@@ -255,13 +243,7 @@ impl ChatFormat {
     }
 
     /// Ids of one answer; `whole` is the conversation with room for it.
-    fn choice(
-        &self,
-        prompt: &str,
-        marks: &[Mark],
-        whole: &mut [Message],
-        answer: &str,
-    ) -> Result<Vec<u32>, RecordProblem> {
+    fn choice(&self, prompt: &str, marks: &[Mark], whole: &mut [Message], answer: &str) -> Result<Vec<u32>, RecordProblem> {
         let message = whole.len() - 1;
         if answer.trim().is_empty() {
             return Err(RecordProblem::EmptyAnswer { message });
@@ -321,8 +303,7 @@ impl ChatFormat {
             let token = self.tokenizer.token_text(id).unwrap_or_default();
             RecordProblem::SpecialText { message, token }
         };
-        let shown: Vec<Message> =
-            (0..messages.len()).map(|i| Message::new(messages[i].role, marker(i))).collect();
+        let shown: Vec<Message> = (0..messages.len()).map(|i| Message::new(messages[i].role, marker(i))).collect();
         let skeleton = self.text(&shown, prompt).map_err(|_| hidden())?;
         let literals = literal_spans(&skeleton, text, messages).ok_or_else(hidden)?;
         let within = |mark: &Mark| literals.iter().any(|span| span.start <= mark.bytes.start && mark.bytes.end <= span.end);
@@ -346,13 +327,7 @@ impl ChatFormat {
     }
 
     /// The same for the text from `start`, which is 0 or where a mark begins.
-    fn encode_from(
-        &self,
-        text: &str,
-        start: usize,
-        marks: &[Mark],
-        cuts: &[usize],
-    ) -> Result<(Vec<u32>, Vec<usize>), RecordProblem> {
+    fn encode_from(&self, text: &str, start: usize, marks: &[Mark], cuts: &[usize]) -> Result<(Vec<u32>, Vec<usize>), RecordProblem> {
         let encode = |bytes: Range<usize>| {
             let inside = marks.iter().filter(|mark| bytes.start <= mark.bytes.start && mark.bytes.end <= bytes.end);
             let inside: Vec<Mark> = inside.map(|mark| mark.shifted(bytes.start)).collect();
@@ -455,9 +430,9 @@ fn literal_spans(skeleton: &str, text: &str, messages: &[Message]) -> Option<Vec
         let next = after.split(MARKER[0]).next().unwrap_or_default();
         let last = next.len() == after.len();
         let forms = [content, content.trim(), content.trim_end(), content.trim_start()];
-        let form = forms.iter().find(|form| {
-            text[at..].strip_prefix(**form).is_some_and(|rest| if last { rest == next } else { rest.starts_with(next) })
-        })?;
+        let form = forms
+            .iter()
+            .find(|form| text[at..].strip_prefix(**form).is_some_and(|rest| if last { rest == next } else { rest.starts_with(next) }))?;
         at += form.len();
         rest = after;
     }

@@ -114,6 +114,13 @@ pub enum TextError {
         /// The names there are.
         known: String,
     },
+    /// The template and the tokenizer do not go together: a question and an answer that everything must cope with.
+    #[error("the chat template does not suit this model: {problem}")]
+    TemplateCheck {
+        /// What is wrong when they are rendered.
+        #[source]
+        problem: RecordProblem,
+    },
     /// A record that cannot be rendered soundly.
     #[error("record {record}: {problem}")]
     Record {
@@ -172,7 +179,9 @@ pub enum RecordProblem {
         message: usize,
     },
     /// A special token's text stands in a message, and the template hides where.
-    #[error("message {message} contains the text of the special token {token:?}, and the chat template does not show where messages begin and end")]
+    #[error(
+        "message {message} contains the text of the special token {token:?}, and the chat template does not show where messages begin and end"
+    )]
     SpecialText {
         /// The message.
         message: usize,

@@ -101,12 +101,7 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
         ignore_merges: true,
         add_bos: true,
     },
-    PreTokenizer {
-        names: &["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"],
-        patterns: &[LLAMA3],
-        ignore_merges: false,
-        add_bos: false,
-    },
+    PreTokenizer { names: &["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"], patterns: &[LLAMA3], ignore_merges: false, add_bos: false },
     PreTokenizer {
         names: &["qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "stablelm2", "hunyuan", "solar-open", "megrez", "grok-2"],
         patterns: &[QWEN2],
@@ -140,12 +135,7 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
         ignore_merges: false,
         add_bos: false,
     },
-    PreTokenizer {
-        names: &["bloom", "gpt3-finnish", "poro-chat"],
-        patterns: &[BLOOM],
-        ignore_merges: false,
-        add_bos: false,
-    },
+    PreTokenizer { names: &["bloom", "gpt3-finnish", "poro-chat"], patterns: &[BLOOM], ignore_merges: false, add_bos: false },
     PreTokenizer { names: &["viking"], patterns: &[BLOOM, r"\p{N}"], ignore_merges: false, add_bos: false },
     PreTokenizer {
         names: &["minicpm5"],
@@ -261,11 +251,9 @@ impl GgufVocabulary {
 
     fn known(&self, field: &'static str, id: Option<u32>) -> Result<Option<u32>, TextError> {
         match id {
-            Some(id) if id as usize >= self.tokens.len() => Err(TextError::Field {
-                field,
-                given: format!("{id}, with {} tokens", self.tokens.len()),
-                expected: "the id of a token",
-            }),
+            Some(id) if id as usize >= self.tokens.len() => {
+                Err(TextError::Field { field, given: format!("{id}, with {} tokens", self.tokens.len()), expected: "the id of a token" })
+            }
             id => Ok(id),
         }
     }

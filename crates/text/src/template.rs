@@ -16,7 +16,7 @@ const MAX_TEMPLATE_BYTES: usize = 256 << 10;
 /// Most text from one conversation.
 const MAX_OUTPUT_BYTES: usize = 64 << 20;
 /// Instructions and 64-byte pieces of data for one rendering.
-const FUEL: u64 = 5_000_000;
+const FUEL: u64 = 3_000_000;
 /// Deepest recursion; templates with macros need some 30.
 const MAX_RECURSION: usize = 200;
 /// Longest message of a template's own `raise_exception` that is repeated.
@@ -97,9 +97,7 @@ impl ChatTemplate {
         if let Some(date) = context.date {
             environment.add_function("strftime_now", move |format: String| strftime(date, &format));
         }
-        environment
-            .add_template_owned("chat", without_generation_tags(source))
-            .map_err(template_error)?;
+        environment.add_template_owned("chat", without_generation_tags(source)).map_err(template_error)?;
         Ok(Self { shared: Arc::new(Shared { source: source.to_owned(), context, environment }) })
     }
 
@@ -209,8 +207,7 @@ fn tojson(value: Value, arguments: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = arguments.get("indent")?;
     let _: Option<bool> = arguments.get("ensure_ascii")?;
     arguments.assert_all_used()?;
-    let json = serde_json::to_value(&value)
-        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    let json = serde_json::to_value(&value).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
     let mut output = String::new();
     write_json(&json, indent, 0, &mut output);
     Ok(Value::from(output))
@@ -253,10 +250,8 @@ fn write_json(value: &serde_json::Value, indent: Option<usize>, level: usize, ou
 
 /// The day by Python's directives; hours, minutes and seconds are zero.
 fn strftime(date: Date, format: &str) -> Result<String, Error> {
-    const MONTHS: [&str; 12] = [
-        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
-        "December",
-    ];
+    const MONTHS: [&str; 12] =
+        ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
     const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
     let month = MONTHS.get(usize::from(date.month).wrapping_sub(1));
     let month = *month.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "the date's month is not 1 to 12"))?;

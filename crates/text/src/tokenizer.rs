@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizer::Range as NormalizerRange;
 use tokenizers::{
-    AddedToken, AddedVocabulary, DecoderWrapper, Encoding, Model as _, ModelWrapper, NormalizedString, Normalizer as _,
-    NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _, PreTokenizerWrapper, Token,
+    AddedToken, AddedVocabulary, DecoderWrapper, Encoding, Model as _, ModelWrapper, NormalizedString, Normalizer as _, NormalizerWrapper,
+    OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _, PreTokenizerWrapper, Token,
 };
 
 /// What the text of a special token becomes.
@@ -300,9 +300,8 @@ impl Mark {
 fn marks(added: &AddedVocabulary, normalizer: Option<&NormalizerWrapper>, text: &str) -> Vec<Mark> {
     let pieces = added.extract_and_normalize(normalizer, text);
     let pieces = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
-    let mark = |(_, (start, end), tokens): (&str, _, &Option<Vec<Token>>)| {
-        Some(Mark { bytes: start..end, id: tokens.as_ref()?.first()?.id })
-    };
+    let mark =
+        |(_, (start, end), tokens): (&str, _, &Option<Vec<Token>>)| Some(Mark { bytes: start..end, id: tokens.as_ref()?.first()?.id });
     pieces.into_iter().filter_map(mark).collect()
 }
 

@@ -58,9 +58,11 @@ pub(crate) struct Parts {
     pub(crate) normalizer: Option<Value>,
     pub(crate) pre_tokenizer: Option<Value>,
     pub(crate) decoder: Option<Value>,
-    /// Ids before and after a document.
-    pub(crate) around: Option<(Vec<u32>, Vec<u32>)>,
+    pub(crate) around: Option<Around>,
 }
+
+/// Ids before and after a document.
+pub(crate) type Around = (Vec<u32>, Vec<u32>);
 
 #[derive(Deserialize)]
 struct File {
@@ -174,8 +176,8 @@ impl Parts {
     /// Reads and checks tokenizer.json.
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Self, TextError> {
         limit("bytes", bytes.len() as u64, MAX_FILE_BYTES)?;
-        let file: File = serde_json::from_slice(bytes)
-            .map_err(|error| TextError::Json { file: "tokenizer.json", reason: error.to_string() })?;
+        let file: File =
+            serde_json::from_slice(bytes).map_err(|error| TextError::Json { file: "tokenizer.json", reason: error.to_string() })?;
         let kind = file.model.kind.as_deref().unwrap_or("BPE");
         let pairs = match file.model.vocab.0 {
             Some(pairs) if kind == "BPE" => pairs,
@@ -188,10 +190,9 @@ impl Parts {
                 expected: "none: encoding the same text twice must give the same ids",
             });
         }
-        for (field, value) in [
-            ("continuing_subword_prefix", &file.model.continuing_subword_prefix),
-            ("end_of_word_suffix", &file.model.end_of_word_suffix),
-        ] {
+        for (field, value) in
+            [("continuing_subword_prefix", &file.model.continuing_subword_prefix), ("end_of_word_suffix", &file.model.end_of_word_suffix)]
+        {
             if value.as_deref().is_some_and(|text| !text.is_empty()) {
                 return Err(TextError::Field { field, given: format!("{value:?}"), expected: "none" });
             }
@@ -238,11 +239,7 @@ impl Parts {
     /// No two tokens have one id.
     pub(crate) fn check_ids(&self) -> Result<(), TextError> {
         if self.vocab.is_empty() {
-            return Err(TextError::Field {
-                field: "vocab",
-                given: "empty".into(),
-                expected: "at least one token",
-            });
+            return Err(TextError::Field { field: "vocab", given: "empty".into(), expected: "at least one token" });
         }
         let mut owners: HashMap<u32, &str> = HashMap::with_capacity(self.vocab.len());
         for (token, &id) in &self.vocab {
@@ -252,11 +249,7 @@ impl Parts {
             }
         }
         if let Some(unknown) = self.unk_token.as_ref().filter(|token| !self.vocab.contains_key(*token)) {
-            return Err(TextError::Field {
-                field: "unk_token",
-                given: format!("{unknown:?}"),
-                expected: "a token of the vocabulary",
-            });
+            return Err(TextError::Field { field: "unk_token", given: format!("{unknown:?}"), expected: "a token of the vocabulary" });
         }
         Ok(())
     }
@@ -285,11 +278,7 @@ impl Parts {
         let mut seen = HashSet::new();
         for token in &added {
             if token.content.is_empty() {
-                return Err(TextError::Field {
-                    field: "added token",
-                    given: "empty".into(),
-                    expected: "text",
-                });
+                return Err(TextError::Field { field: "added token", given: "empty".into(), expected: "text" });
             }
             // Matches of such tokens overlap, and the library's bookkeeping goes backwards.
             if token.content.starts_with(char::is_whitespace) && (token.lstrip || eats_following_space) {
@@ -328,8 +317,7 @@ fn unsupported(part: &'static str, found: &str, supported: &str) -> TextError {
 
 /// A kind of component and the fields whose text it compiles or copies.
 const NORMALIZERS: &[&str] = &["Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Replace", "Prepend", "Strip"];
-const PRE_TOKENIZERS: &[&str] =
-    &["Sequence", "ByteLevel", "Split", "Digits", "Metaspace", "Punctuation", "Whitespace", "WhitespaceSplit"];
+const PRE_TOKENIZERS: &[&str] = &["Sequence", "ByteLevel", "Split", "Digits", "Metaspace", "Punctuation", "Whitespace", "WhitespaceSplit"];
 const DECODERS: &[&str] = &["Sequence", "ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"];
 
 /// A component is of a known kind, small, and has nothing that the library trips over.
@@ -365,7 +353,7 @@ fn check_component(part: &'static str, value: Option<&Value>, kinds: &[&str], de
 }
 
 /// The ids that a post-processor puts before and after a document.
-fn around(value: Option<&Value>, parts: &Parts) -> Result<Option<(Vec<u32>, Vec<u32>)>, TextError> {
+fn around(value: Option<&Value>, parts: &Parts) -> Result<Option<Around>, TextError> {
     let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
     match value.get("type").and_then(Value::as_str).unwrap_or("without a type") {
         "ByteLevel" => Ok(None), // only trims offsets
@@ -387,7 +375,7 @@ fn around(value: Option<&Value>, parts: &Parts) -> Result<Option<(Vec<u32>, Vec<
 }
 
 /// `single` of a TemplateProcessing: special tokens before the text, the text once, special tokens after it.
-fn template_ids(value: &Value, parts: &Parts) -> Result<(Vec<u32>, Vec<u32>), TextError> {
+fn template_ids(value: &Value, parts: &Parts) -> Result<Around, TextError> {
     let wrong = |given: String| TextError::Field {
         field: "post_processor's single",
         given,

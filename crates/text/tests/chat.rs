@@ -8,14 +8,12 @@ const TINY: &[u8] = include_bytes!("../../../golden/tokenizer/tiny.json");
 const CHAT: &str = include_str!("../../../golden/tokenizer/tiny_chat.json");
 
 fn format(template: &str) -> Result<ChatFormat, TextError> {
-    let context =
-        TemplateContext { bos_token: "<|endoftext|>".into(), eos_token: "<|im_end|>".into(), date: None };
+    let context = TemplateContext { bos_token: "<|endoftext|>".into(), eos_token: "<|im_end|>".into(), date: None };
     ChatFormat::new(Tokenizer::from_json(TINY, None)?, ChatTemplate::new(template, context)?)
 }
 
 fn built_in(name: &str) -> ChatFormat {
-    let context =
-        TemplateContext { bos_token: "<|endoftext|>".into(), eos_token: "<|im_end|>".into(), date: None };
+    let context = TemplateContext { bos_token: "<|endoftext|>".into(), eos_token: "<|im_end|>".into(), date: None };
     ChatFormat::new(Tokenizer::from_json(TINY, None).unwrap(), ChatTemplate::built_in(name, context).unwrap()).unwrap()
 }
 
@@ -156,19 +154,13 @@ fn an_unstable_template_is_rendered_per_turn_or_refused() {
         assert_eq!(rendered.ids[..rendered.turns[0].tokens.start], prompt);
     }
     let rewritten = "{% for m in messages %}{{ loop.revindex }}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}";
-    assert!(matches!(
-        self::format(rewritten),
-        Err(TextError::Record { problem: RecordProblem::Unstable { .. }, .. })
-    ));
+    assert!(matches!(self::format(rewritten), Err(TextError::TemplateCheck { problem: RecordProblem::Unstable { .. } })));
 }
 
 #[test]
 fn a_template_without_an_end_of_turn_is_refused() {
     let template = "{% for m in messages %}{{ m.content }}\n{% endfor %}";
-    assert!(matches!(
-        format(template),
-        Err(TextError::Record { problem: RecordProblem::NoEndOfTurn { .. }, .. })
-    ));
+    assert!(matches!(format(template), Err(TextError::TemplateCheck { problem: RecordProblem::NoEndOfTurn { .. } })));
 }
 
 #[test]
@@ -179,10 +171,7 @@ fn every_record_is_proved() {
     assert_eq!(render(&[("user", "a")], None), RecordProblem::NoLoss);
     assert_eq!(render(&[("user", "a"), ("assistant", " ")], None), RecordProblem::EmptyAnswer { message: 1 });
     let given = format.render("r", &messages(&[("user", "a"), ("assistant", "b")]), LossOn::All, None).unwrap().ids.len();
-    assert_eq!(
-        render(&[("user", "a"), ("assistant", "b")], Some(given - 1)),
-        RecordProblem::TooLong { given, limit: given - 1 }
-    );
+    assert_eq!(render(&[("user", "a"), ("assistant", "b")], Some(given - 1)), RecordProblem::TooLong { given, limit: given - 1 });
     let mut said = messages(&[("user", "a"), ("assistant", "b")]);
     for weight in [f32::NAN, -1.0, f32::INFINITY, 1e9] {
         said[1].weight = Some(weight);

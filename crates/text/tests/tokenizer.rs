@@ -191,21 +191,57 @@ fn hostile_tokenizer_json_is_refused() {
         ("unknown normaliser", set("/normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}))),
         ("untyped pre-tokeniser", set("/pre_tokenizer", json!({"length": 0}))),
         ("fixed length 0", set("/pre_tokenizer", json!({"type": "FixedLength", "length": 0}))),
-        ("broken expression", set("/pre_tokenizer", json!({"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": false}))),
-        ("huge expression", set("/pre_tokenizer", json!({"type": "Split", "pattern": {"Regex": "a".repeat(1 << 20)}, "behavior": "Isolated", "invert": false}))),
-        ("exploding expression", set("/pre_tokenizer", json!({"type": "Split", "pattern": {"Regex": "((a{1000}){1000}){1000}"}, "behavior": "Isolated", "invert": false}))),
-        ("deep sequence", Box::new(|file| {
-            let mut part = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false});
-            for _ in 0..30 {
-                part = json!({"type": "Sequence", "pretokenizers": [part]});
-            }
-            file["pre_tokenizer"] = part;
-        })),
+        (
+            "broken expression",
+            set("/pre_tokenizer", json!({"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": false})),
+        ),
+        (
+            "huge expression",
+            set(
+                "/pre_tokenizer",
+                json!({"type": "Split", "pattern": {"Regex": "a".repeat(1 << 20)}, "behavior": "Isolated", "invert": false}),
+            ),
+        ),
+        (
+            "exploding expression",
+            set(
+                "/pre_tokenizer",
+                json!({"type": "Split", "pattern": {"Regex": "((a{1000}){1000}){1000}"}, "behavior": "Isolated", "invert": false}),
+            ),
+        ),
+        (
+            "deep sequence",
+            Box::new(|file| {
+                let mut part = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false});
+                for _ in 0..30 {
+                    part = json!({"type": "Sequence", "pretokenizers": [part]});
+                }
+                file["pre_tokenizer"] = part;
+            }),
+        ),
         ("stripping decoder", set("/decoder", json!({"type": "Strip", "content": " ", "start": 0, "stop": 9}))),
         ("unknown decoder", set("/decoder", json!({"type": "CTC"}))),
-        ("post-processor without its token", set("/post_processor", json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "B", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens": {}}))),
-        ("post-processor with an unknown id", set("/post_processor", json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "B", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens": {"B": {"id": "B", "ids": [99999], "tokens": ["x"]}}}))),
-        ("post-processor with two texts", set("/post_processor", json!({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}], "pair": [], "special_tokens": {}}))),
+        (
+            "post-processor without its token",
+            set(
+                "/post_processor",
+                json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "B", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens": {}}),
+            ),
+        ),
+        (
+            "post-processor with an unknown id",
+            set(
+                "/post_processor",
+                json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "B", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens": {"B": {"id": "B", "ids": [99999], "tokens": ["x"]}}}),
+            ),
+        ),
+        (
+            "post-processor with two texts",
+            set(
+                "/post_processor",
+                json!({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}], "pair": [], "special_tokens": {}}),
+            ),
+        ),
         ("post-processor of an encoder", set("/post_processor", json!({"type": "BertProcessing", "sep": ["a", 1], "cls": ["b", 2]}))),
     ];
     for (name, edit) in edits {
