@@ -74,8 +74,10 @@ fn deny(packages: &[Value], members: &BTreeSet<&str>, violations: &mut Vec<Strin
     let deny: toml::Table = std::fs::read_to_string("deny.toml").context("deny.toml")?.parse()?;
     let list = |section: &str, key: &str| deny[section][key].as_array().cloned().unwrap_or_default();
     let allowed: BTreeSet<String> = list("licenses", "allow").iter().filter_map(|x| x.as_str().map(str::to_owned)).collect();
-    let banned: BTreeMap<String, String> =
-        list("bans", "deny").iter().filter_map(|x| Some((x.get("name")?.as_str()?.to_owned(), x.get("reason")?.as_str()?.to_owned()))).collect();
+    let banned: BTreeMap<String, String> = list("bans", "deny")
+        .iter()
+        .filter_map(|x| Some((x.get("name")?.as_str()?.to_owned(), x.get("reason")?.as_str()?.to_owned())))
+        .collect();
     for package in packages.iter().filter(|p| p["id"].as_str().is_none_or(|id| !members.contains(id))) {
         let name = package["name"].as_str().unwrap_or_default();
         if let Some(reason) = banned.get(name) {

@@ -1,6 +1,11 @@
 //! The project's chores. `cargo xtask check` is exactly what CI runs; the others are slow proofs.
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, reason = "a chore runner talks to a person and reads files")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a chore runner talks to a person and reads files"
+)]
 
 mod layers;
 
@@ -54,7 +59,8 @@ fn check() -> Result<()> {
     for step in STEPS {
         let start = Instant::now();
         println!("== {}: cargo {}", step.name, step.cargo.join(" "));
-        let status = Command::new(env!("CARGO")).args(step.cargo).envs(step.envs.iter().copied()).status().context("cargo did not start")?;
+        let status =
+            Command::new(env!("CARGO")).args(step.cargo).envs(step.envs.iter().copied()).status().context("cargo did not start")?;
         if !status.success() {
             bail!("{} failed: cargo {}", step.name, step.cargo.join(" "));
         }

@@ -111,6 +111,8 @@ const BLOCK: usize = 1 << 14;
 const STRIP: usize = 4;
 /// Elements of `p`, `ds`, queries and `dout` that a chunk of the backward keeps for every worker.
 const CHUNK: usize = 1 << 19;
+/// Elements that stay in the nearest cache beside others.
+const NEAR: usize = 1 << 12;
 /// Below every score, and finite, so that differences are no NaN.
 const LOWEST: f32 = f32::MIN;
 
@@ -260,13 +262,11 @@ fn pack_row<S: Simd>(s: S, out: &mut [f32], x: &[f32]) {
     }
 }
 
-/// The block's rows of `x` as columns, 16 at a time: `out[r / 16][j][r % 16]`.
+/// `rows` rows of `d` elements, `stride` apart, as columns, 16 at a time: `out[r / 16][j][r % 16]`.
 #[inline(always)]
-fn pack_queries<S: Simd>(s: S, out: &mut [f32], x: &[f32], inputs: &Inputs<'_>, block: &Block, g: usize) {
-    let d = inputs.shape.head_dim;
-    let rows = block.rows.len() * inputs.shape.group();
+fn pack_queries<S: Simd>(s: S, out: &mut [f32], x: &[f32], rows: usize, d: usize, stride: usize) {
     for first in (0..rows).step_by(LANES) {
-        let offset = |i: usize| (first + i < rows).then(|| inputs.query_offset(block, g, first + i));
+        let offset = |i: usize| (first + i < rows).then(|| (first + i) * stride);
         pack_columns(s, &mut out[first * d..][..LANES * d], LANES, x, offset, d);
     }
 }
@@ -475,32 +475,43 @@ impl Inner for Gather<'_, '_> {
 #[derive(Clone, Copy)]
 struct Sight {
     rows: usize,
-    /// First and last chain position of the strip's rows, relative to the tile (may be negative).
+    /// The keys that some row sees, counted from the tile's first.
     keys: (usize, usize),
     /// The same in whole vectors, as elements.
     vectors: (usize, usize),
+    /// Every row sees all of these vectors.
+    whole: bool,
 }
 
 impl Sight {
     /// What rows `from..from + STRIP` of a block see of the tile at `tile`; `None` if nothing.
     #[inline(always)]
     fn new(shape: &Shape, block: &Block, from: usize, tile: usize) -> Option<Sight> {
-        let group = shape.group();
-        let rows = (block.rows.len() * group - from).min(STRIP);
-        let first = shape.first_seen(block.position + from / group).saturating_sub(tile);
-        let end = (block.position + (from + rows - 1) / group + 1).saturating_sub(tile).min(TILE);
-        (first < end).then(|| Sight { rows, keys: (first, end), vectors: (first / LANES * LANES, end.next_multiple_of(LANES)) })
+        let group = shape.group() as u32;
+        let rows = (block.rows.len() * shape.group() - from).min(STRIP);
+        let position = |row: usize| block.position + (row as u32 / group) as usize;
+        let (top, bottom) = (position(from), position(from + rows - 1));
+        let first = shape.first_seen(top).saturating_sub(tile);
+        let end = (bottom + 1).saturating_sub(tile).min(TILE);
+        let vectors = (first / LANES * LANES, end.next_multiple_of(LANES));
+        let whole = tile + vectors.1 <= top + 1 && shape.first_seen(bottom) <= tile + vectors.0;
+        (first < end).then_some(Sight { rows, keys: (first, end), vectors, whole })
     }
 
-    /// Gives what row `r` of the block does not see of this tile the score -inf.
+    /// Gives what the strip's rows, the first of which is row `row` of the block, do not see of this tile the score -inf.
     #[inline(always)]
-    fn hide(&self, scores: &mut [f32; TILE], shape: &Shape, block: &Block, r: usize, tile: usize) {
-        let position = block.position + r / shape.group();
+    fn hide(&self, scores: &mut Strip, shape: &Shape, block: &Block, row: usize, tile: usize) {
+        if self.whole {
+            return;
+        }
         let (from, to) = self.vectors;
-        let end = (position + 1).saturating_sub(tile).clamp(from, to);
-        let first = shape.first_seen(position).saturating_sub(tile).clamp(from, end);
-        scores[from..first].fill(f32::NEG_INFINITY);
-        scores[end..to].fill(f32::NEG_INFINITY);
+        for r in 0..self.rows {
+            let position = block.position + (row + r) / shape.group();
+            let end = (position + 1).saturating_sub(tile).clamp(from, to);
+            let first = shape.first_seen(position).saturating_sub(tile).clamp(from, end);
+            scores[r][from..first].fill(f32::NEG_INFINITY);
+            scores[r][end..to].fill(f32::NEG_INFINITY);
+        }
     }
 }
 
@@ -619,7 +630,11 @@ impl WithSimd for Forward<'_> {
         let result = take(&mut scratch, rows * stride);
         let sums = take(&mut scratch, rows * LANES);
         let tops = take(&mut scratch, rows);
-        pack_queries(s, queries, inputs.q, &inputs, block, g);
+        // Rows first lie together, then become columns: far reads follow each other closely.
+        for (r, row) in result.chunks_exact_mut(stride).enumerate() {
+            pack_row(s, row, &inputs.q[inputs.query_offset(block, g, r)..][..d]);
+        }
+        pack_queries(s, queries, result, rows, d, stride);
         result.fill(0.0);
         sums.fill(0.0);
         tops.fill(LOWEST);
@@ -640,10 +655,11 @@ impl WithSimd for Forward<'_> {
                 let Some(sight) = Sight::new(shape, block, row, tile) else { continue };
                 dots(s, &mut strip, queries, row, keys, d, sight);
                 let (tops, sums) = (&mut tops[row..][..sight.rows], &mut sums[row * LANES..][..sight.rows * LANES]);
-                for r in 0..sight.rows {
-                    sight.hide(&mut strip[r], shape, block, row + r, tile);
-                }
-                let factors = soften(s, &mut strip, tops, sums, shape.scale, sight);
+                sight.hide(&mut strip, shape, block, row, tile);
+                let mut factors = [0.0; STRIP];
+                let (from, to) = sight.vectors;
+                let soften = Soften { strip: &mut strip, tops, sums, factors: &mut factors, scale: shape.scale, from, to };
+                sized(s, soften, sight.rows, (to - from) / LANES);
                 mix(s, &mut result[row * stride..], factors, &strip, values, stride, sight);
             }
         }
@@ -671,37 +687,55 @@ impl WithSimd for Forward<'_> {
 }
 
 /// Turns a strip's dot products into weights `exp(scale · dot - top)` with the new maximum `top` of each row;
-/// adds them to the sums and returns the factors for what was accumulated under the old maximum.
-#[inline(always)]
-fn soften<S: Simd>(s: S, strip: &mut Strip, tops: &mut [f32], sums: &mut [f32], scale: f32, sight: Sight) -> [f32; STRIP] {
-    let (from, to) = sight.vectors;
-    let mut old = [0.0; LANES];
-    let mut new = [0.0; LANES];
-    for r in 0..sight.rows {
-        let mut top = s.splat(f32::NEG_INFINITY);
-        for x in strip[r][from..to].chunks_exact(LANES) {
-            top = s.max(s.load(x), top);
+/// adds them to the sums and leaves the factors for what was accumulated under the old maximum.
+struct Soften<'a> {
+    strip: &'a mut Strip,
+    tops: &'a mut [f32],
+    sums: &'a mut [f32],
+    factors: &'a mut [f32; STRIP],
+    scale: f32,
+    /// The vectors in sight, as elements.
+    from: usize,
+    to: usize,
+}
+
+impl Inner for Soften<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const R: usize, const C: usize>(self, s: S) {
+        let Soften { strip, tops, sums, factors, scale, from, to } = self;
+        // Known when compiled where a strip's vectors fit the registers.
+        let columns = if vectors::<S>() > 1 { C } else { (to - from) / LANES };
+        let (tops, sums) = (&mut tops[..R], &mut sums[..R * LANES]);
+        let (mut old, mut new) = ([0.0; LANES], [0.0; LANES]);
+        for r in 0..R {
+            let row = &strip[r][from..][..columns * LANES];
+            let mut top = s.splat(f32::NEG_INFINITY);
+            for c in 0..columns {
+                top = s.max(s.load(&row[c * LANES..]), top);
+            }
+            // Rounding keeps the order: the largest score is the scaled largest dot product.
+            (old[r], new[r]) = (tops[r], tops[r].max(scale * s.reduce_max(top)));
+            tops[r] = new[r];
         }
-        // Rounding keeps the order: the largest score is the scaled largest dot product.
-        (old[r], new[r]) = (tops[r], tops[r].max(scale * s.reduce_max(top)));
-        tops[r] = new[r];
-    }
-    let scale = s.splat(scale);
-    let factors = s.to_array(weight(s, s.sub(s.load(&old), s.load(&new))));
-    for r in 0..sight.rows {
-        let row = &mut strip[r];
-        let minus_top = s.splat(-tops[r]);
-        let mut parts = [s.splat(0.0); TILE / LANES];
-        for i in from / LANES..to / LANES {
-            let x = &mut row[i * LANES..][..LANES];
-            parts[i] = weight(s, s.mul_add(s.load(x), scale, minus_top));
-            s.store(x, parts[i]);
+        let changes = s.to_array(weight(s, s.sub(s.load(&old), s.load(&new))));
+        factors.copy_from_slice(&changes[..STRIP]);
+        let scale = s.splat(scale);
+        for r in 0..R {
+            let minus_top = s.splat(-new[r]);
+            let row = &mut strip[r][from..][..columns * LANES];
+            let mut parts = [s.splat(0.0); TILE / LANES];
+            for c in 0..columns {
+                let x = &mut row[c * LANES..][..LANES];
+                let part = weight(s, s.mul_add(s.load(x), scale, minus_top));
+                s.store(x, part);
+                // At its place in the tile: what is not in sight adds nothing.
+                parts[(from / LANES + c) % (TILE / LANES)] = part;
+            }
+            let sum = s.add(s.add(parts[0], parts[1]), s.add(parts[2], parts[3]));
+            let total = &mut sums[r * LANES..][..LANES];
+            s.store(total, s.mul_add(s.load(total), s.splat(changes[r]), sum));
         }
-        let sum = s.add(s.add(parts[0], parts[1]), s.add(parts[2], parts[3]));
-        let total = &mut sums[r * LANES..][..LANES];
-        s.store(total, s.mul_add(s.load(total), s.splat(factors[r]), sum));
     }
-    [factors[0], factors[1], factors[2], factors[3]]
 }
 
 // ---- backward ---------------------------------------------------------------------------------
@@ -847,8 +881,6 @@ impl WithSimd for Queries<'_, '_> {
         let result = take(&mut scratch, rows * stride);
         let deltas = take(&mut scratch, rows);
         let logs = take(&mut scratch, rows);
-        pack_queries(s, queries, inputs.q, &inputs, block, g);
-        pack_queries(s, douts, dout, &inputs, block, g);
         result.fill(0.0);
         let (p, memory) = memory.split_at_mut(rows * span);
         let (ds, memory) = memory.split_at_mut(rows * span);
@@ -864,11 +896,12 @@ impl WithSimd for Queries<'_, '_> {
             deltas[r] = s.reduce_add(sum);
             logs[r] = lse[at / d];
         }
+        pack_queries(s, queries, kept_q, rows, d, stride);
+        pack_queries(s, douts, kept_dout, rows, d, stride);
 
         let seen = block.seen(shape);
         let mut strip: Strip = [[0.0; TILE]; STRIP];
         let mut dstrip: Strip = [[0.0; TILE]; STRIP];
-        let scale = s.splat(shape.scale);
         for tile in seen.clone().step_by(TILE) {
             let offsets = inputs.key_offsets(block.run, g, tile, seen.end);
             let width = (seen.end - tile).min(TILE);
@@ -895,25 +928,65 @@ impl WithSimd for Queries<'_, '_> {
                 let Some(sight) = sight else { continue };
                 dots(s, &mut strip, queries, row, keys, d, sight);
                 dots(s, &mut dstrip, douts, row, values, d, sight);
-                for r in 0..sight.rows {
-                    sight.hide(&mut strip[r], shape, block, row + r, tile);
-                    let (minus_lse, delta) = (s.splat(-logs[row + r]), s.splat(deltas[row + r]));
-                    let strips = strip[r][from..to].chunks_exact(LANES).zip(dstrip[r][from..to].chunks_exact_mut(LANES));
-                    let outs = p.chunks_exact_mut(rows * LANES).zip(ds.chunks_exact_mut(rows * LANES)).skip(from / LANES);
-                    for ((x, dx), (p, ds)) in strips.zip(outs) {
-                        let weight = weight(s, s.mul_add(s.load(x), scale, minus_lse));
-                        let gradient = s.mul(s.mul(weight, s.sub(s.load(dx), delta)), scale);
-                        s.store(&mut p[(row + r) * LANES..], weight);
-                        s.store(&mut ds[(row + r) * LANES..], gradient);
-                        s.store(dx, gradient);
-                    }
-                }
+                sight.hide(&mut strip, shape, block, row, tile);
+                let at = from / LANES * rows * LANES + row * LANES;
+                let slopes = Slopes {
+                    strip: &strip,
+                    dstrip: &mut dstrip,
+                    p: &mut p[at..],
+                    ds: &mut ds[at..],
+                    apart: rows * LANES,
+                    logs: &logs[row..],
+                    deltas: &deltas[row..],
+                    scale: shape.scale,
+                    from,
+                    to,
+                };
+                sized(s, slopes, sight.rows, (to - from) / LANES);
                 mix(s, &mut result[row * stride..], [1.0; STRIP], &dstrip, key_rows, stride, sight);
             }
         }
         for r in 0..rows {
             let dq = &mut dq[r / group][r % group * d..][..d];
             dq.copy_from_slice(&result[r * stride..][..d]);
+        }
+    }
+}
+
+/// Turns a strip's dot products into weights, and those with `dout` into the gradients of the scores, in place too.
+struct Slopes<'a> {
+    strip: &'a Strip,
+    dstrip: &'a mut Strip,
+    /// Vectors of columns `apart` from each other, from the strip's first row.
+    p: &'a mut [f32],
+    ds: &'a mut [f32],
+    apart: usize,
+    logs: &'a [f32],
+    deltas: &'a [f32],
+    scale: f32,
+    /// The vectors in sight, as elements.
+    from: usize,
+    to: usize,
+}
+
+impl Inner for Slopes<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const R: usize, const C: usize>(self, s: S) {
+        let Slopes { strip, dstrip, p, ds, apart, logs, deltas, scale, from, to } = self;
+        let columns = if vectors::<S>() > 1 { C } else { (to - from) / LANES };
+        let (logs, deltas, scale) = (&logs[..R], &deltas[..R], s.splat(scale));
+        for c in 0..columns {
+            let p = &mut p[c * apart..][..R * LANES];
+            let ds = &mut ds[c * apart..][..R * LANES];
+            for r in 0..R {
+                let at = from + c * LANES;
+                let dx = &mut dstrip[r][at..];
+                let weight = weight(s, s.mul_add(s.load(&strip[r][at..]), scale, s.splat(-logs[r])));
+                let gradient = s.mul(s.mul(weight, s.sub(s.load(dx), s.splat(deltas[r]))), scale);
+                s.store(&mut p[r * LANES..], weight);
+                s.store(&mut ds[r * LANES..], gradient);
+                s.store(dx, gradient);
+            }
         }
     }
 }
@@ -944,6 +1017,7 @@ impl WithSimd for KeysOf<'_, '_> {
         let shape = &inputs.shape;
         let group = shape.group();
         let mine = keys.first..keys.first + keys.dk.len();
+        let few = (NEAR / (group * shape.padded())).max(1);
         for item in items.iter().filter(|item| item.g == keys.g) {
             let block = item.block;
             let region = Region::new(block, shape);
@@ -959,24 +1033,28 @@ impl WithSimd for KeysOf<'_, '_> {
                 let position = start + shared.start.saturating_sub(span.start);
                 let end = (position + shared.len()).min(block.position + block.rows.len());
                 start += span.len();
-                let mut at = position.max(base);
-                while at < end {
-                    // Up to four of them, of one vector of columns.
-                    let count = (end - at).min(STRIP - at % STRIP);
-                    // A key at position j is seen from positions j .. j + window.
-                    let from = at.saturating_sub(block.position);
-                    let until = shape.window.map_or(block.rows.len(), |window| {
-                        (at + count - 1).saturating_add(window).saturating_sub(block.position).min(block.rows.len())
-                    });
-                    if from < until {
-                        let (from, until) = (from * group, until * group);
-                        let weights = ((at - base) / LANES * rows + from) * LANES + (at - base) % LANES;
-                        let key = shared.start - mine.start + at - position;
-                        let (q, dout) = (&kept_q[from * stride..], &kept_dout[from * stride..]);
-                        gather(s, &mut keys.dk[key..key + count], &ds[weights..], q, stride, until - from);
-                        gather(s, &mut keys.dv[key..key + count], &p[weights..], dout, stride, until - from);
+                // Some rows at a time, so that they stay in the nearest cache while the keys pass.
+                for first in (0..block.rows.len()).step_by(few) {
+                    let last = (first + few).min(block.rows.len());
+                    let mut at = position.max(base);
+                    while at < end.min(block.position + last) {
+                        // Up to four keys, of one vector of columns.
+                        let count = (end - at).min(STRIP - at % STRIP);
+                        // A key at position j is seen from positions j .. j + window.
+                        let from = at.saturating_sub(block.position).max(first);
+                        let until = shape
+                            .window
+                            .map_or(last, |window| (at + count - 1).saturating_add(window).saturating_sub(block.position).min(last));
+                        if from < until {
+                            let (from, until) = (from * group, until * group);
+                            let weights = ((at - base) / LANES * rows + from) * LANES + (at - base) % LANES;
+                            let key = shared.start - mine.start + at - position;
+                            let (q, dout) = (&kept_q[from * stride..], &kept_dout[from * stride..]);
+                            gather(s, &mut keys.dk[key..key + count], &ds[weights..], q, stride, until - from);
+                            gather(s, &mut keys.dv[key..key + count], &p[weights..], dout, stride, until - from);
+                        }
+                        at += count;
                     }
-                    at += count;
                 }
             }
         }

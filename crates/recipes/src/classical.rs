@@ -22,7 +22,8 @@ pub(crate) fn arm(evaluator: &Evaluator<'_>, observer: &mut dyn Observer) -> Res
     let (result, note): (ArmResult, String) = match &prepared.task {
         Task::FreeText => return Ok(None),
         Task::Classification { labels } => {
-            let answers: Vec<usize> = records.iter().filter_map(|record| labels.iter().position(|label| *label == record.answer.to_text())).collect();
+            let answers: Vec<usize> =
+                records.iter().filter_map(|record| labels.iter().position(|label| *label == record.answer.to_text())).collect();
             let classifier = TextClassifier::train(&texts, &answers, labels, &groups, seed)?;
             let names: Vec<String> = items.iter().map(|record| labels[classifier.predict(record.input()).label].clone()).collect();
             let answers: Vec<eval::Answer> = names.into_iter().map(|text| eval::Answer { text, finished: true, log_prob: None }).collect();

@@ -307,8 +307,12 @@ impl Error {
             Error::Spec(SpecError::Missing { hint, .. }) => format!("write {hint}"),
             Error::Spec(SpecError::Value { key, expected, .. }) => format!("set `{key}` to {expected}"),
             Error::Spec(SpecError::Toml { .. }) => "docs/reference/run-file.md describes every key".into(),
-            Error::NoRunFile { .. } => "make one from your own data with `tunesmith init FILE.csv`, or try `tunesmith run examples/support-tickets`".into(),
-            Error::UnknownModel { .. } => "`tunesmith pull` lists the catalogue; a Hugging Face folder or a GGUF file is given by its path".into(),
+            Error::NoRunFile { .. } => {
+                "make one from your own data with `tunesmith init FILE.csv`, or try `tunesmith run examples/support-tickets`".into()
+            }
+            Error::UnknownModel { .. } => {
+                "`tunesmith pull` lists the catalogue; a Hugging Face folder or a GGUF file is given by its path".into()
+            }
             Error::NotCached { name } => format!("fetch it with `tunesmith pull {name}`"),
             Error::NoTemplate { .. } => "name one in the run file: [model] template = \"chatml\"".into(),
             Error::Storage { .. } => "use an F32, F16, BF16, Q4_0, Q4_1 or Q8_0 file of the same model".into(),
@@ -321,6 +325,7 @@ impl Error {
             Error::ContextFull { .. } => "begin a new conversation; nothing of this one was dropped".into(),
             Error::Adapter { .. } => "train it first: `tunesmith tune FOLDER`".into(),
             Error::Stopped { id, .. } => format!("go on with `tunesmith runs resume {id}`"),
+            Error::Store(error) => return error.hint(),
             _ => return None,
         })
     }

@@ -68,7 +68,9 @@ pub fn gate(plan: &RunPlan, task: &Task) -> Result<Gate> {
 
 fn sample(record: &Record, task: &Task) -> Sample {
     let gold = match (&record.answer, task) {
-        (RecordAnswer::Fields(fields), Task::Structured { .. }) => Gold::Fields(fields.iter().map(|(name, value)| (name.clone(), field(value))).collect()),
+        (RecordAnswer::Fields(fields), Task::Structured { .. }) => {
+            Gold::Fields(fields.iter().map(|(name, value)| (name.clone(), field(value))).collect())
+        }
         (answer, _) => Gold::Label(answer.to_text()),
     };
     Sample {
@@ -83,7 +85,8 @@ fn sample(record: &Record, task: &Task) -> Sample {
 
 /// A record's value as it is compared.
 pub(crate) fn field(value: &FieldValue) -> Field {
-    let parsed = |text: &str| serde_json::from_str(text).map_or_else(|_| Field::Text(text.to_owned()), |value: Value| Field::from_json(&value));
+    let parsed =
+        |text: &str| serde_json::from_str(text).map_or_else(|_| Field::Text(text.to_owned()), |value: Value| Field::from_json(&value));
     match value {
         FieldValue::Null => Field::Null,
         FieldValue::Bool(value) => Field::Bool(*value),
@@ -110,7 +113,13 @@ pub struct Evaluator<'a> {
 
 impl<'a> Evaluator<'a> {
     /// On the in-domain test items.
-    pub fn new(context: &'a Context<'a>, plan: &'a RunPlan, base: &'a Base, prepared: &'a Prepared, run: &'a RunFolder) -> Result<Evaluator<'a>> {
+    pub fn new(
+        context: &'a Context<'a>,
+        plan: &'a RunPlan,
+        base: &'a Base,
+        prepared: &'a Prepared,
+        run: &'a RunFolder,
+    ) -> Result<Evaluator<'a>> {
         let trial = trial(plan, prepared, &prepared.split.held_out.in_domain)?;
         Ok(Evaluator { context, plan, base, prepared, run, trial })
     }
@@ -130,7 +139,13 @@ impl<'a> Evaluator<'a> {
     }
 
     /// The arms of a model, one per decoding, with or without examples before each item.
-    pub fn model_arms(&self, name: &str, examples: &Examples, model: &mut Model<CpuDevice>, observer: &mut dyn Observer) -> Result<Vec<Arm>> {
+    pub fn model_arms(
+        &self,
+        name: &str,
+        examples: &Examples,
+        model: &mut Model<CpuDevice>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Arm>> {
         let prompts = examples.prompts(&self.trial);
         let mut arms = Vec::new();
         for decode in self.decodes() {
@@ -152,15 +167,9 @@ impl<'a> Evaluator<'a> {
         Ok(arms)
     }
 
-    /// Longest answer: the plan's limit, or half as much again as the longest training answer where that is less.
+    /// Longest answer of this run.
     pub(crate) fn answer_tokens(&self) -> usize {
-        let chat = self.base.chat.as_ref();
-        let longest = self.prepared.split.train.records().iter().filter_map(|record| {
-            let tokenizer = chat?.tokenizer();
-            tokenizer.encode(&record.answer.to_text(), text::Specials::AsText).ok().map(|ids| ids.len())
-        });
-        let longest = longest.max().unwrap_or(self.plan.evaluate.answer_tokens);
-        self.plan.evaluate.answer_tokens.min(longest + longest / 2 + 8)
+        answer_tokens(self.plan, self.base, self.prepared)
     }
 
     /// Chooses on validation how many examples the few-shot arm shows.
@@ -198,9 +207,19 @@ impl<'a> Evaluator<'a> {
         let Some((_, mut examples)) = best else {
             return Err(Error::TooFew { what: "examples that fit before an item", given: 0, least: 1 });
         };
-        let compared: Vec<String> = tried.iter().map(|(chosen, name, score)| format!("{name} ({} examples): {:.1} %", chosen.len(), 100.0 * score)).collect();
-        examples.note = format!("{} examples ({}), chosen on {} validation items: {}", examples.chosen.len(), examples.name, validation.len(), compared.join(", "));
-        self.run.write("evaluation/few-shot.json", format!("{:#}\n", json!({ "chosen": examples.ids(self.prepared), "name": examples.name, "note": examples.note })).as_bytes())?;
+        let compared: Vec<String> =
+            tried.iter().map(|(chosen, name, score)| format!("{name} ({} examples): {:.1} %", chosen.len(), 100.0 * score)).collect();
+        examples.note = format!(
+            "{} examples ({}), chosen on {} validation items: {}",
+            examples.chosen.len(),
+            examples.name,
+            validation.len(),
+            compared.join(", ")
+        );
+        self.run.write(
+            "evaluation/few-shot.json",
+            format!("{:#}\n", json!({ "chosen": examples.ids(self.prepared), "name": examples.name, "note": examples.note })).as_bytes(),
+        )?;
         Ok(examples)
     }
 
@@ -208,7 +227,11 @@ impl<'a> Evaluator<'a> {
     fn examples(&self, amount: usize) -> Result<Examples> {
         let chat = self.base.chat()?;
         let records = self.prepared.split.train.records();
-        let tokens = |record: &Record| chat.render(&record.id, &record.conversation(), text::LossOn::Last, None).map(|rendered| rendered.ids.len()).unwrap_or(usize::MAX / 4);
+        let tokens = |record: &Record| {
+            chat.render(&record.id, &record.conversation(), text::LossOn::Last, None)
+                .map(|rendered| rendered.ids.len())
+                .unwrap_or(usize::MAX / 4)
+        };
         let longest = self.prepared.split.held_out.in_domain.iter().map(tokens).max().unwrap_or(0);
         let window = self.plan.prepare.max_tokens.min(self.base.config().context);
         let budget = window.saturating_sub(longest + self.answer_tokens());
@@ -224,11 +247,15 @@ impl<'a> Evaluator<'a> {
     }
 
     fn write_answers(&self, arm: &ArmResult, answers: &[Answer], seconds: f64) -> Result<()> {
-        let mut text = format!("{}\n", json!({ "arm": arm.name, "decode": arm.decode.name(), "compute_path": "exact", "items": arm.n, "seconds": seconds }));
+        let mut text = format!(
+            "{}\n",
+            json!({ "arm": arm.name, "decode": arm.decode.name(), "compute_path": "exact", "items": arm.n, "seconds": seconds })
+        );
         for (index, item) in arm.items.iter().enumerate() {
             let (finished, log_prob) = answers.get(index).map_or((true, None), |answer| (answer.finished, answer.log_prob));
             let loss = arm.losses.get(index).map(|loss| json!([loss.log_prob, loss.tokens]));
-            text += &format!("{}\n", json!({ "id": item.id, "answer": item.answer, "finished": finished, "log_prob": log_prob, "gold": loss }));
+            text +=
+                &format!("{}\n", json!({ "id": item.id, "answer": item.answer, "finished": finished, "log_prob": log_prob, "gold": loss }));
         }
         self.run.write(&Self::answers_file(&arm.name, arm.decode), text.as_bytes())?;
         Ok(())
@@ -243,7 +270,8 @@ impl<'a> Evaluator<'a> {
         let answers = read_imported(path)?;
         let known = self.trial.samples().iter().filter(|sample| answers.contains_key(&sample.id)).count();
         let result = self.trial.imported("imported", &answers)?;
-        let note = format!("{known} of {} items answered in {}", self.trial.samples().len(), path.file_name().unwrap_or_default().display());
+        let note =
+            format!("{known} of {} items answered in {}", self.trial.samples().len(), path.file_name().unwrap_or_default().display());
         Ok(Arm { result, seconds: 0.0, note })
     }
 
@@ -309,8 +337,11 @@ pub(crate) fn kept_answers(run: &Path, name: &str, mode: &str, trial: &Trial) ->
 /// Ids and answers of a file with the columns id and answer.
 fn read_imported(path: &Path) -> Result<BTreeMap<String, String>> {
     let name = path.display().to_string();
-    let format = data::Format::from_name(&path.extension().unwrap_or_default().to_string_lossy())
-        .ok_or_else(|| Error::Mismatch { what: "the answers' format", given: name.clone(), expected: "a .csv, .tsv, .json or .jsonl file with id and answer".into() })?;
+    let format = data::Format::from_name(&path.extension().unwrap_or_default().to_string_lossy()).ok_or_else(|| Error::Mismatch {
+        what: "the answers' format",
+        given: name.clone(),
+        expected: "a .csv, .tsv, .json or .jsonl file with id and answer".into(),
+    })?;
     let bytes = store::atomic::read(path, 1 << 32)?;
     let dataset = data::read::read(&name, &bytes, format, &data::read::LIMITS)?;
     let mut answers = BTreeMap::new();
@@ -321,15 +352,31 @@ fn read_imported(path: &Path) -> Result<BTreeMap<String, String>> {
                 other => crate::prepare::value_json(other).to_string(),
             })
         };
-        let missing = |column: &str| Error::Mismatch { what: "the columns of the answers", given: dataset.columns.join(", "), expected: format!("a column \"{column}\"") };
+        let missing = |column: &str| Error::Mismatch {
+            what: "the columns of the answers",
+            given: dataset.columns.join(", "),
+            expected: format!("a column \"{column}\""),
+        };
         let id = text("id").ok_or_else(|| missing("id"))?;
         answers.insert(id, text("answer").ok_or_else(|| missing("answer"))?);
     }
     Ok(answers)
 }
 
+/// Longest answer: the plan's limit, or half as much again as the longest training answer where that is less.
+pub(crate) fn answer_tokens(plan: &RunPlan, base: &Base, prepared: &Prepared) -> usize {
+    let longest = prepared
+        .split
+        .train
+        .records()
+        .iter()
+        .filter_map(|record| base.tokenizer.encode(&record.answer.to_text(), text::Specials::AsText).ok().map(|ids| ids.len()));
+    let longest = longest.max().unwrap_or(plan.evaluate.answer_tokens);
+    plan.evaluate.answer_tokens.min(longest + longest / 2 + 8)
+}
+
 /// At most `most` records, spread evenly.
-fn spread(records: &[Record], most: usize) -> Vec<Record> {
+pub(crate) fn spread(records: &[Record], most: usize) -> Vec<Record> {
     if records.len() <= most {
         return records.to_vec();
     }
@@ -350,7 +397,13 @@ impl Examples {
     fn new(records: &[Record], chosen: Vec<usize>, name: String) -> Examples {
         let turns = chosen
             .iter()
-            .map(|&index| records[index].conversation().iter().map(|message| eval::Message::new(message.role.name(), message.content.clone())).collect())
+            .map(|&index| {
+                records[index]
+                    .conversation()
+                    .iter()
+                    .map(|message| eval::Message::new(message.role.name(), message.content.clone()))
+                    .collect()
+            })
             .collect();
         Examples { chosen, turns, name, note: String::new() }
     }
@@ -366,7 +419,12 @@ impl Examples {
         let ids = value["chosen"].as_array().ok_or_else(|| corrupt("no list"))?;
         let chosen = ids
             .iter()
-            .map(|id| records.iter().position(|record| Some(record.id.as_str()) == id.as_str()).ok_or_else(|| corrupt("an example is no training record")))
+            .map(|id| {
+                records
+                    .iter()
+                    .position(|record| Some(record.id.as_str()) == id.as_str())
+                    .ok_or_else(|| corrupt("an example is no training record"))
+            })
             .collect::<Result<Vec<_>>>()?;
         let mut examples = Examples::new(records, chosen, value["name"].as_str().unwrap_or_default().to_owned());
         examples.note = value["note"].as_str().unwrap_or_default().to_owned();

@@ -103,9 +103,15 @@ impl<'a> Governance<'a> {
         }
         let hash = manifest.hash()?;
         run.write("manifest.json", manifest.to_json()?.as_bytes())?;
-        self.both(run, &Event::ManifestWritten { run: self.id.clone(), manifest: hash.clone() })?;
-        self.anchor(run)?;
+        self.both(run, &Event::ManifestWritten { run: self.id.clone(), manifest: hash })?;
         Ok(hash.to_string())
+    }
+
+    /// Head of the project's ledger: printed in the report, and worth keeping elsewhere (`tunesmith audit --head`).
+    pub(crate) fn project_head(&self) -> Result<String> {
+        let lines = jsonl::read_lines(&project_ledger(self.context))?;
+        let head = Ledger::Project.verify(&joined(&lines)).summary.head;
+        Ok(head.map(|head| head.to_string()).unwrap_or_default())
     }
 
     /// What goes into the adapter's sidecar.
@@ -119,8 +125,10 @@ impl<'a> Governance<'a> {
         append(&project_ledger(self.context), Ledger::Project, &self.context.clock.now(), event)
     }
 
+    /// A line in the run's ledger; the project's ledger learns its new head, so that a cut is found.
     fn append(&self, run: &RunFolder, event: &Event) -> Result<()> {
-        append(&run.file("ledger.jsonl"), Ledger::Run(&self.id), &self.context.clock.now(), event)
+        append(&run.file("ledger.jsonl"), Ledger::Run(&self.id), &self.context.clock.now(), event)?;
+        self.anchor(run)
     }
 
     fn anchor(&self, run: &RunFolder) -> Result<()> {
@@ -172,10 +180,12 @@ pub(crate) fn base_artefacts(base: &Base) -> Result<BTreeMap<String, Artefact>> 
         artefacts.insert(format!("base/{}", file.name), Artefact { role: Role::Base, hash, bytes: file.bytes });
     }
     let tokenizer = base.tokenizer.canonical_bytes();
-    artefacts.insert("text/tokenizer".into(), Artefact { role: Role::Tokenizer, hash: Hash::of(&tokenizer), bytes: tokenizer.len() as u64 });
+    artefacts
+        .insert("text/tokenizer".into(), Artefact { role: Role::Tokenizer, hash: Hash::of(&tokenizer), bytes: tokenizer.len() as u64 });
     if let Some(chat) = &base.chat {
         let template = chat.template().canonical_bytes();
-        artefacts.insert("text/template".into(), Artefact { role: Role::Template, hash: Hash::of(&template), bytes: template.len() as u64 });
+        artefacts
+            .insert("text/template".into(), Artefact { role: Role::Template, hash: Hash::of(&template), bytes: template.len() as u64 });
     }
     Ok(artefacts)
 }

@@ -123,28 +123,57 @@ pub(crate) fn lines(plan: &RunPlan, base: &Base, prepared: &Prepared, steps: &St
         ("industry".into(), blank(&plan.project.industry)),
         ("intended use".into(), blank(&plan.project.intended_use)),
         ("base".into(), format!("{} ({})", plan.model.base, base.architecture())),
-        ("weights".into(), format!("{:.1} M parameters, {}, licence {}", base.parameters() as f64 / 1e6, base.storage_names(), blank(&base.licence()))),
+        (
+            "weights".into(),
+            format!("{:.1} M parameters, {}, licence {}", base.parameters() as f64 / 1e6, base.storage_names(), blank(&base.licence())),
+        ),
         ("answers".into(), task),
         ("instruction".into(), blank(&prepared.instruction)),
         (
             "records".into(),
-            format!("{} train, {} validation, {} test, {} far out of distribution", facts.train, facts.validation, facts.test, facts.far_ood),
+            format!(
+                "{} train, {} validation, {} test, {} far out of distribution",
+                facts.train, facts.validation, facts.test, facts.far_ood
+            ),
         ),
         (
             "tokens of an epoch".into(),
-            format!("{} rendered, {} computed ({share:.0} %), {} with loss", facts.tokens_rendered, facts.tokens_computed, facts.tokens_loss),
+            format!(
+                "{} rendered, {} computed ({share:.0} %), {} with loss",
+                facts.tokens_rendered, facts.tokens_computed, facts.tokens_loss
+            ),
         ),
         (
             "method".into(),
-            format!("{} {}, rank {}, alpha {}{}, dropout {}, on {}", tune.method, tune.objective, tune.rank, tune.alpha, if tune.rslora { ", rsLoRA" } else { "" }, tune.dropout, tune.targets.join(" ")),
+            format!(
+                "{} {}, rank {}, alpha {}{}, dropout {}, on {}",
+                tune.method,
+                tune.objective,
+                tune.rank,
+                tune.alpha,
+                if tune.rslora { ", rsLoRA" } else { "" },
+                tune.dropout,
+                tune.targets.join(" ")
+            ),
         ),
         (
             "steps".into(),
-            format!("at most {} of {} records ({} an epoch, {} epochs), looks at validation every {}", steps.total, tune.batch, steps.per_epoch, tune.epochs, steps.look),
+            format!(
+                "at most {} of {} records ({} an epoch, {} epochs), looks at validation every {}",
+                steps.total, tune.batch, steps.per_epoch, tune.epochs, steps.look
+            ),
         ),
         (
             "learning rate".into(),
-            format!("{} {:?}, warm-up {:.0} %, decay {}, clipping at {}", tune.learning_rate, tune.schedule, 100.0 * tune.warmup, tune.weight_decay, tune.clip).to_lowercase(),
+            format!(
+                "{} {:?}, warm-up {:.0} %, decay {}, clipping at {}",
+                tune.learning_rate,
+                tune.schedule,
+                100.0 * tune.warmup,
+                tune.weight_decay,
+                tune.clip
+            )
+            .to_lowercase(),
         ),
         ("micro-batches".into(), format!("at most {} rows, gradient sum of {} leaves", tune.micro_batch_tokens, tune.reduction_leaves)),
         ("kept".into(), format!("{:?} checkpoint, patience {} looks", tune.keep, tune.patience).to_lowercase()),
@@ -167,14 +196,24 @@ pub(crate) fn memory_facts(context: &Context<'_>, plan: &RunPlan, base: &Base, p
         let nearest = if context.memory == MemoryPolicy::Keep && smaller.planned_bytes <= available {
             format!("`--memory recompute` needs {} MB and gives the same result", smaller.planned_bytes >> 20)
         } else {
-            format!("with `--memory recompute` and [tune] micro_batch_tokens = {} it needs less", (plan.tune.micro_batch_tokens / 4).max(16))
+            format!(
+                "with `--memory recompute` and [tune] micro_batch_tokens = {} it needs less",
+                (plan.tune.micro_batch_tokens / 4).max(16)
+            )
         };
         return Err(Error::Memory { needed: facts.planned_bytes >> 20, available: available >> 20, nearest });
     }
     Ok(facts)
 }
 
-fn memory_lines(context: &Context<'_>, plan: &RunPlan, base: &Base, prepared: &Prepared, rows: &Rows, policy: MemoryPolicy) -> Result<MemoryFacts> {
+fn memory_lines(
+    context: &Context<'_>,
+    plan: &RunPlan,
+    base: &Base,
+    prepared: &Prepared,
+    rows: &Rows,
+    policy: MemoryPolicy,
+) -> Result<MemoryFacts> {
     let storages = base.storages()?;
     let lora = adapters::lora_config(&plan.tune)?;
     let device = CpuDevice::new(context.threads);
@@ -222,7 +261,11 @@ pub(crate) fn power(plan: &RunPlan, prepared: &Prepared) -> Result<PowerFacts> {
     }
     let sizes: Vec<usize> = groups.into_values().collect();
     let n = independent_items(&sizes, PLANNED_CORRELATION);
-    let variation = if metric_for(&plan.evaluate.metric, &prepared.task)?.is_rate() { Variation::Discordance(PLANNED_DISCORDANCE) } else { Variation::Deviation(PLANNED_DEVIATION) };
+    let variation = if metric_for(&plan.evaluate.metric, &prepared.task)?.is_rate() {
+        Variation::Discordance(PLANNED_DISCORDANCE)
+    } else {
+        Variation::Deviation(PLANNED_DEVIATION)
+    };
     let detectable = minimum_detectable_difference(n, variation, Design::STANDARD)?.unwrap_or(1.0);
     let mut items_for = Vec::new();
     for difference in [0.1, 0.05, 0.03, 0.02] {

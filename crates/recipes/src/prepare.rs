@@ -6,7 +6,9 @@ use std::path::Path;
 
 use data::split::Portion;
 use data::steps::{self, Policy};
-use data::{Answer, Document, Format, HeldOut, Record, RecordRecipe, Rejected, SourceRole, Split, SplitPlan, TokenRow, TrainRows, TrainSet};
+use data::{
+    Answer, Document, Format, HeldOut, Record, RecordRecipe, Rejected, SourceRole, Split, SplitPlan, TokenRow, TrainRows, TrainSet,
+};
 use eval::Task;
 use serde_json::{Value, json};
 use store::RunFolder;
@@ -159,14 +161,20 @@ fn recipe(source: &Source, plan: &RunPlan, instruction: String) -> RecordRecipe 
 
 /// "Read the message and answer with one JSON object with the fields …": from the answers alone.
 fn default_instruction(answers: &[Answer]) -> String {
-    let values = |values: BTreeSet<String>| if values.len() <= LISTED_VALUES_MAX { values.into_iter().collect::<Vec<_>>().join(", ") } else { String::new() };
+    let values = |values: BTreeSet<String>| {
+        if values.len() <= LISTED_VALUES_MAX { values.into_iter().collect::<Vec<_>>().join(", ") } else { String::new() }
+    };
     let Some(Answer::Fields(fields)) = answers.first() else {
         let labels: BTreeSet<String> = answers.iter().map(Answer::to_text).collect();
         if labels.is_empty() || labels.len() > LABELS_MAX || labels.iter().any(|label| label.chars().count() > LABEL_CHARS_MAX) {
             return String::new();
         }
         let listed = values(labels);
-        return if listed.is_empty() { "Classify the message. Answer with the label only.".into() } else { format!("Classify the message. Answer with one of: {listed}.") };
+        return if listed.is_empty() {
+            "Classify the message. Answer with the label only.".into()
+        } else {
+            format!("Classify the message. Answer with one of: {listed}.")
+        };
     };
     let described: Vec<String> = fields
         .iter()
@@ -256,7 +264,11 @@ pub(crate) fn task_of(records: &[Record]) -> Task {
     }
     let labels: BTreeSet<String> = records.iter().map(|record| record.answer.to_text()).collect();
     let short = labels.iter().all(|label| label.chars().count() <= LABEL_CHARS_MAX);
-    if short && labels.len() <= LABELS_MAX && labels.len() * 2 <= records.len() { Task::Classification { labels: labels.into_iter().collect() } } else { Task::FreeText }
+    if short && labels.len() <= LABELS_MAX && labels.len() * 2 <= records.len() {
+        Task::Classification { labels: labels.into_iter().collect() }
+    } else {
+        Task::FreeText
+    }
 }
 
 fn count(facts: &mut DataFacts, split: &Split, rejected: &[Rejected]) {
@@ -271,14 +283,23 @@ fn count(facts: &mut DataFacts, split: &Split, rejected: &[Rejected]) {
     facts.test = held_out.in_domain.len() as u64;
     facts.far_ood = held_out.far_ood.len() as u64;
     facts.records = facts.train + facts.validation + facts.test + facts.far_ood;
-    facts.strata = split.report.strata.iter().map(|(name, train, validation, test)| (name.clone(), *train as u64, *validation as u64, *test as u64)).collect();
+    facts.strata = split
+        .report
+        .strata
+        .iter()
+        .map(|(name, train, validation, test)| (name.clone(), *train as u64, *validation as u64, *test as u64))
+        .collect();
     facts.naive_split_leaks = (split.report.naive_leaked_groups + split.report.naive_leaked_inputs) as u64;
     if facts.conflicts > 0 {
         facts.warnings.push(format!("{} inputs have contradictory answers (data/rejects.jsonl names them)", facts.conflicts));
     }
     if !split.report.small_strata.is_empty() {
         let names: Vec<String> = split.report.small_strata.iter().take(6).map(|(name, n)| format!("{name} ({n})")).collect();
-        facts.warnings.push(format!("{} classes have too few records to be measured: {}", split.report.small_strata.len(), names.join(", ")));
+        facts.warnings.push(format!(
+            "{} classes have too few records to be measured: {}",
+            split.report.small_strata.len(),
+            names.join(", ")
+        ));
     }
 }
 
@@ -321,7 +342,10 @@ fn write(run: &RunFolder, prepared: &Prepared, story: &Story) -> Result<()> {
     let rejects = story.rejected.iter().map(|reject| {
         json!({ "id": reject.id, "step": reject.step, "reason": reject.reason.name(), "detail": reject.reason.to_string(), "related": reject.related })
     });
-    let conflicts = story.conflicts.iter().map(|conflict| json!({ "id": conflict.ids[0], "step": "conflicts", "reason": "reported", "related": conflict.ids }));
+    let conflicts = story
+        .conflicts
+        .iter()
+        .map(|conflict| json!({ "id": conflict.ids[0], "step": "conflicts", "reason": "reported", "related": conflict.ids }));
     run.write("data/rejects.jsonl", lines(&mut rejects.chain(conflicts)).as_bytes())?;
     let labels = match &prepared.task {
         Task::Classification { labels } => json!({ "kind": "classification", "labels": labels }),
@@ -354,7 +378,9 @@ pub fn read(run: &Path) -> Result<Prepared> {
     let path = run.join("data/prepared.json");
     let corrupt = |reason: String| Error::Corrupt { what: "the prepared data", reason, path: path.clone() };
     let value = store::atomic::read_json(&path, SOURCE_BYTES_MAX)?;
-    let names = |value: &Value| value.as_array().map(|names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default();
+    let names = |value: &Value| {
+        value.as_array().map(|names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default()
+    };
     let task = match value["task"]["kind"].as_str() {
         Some("classification") => Task::Classification { labels: names(&value["task"]["labels"]) },
         Some("structured") => Task::Structured { fields: names(&value["task"]["fields"]) },

@@ -54,7 +54,9 @@ pub(crate) fn from_json(value: &Value) -> Result<Record, String> {
         })
     });
     let answer = match &value["answer"]["fields"] {
-        Value::Array(fields) => Answer::Fields(fields.iter().map(|field| Ok((text(field, "name")?, field_value(field)?))).collect::<Result<_, String>>()?),
+        Value::Array(fields) => {
+            Answer::Fields(fields.iter().map(|field| Ok((text(field, "name")?, field_value(field)?))).collect::<Result<_, String>>()?)
+        }
         _ => Answer::Text(text(&value["answer"], "text")?),
     };
     Ok(Record {
@@ -92,7 +94,10 @@ mod tests {
     fn every_kind_comes_back() {
         let record = Record {
             id: "a".into(),
-            messages: vec![Message { role: Role::System, content: "s".into(), weight: None }, Message { role: Role::User, content: "u\n\"".into(), weight: Some(0.5) }],
+            messages: vec![
+                Message { role: Role::System, content: "s".into(), weight: None },
+                Message { role: Role::User, content: "u\n\"".into(), weight: Some(0.5) },
+            ],
             answer: Answer::Fields(vec![
                 ("z".into(), FieldValue::Null),
                 ("a".into(), FieldValue::Number("1.50".into())),

@@ -5,8 +5,8 @@
 
 use std::ops::ControlFlow;
 
-use data::pack;
 use data::TokenRow;
+use data::pack;
 use engine::batch::{Batch, PassLimits};
 use engine::choose::{Question, normalized};
 use engine::config::ModelConfig;
@@ -68,7 +68,11 @@ pub(crate) fn stop_ids(base: &Base) -> Result<Vec<u32>> {
 
 /// A prompt's turns in the template's types.
 fn messages(prompt: &Prompt) -> Vec<Message> {
-    prompt.messages.iter().map(|message| Message::new(Role::from_name(&message.role).unwrap_or(Role::User), message.content.clone())).collect()
+    prompt
+        .messages
+        .iter()
+        .map(|message| Message::new(Role::from_name(&message.role).unwrap_or(Role::User), message.content.clone()))
+        .collect()
 }
 
 /// How many leading tokens all of them share.
@@ -101,13 +105,21 @@ pub(crate) fn planned_uses(base: &Base, plan: &RunPlan, prepared: &Prepared) -> 
     let window = plan.prepare.max_tokens.min(base.config().context);
     let shared = if few_shot { window.saturating_sub(longest) } else { 0 };
     let generation = generation_use(longest + shared, shared, plan.evaluate.answer_tokens.min(window), SEQUENCES);
-    Ok(Uses { training: None, scoring: Some(scoring_use(longest + shared + plan.evaluate.answer_tokens.min(window), 0)), generation: Some(generation) })
+    Ok(Uses {
+        training: None,
+        scoring: Some(scoring_use(longest + shared + plan.evaluate.answer_tokens.min(window), 0)),
+        generation: Some(generation),
+    })
 }
 
 /// Memory for one conversation of at most `context` tokens.
 pub(crate) fn conversation_uses(config: &ModelConfig, context: usize) -> Uses {
     let rows = context.min(config.context);
-    Uses { training: None, scoring: None, generation: Some(GenerationUse { rows: rows.min(PASS_ROWS), sequences: 1, cache_rows: rows + 1 }) }
+    Uses {
+        training: None,
+        scoring: None,
+        generation: Some(GenerationUse { rows: rows.min(PASS_ROWS), sequences: 1, cache_rows: rows + 1 }),
+    }
 }
 
 impl Subject for Responder<'_> {
@@ -161,7 +173,8 @@ impl Subject for Responder<'_> {
         let longest = ids.iter().map(Vec::len).max().unwrap_or(1) + answers.iter().flatten().map(Vec::len).max().unwrap_or(1);
         self.model.reserve(&Uses { scoring: Some(scoring_use(longest, prefix)), ..Uses::default() })?;
         let continuations: Vec<Vec<&[u32]>> = answers.iter().map(|labels| labels.iter().map(Vec::as_slice).collect()).collect();
-        let questions: Vec<Question<'_>> = ids.iter().zip(&continuations).map(|(prompt, continuations)| Question { prompt, continuations }).collect();
+        let questions: Vec<Question<'_>> =
+            ids.iter().zip(&continuations).map(|(prompt, continuations)| Question { prompt, continuations }).collect();
         self.observer.event(Event::Start { what: self.label.clone(), total: prompts.len() as u64, unit: "answers" });
         let observer = &mut *self.observer;
         let log_probs = self.model.choose(&questions, |done| {
@@ -224,4 +237,3 @@ pub(crate) fn score_rows(model: &mut Model<CpuDevice>, rows: &[TokenRow], progre
     }
     Ok(losses)
 }
-

@@ -137,7 +137,11 @@ pub fn start(context: &Context<'_>, path: &Path, overrides: &Overrides, until: U
     let started = context.clock.now();
     let id = run_id(&started, &plan, context);
     let run = RunFolder::create(&context.workspace, &plan.project.name, &id)?;
-    let plan_text = toml::to_string(&plan).map_err(|error| Error::Corrupt { what: "the plan", reason: error.to_string(), path: run.file("plan.toml") })?;
+    let plan_text = toml::to_string(&plan).map_err(|error| Error::Corrupt {
+        what: "the plan",
+        reason: error.to_string(),
+        path: run.file("plan.toml"),
+    })?;
     run.write("plan.toml", plan_text.as_bytes())?;
     run.write("tunesmith.toml", text.as_bytes())?;
     let folder = std::path::absolute(&folder).unwrap_or(folder);
@@ -200,7 +204,15 @@ fn finished(run: &RunFolder, seconds: f64) -> Result<Outcome> {
     let word = report.verdict.as_ref().map(|verdict| verdict.word.as_str());
     let verdict = [Verdict::Ship, Verdict::DoNotShip, Verdict::NotEnoughEvidence].into_iter().find(|verdict| Some(verdict.word()) == word);
     let path = run.path().to_owned();
-    Ok(Outcome { id: runs::id(&path), path, training: report.training.clone(), data: report.data.clone(), verdict, report: Some(report), seconds })
+    Ok(Outcome {
+        id: runs::id(&path),
+        path,
+        training: report.training.clone(),
+        data: report.data.clone(),
+        verdict,
+        report: Some(report),
+        seconds,
+    })
 }
 
 fn program() -> String {
@@ -285,12 +297,20 @@ impl Stages<'_> {
         let verdict = decision.map(|decision| decision.verdict);
         self.governance.decided(&self.run, &report)?;
         report.run.manifest = self.governance.manifest(&self.run, &self.plan, &self.base, &prepared)?;
+        report.run.project_head = self.governance.project_head()?;
         write_report(&self.run, &report)?;
         self.governance.manifest(&self.run, &self.plan, &self.base, &prepared)?;
         Ok(self.outcome(Some(report), verdict, Some(training), data, begun))
     }
 
-    fn outcome(&self, report: Option<Report>, verdict: Option<Verdict>, training: Option<TrainingFacts>, data: crate::report::facts::DataFacts, begun: f64) -> Outcome {
+    fn outcome(
+        &self,
+        report: Option<Report>,
+        verdict: Option<Verdict>,
+        training: Option<TrainingFacts>,
+        data: crate::report::facts::DataFacts,
+        begun: f64,
+    ) -> Outcome {
         let path = self.run.path().to_owned();
         Outcome { id: runs::id(&path), path, report, verdict, training, data, seconds: self.context.clock.seconds() - begun }
     }
@@ -304,7 +324,13 @@ impl Stages<'_> {
         Ok(prepared)
     }
 
-    fn arms_before(&self, prepared: &Prepared, model: &mut Model<CpuDevice>, arms: &mut Vec<Arm>, observer: &mut dyn Observer) -> Result<()> {
+    fn arms_before(
+        &self,
+        prepared: &Prepared,
+        model: &mut Model<CpuDevice>,
+        arms: &mut Vec<Arm>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let evaluator = Evaluator::new(self.context, &self.plan, &self.base, prepared, &self.run)?;
         for name in &self.plan.evaluate.arms {
             match name.as_str() {
@@ -327,18 +353,33 @@ impl Stages<'_> {
         }
         for arm in arms.iter() {
             let result = &arm.result;
-            observer.event(Event::Note(format!("{:<10} {:<10} {} {:.1} %", result.name, result.decode.name(), result.metric.title(), 100.0 * result.score)));
+            observer.event(Event::Note(format!(
+                "{:<10} {:<10} {} {:.1} %",
+                result.name,
+                result.decode.name(),
+                result.metric.title(),
+                100.0 * result.score
+            )));
         }
         Ok(())
     }
 
-    fn tuned(&self, prepared: &Prepared, mut model: Model<CpuDevice>, observer: &mut dyn Observer) -> Result<(Model<CpuDevice>, TrainingFacts)> {
+    fn tuned(
+        &self,
+        prepared: &Prepared,
+        mut model: Model<CpuDevice>,
+        observer: &mut dyn Observer,
+    ) -> Result<(Model<CpuDevice>, TrainingFacts)> {
         let path = self.run.file("training.json");
         if path.exists() {
             let adapter = adapters::read(&self.run.file("adapter"), self.base.config())?;
             model.attach(&adapter)?;
             let value = store::atomic::read_json(&path, 1 << 32)?;
-            let training = serde_json::from_value(value).map_err(|error| Error::Corrupt { what: "the training's facts", reason: error.to_string(), path })?;
+            let training = serde_json::from_value(value).map_err(|error| Error::Corrupt {
+                what: "the training's facts",
+                reason: error.to_string(),
+                path,
+            })?;
             return Ok((model, training));
         }
         let (model, adapter, mut training) = tune::tune(self.context, &self.plan, &self.base, prepared, &self.run, model, observer)?;
@@ -349,7 +390,13 @@ impl Stages<'_> {
     }
 
     /// Answers to messages that the model was not made for.
-    fn far_ood(&self, evaluator: &Evaluator<'_>, arms: &[Arm], model: &mut Model<CpuDevice>, observer: &mut dyn Observer) -> Result<Option<FarOodFacts>> {
+    fn far_ood(
+        &self,
+        evaluator: &Evaluator<'_>,
+        arms: &[Arm],
+        model: &mut Model<CpuDevice>,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<FarOodFacts>> {
         let prepared = evaluator.prepared;
         let inside = arms.iter().find(|arm| arm.result.name == "tuned" && arm.result.decode == eval::Decode::Free);
         let (Some(inside), false) = (inside, prepared.split.held_out.far_ood.is_empty()) else { return Ok(None) };
@@ -397,6 +444,7 @@ impl Stages<'_> {
                 machine: format!("{}, {} threads", store::disk::cpu_model().unwrap_or_else(|| "unknown CPU".into()), self.context.threads),
                 compute_path: "exact".into(),
                 manifest: String::new(),
+                project_head: String::new(),
                 runs_so_far: 0,
                 looks_at_test_set: 0,
             },
@@ -451,7 +499,11 @@ fn tell_plan(lines: &[(String, String)], memory: &MemoryFacts, power: &PowerFact
 
 /// "With 214 items a difference of 9.8 points can be proved; 5 points would need about 820."
 pub fn power_sentence(power: &PowerFacts) -> String {
-    let mut sentence = format!("with {} test items a difference of {:.1} points or more is found 4 times in 5", power.items, 100.0 * power.detectable_difference);
+    let mut sentence = format!(
+        "with {} test items a difference of {:.1} points or more is found 4 times in 5",
+        power.items,
+        100.0 * power.detectable_difference
+    );
     if let Some((difference, items)) = power.items_for.first() {
         sentence += &format!("; {:.0} points would need about {items} items", 100.0 * difference);
     }
@@ -461,7 +513,11 @@ pub fn power_sentence(power: &PowerFacts) -> String {
 /// Writes `report.json` and `report.html`.
 pub(crate) fn write_report(run: &RunFolder, report: &Report) -> Result<()> {
     run.write("report.html", crate::report::page(report).as_bytes())?;
-    let value: Value = serde_json::to_value(report).map_err(|error| Error::Corrupt { what: "the report", reason: error.to_string(), path: run.file("report.json") })?;
+    let value: Value = serde_json::to_value(report).map_err(|error| Error::Corrupt {
+        what: "the report",
+        reason: error.to_string(),
+        path: run.file("report.json"),
+    })?;
     run.write("report.json", format!("{value:#}\n").as_bytes())?;
     Ok(())
 }
@@ -501,20 +557,27 @@ pub fn show(context: &Context<'_>, path: &Path, count: usize, observer: &mut dyn
     let prepared = prepare::read(path)?;
     let base = Base::open(context, observer, &plan.model.base, &plan.model.template)?;
     let chat = base.chat()?;
-    prepared.split.train.records().iter().take(count).map(|record| {
-        let row = prepare::token_row(record, chat, plan.tune.loss_on)?;
-        let mut marked = String::new();
-        let mut start = 0;
-        while start < row.ids.len() {
-            let with_loss = row.loss_weights[start] > 0.0;
-            let end = (start..row.ids.len()).find(|&i| (row.loss_weights[i] > 0.0) != with_loss).unwrap_or(row.ids.len());
-            let text = chat.tokenizer().decode(&row.ids[start..end], false)?;
-            marked += &if with_loss { format!("⟦{text}⟧") } else { text };
-            start = end;
-        }
-        let loss_tokens = row.loss_weights.iter().filter(|weight| **weight > 0.0).count();
-        Ok(ShownRecord { id: record.id.clone(), tokens: row.ids.len(), loss_tokens, marked })
-    }).collect()
+    prepared
+        .split
+        .train
+        .records()
+        .iter()
+        .take(count)
+        .map(|record| {
+            let row = prepare::token_row(record, chat, plan.tune.loss_on)?;
+            let mut marked = String::new();
+            let mut start = 0;
+            while start < row.ids.len() {
+                let with_loss = row.loss_weights[start] > 0.0;
+                let end = (start..row.ids.len()).find(|&i| (row.loss_weights[i] > 0.0) != with_loss).unwrap_or(row.ids.len());
+                let text = chat.tokenizer().decode(&row.ids[start..end], false)?;
+                marked += &if with_loss { format!("⟦{text}⟧") } else { text };
+                start = end;
+            }
+            let loss_tokens = row.loss_weights.iter().filter(|weight| **weight > 0.0).count();
+            Ok(ShownRecord { id: record.id.clone(), tokens: row.ids.len(), loss_tokens, marked })
+        })
+        .collect()
 }
 
 /// The tuned models of two runs on the same held-out items.

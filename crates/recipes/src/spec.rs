@@ -215,15 +215,48 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("data", &["instruction", "source"]),
     (
         "data.source",
-        &["path", "format", "input", "target", "group", "id", "role", "limit", "limit_per_class", "owner", "licence", "lawful_basis", "keep_until"],
+        &[
+            "path",
+            "format",
+            "input",
+            "target",
+            "group",
+            "id",
+            "role",
+            "limit",
+            "limit_per_class",
+            "owner",
+            "licence",
+            "lawful_basis",
+            "keep_until",
+        ],
     ),
     ("prepare", &["duplicates", "conflicts", "max_tokens", "shuffle_targets", "split"]),
     ("prepare.split", &["test", "validation", "stratify"]),
     (
         "tune",
         &[
-            "method", "objective", "loss_on", "rank", "alpha", "rslora", "dropout", "targets", "epochs", "max_steps", "batch", "learning_rate",
-            "schedule", "warmup", "weight_decay", "clip", "micro_batch_tokens", "reduction_leaves", "evaluations_per_epoch", "patience", "keep",
+            "method",
+            "objective",
+            "loss_on",
+            "rank",
+            "alpha",
+            "rslora",
+            "dropout",
+            "targets",
+            "epochs",
+            "max_steps",
+            "batch",
+            "learning_rate",
+            "schedule",
+            "warmup",
+            "weight_decay",
+            "clip",
+            "micro_batch_tokens",
+            "reduction_leaves",
+            "evaluations_per_epoch",
+            "patience",
+            "keep",
             "checkpoint_seconds",
         ],
     ),
@@ -231,8 +264,15 @@ pub const KEYS: &[(&str, &[&str])] = &[
     (
         "gate",
         &[
-            "beats", "accuracy_at_least", "macro_f1_at_least", "field_accuracy_at_least", "record_exact_at_least", "valid_json_at_least",
-            "valid_answer_at_least", "exact_match_at_least", "token_f1_at_least",
+            "beats",
+            "accuracy_at_least",
+            "macro_f1_at_least",
+            "field_accuracy_at_least",
+            "record_exact_at_least",
+            "valid_json_at_least",
+            "valid_answer_at_least",
+            "exact_match_at_least",
+            "token_f1_at_least",
         ],
     ),
 ];
@@ -479,10 +519,19 @@ impl RunFile {
     pub fn resolve(self, path: &Path) -> Result<RunPlan, SpecError> {
         let missing = |key: &'static str, hint: &'static str| SpecError::Missing { key, hint, path: path.to_owned() };
         let project = self.project.unwrap_or_default();
-        let folder_name = path.parent().and_then(Path::file_name).map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
+        let folder_name =
+            path.parent().and_then(Path::file_name).map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
         let name = project.name.unwrap_or(folder_name);
-        if name.is_empty() || name.len() > 100 || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) || name.starts_with('.') {
-            return Err(SpecError::Value { key: "project.name".into(), given: name, expected: "letters, digits, '-', '_' and '.', at most 100".into() });
+        if name.is_empty()
+            || name.len() > 100
+            || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            || name.starts_with('.')
+        {
+            return Err(SpecError::Value {
+                key: "project.name".into(),
+                given: name,
+                expected: "letters, digits, '-', '_' and '.', at most 100".into(),
+            });
         }
         let project = Project {
             name,
@@ -542,7 +591,13 @@ impl RunFile {
             metric,
             mode: match evaluate.mode {
                 // Labels are best chosen by probability; a record with several fields has to be written.
-                None => if single_target { Mode::Choose } else { Mode::Free },
+                None => {
+                    if single_target {
+                        Mode::Choose
+                    } else {
+                        Mode::Free
+                    }
+                }
                 given => choice("evaluate.mode", given, &[("free", Mode::Free), ("choose", Mode::Choose)])?,
             },
             few_shot,
@@ -559,7 +614,11 @@ impl RunFile {
         for arm in &beats {
             known("gate.beats", arm, ARMS)?;
             if arm == "tuned" || !evaluate.arms.contains(arm) {
-                return Err(SpecError::Value { key: "gate.beats".into(), given: arm.clone(), expected: format!("a rival among evaluate.arms ({})", evaluate.arms.join(", ")) });
+                return Err(SpecError::Value {
+                    key: "gate.beats".into(),
+                    given: arm.clone(),
+                    expected: format!("a rival among evaluate.arms ({})", evaluate.arms.join(", ")),
+                });
             }
         }
         let mut at_least = Vec::new();
@@ -592,7 +651,11 @@ pub const TARGETS: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_pro
 impl SourceSection {
     fn resolve(self, index: usize) -> Result<Source, SpecError> {
         let key = |name: &str| format!("data.source[{index}].{name}");
-        let path = self.path.filter(|path| !path.is_empty()).ok_or(SpecError::Missing { key: "data.source.path", hint: "path = \"tickets.csv\"", path: PathBuf::new() })?;
+        let path = self.path.filter(|path| !path.is_empty()).ok_or(SpecError::Missing {
+            key: "data.source.path",
+            hint: "path = \"tickets.csv\"",
+            path: PathBuf::new(),
+        })?;
         let extension = Path::new(&path).extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
         let format = self.format.unwrap_or(extension);
         known(&key("format"), &format, &["csv", "tsv", "json", "jsonl"])?;
@@ -600,15 +663,29 @@ impl SourceSection {
             None => String::new(),
             Some(toml::Value::String(text)) => text,
             Some(toml::Value::Datetime(date)) => date.to_string(),
-            Some(other) => return Err(SpecError::Value { key: key("keep_until"), given: other.to_string(), expected: "a date such as 2028-12-31".into() }),
+            Some(other) => {
+                return Err(SpecError::Value {
+                    key: key("keep_until"),
+                    given: other.to_string(),
+                    expected: "a date such as 2028-12-31".into(),
+                });
+            }
         };
         let target = self.target.map(OneOrMany::into_vec).unwrap_or_default();
         let input = self.input.unwrap_or_default();
         if input.is_empty() != target.is_empty() {
-            return Err(SpecError::Value { key: key("input"), given: format!("input {input:?}, target {target:?}"), expected: "both, or neither where the rows bring messages".into() });
+            return Err(SpecError::Value {
+                key: key("input"),
+                given: format!("input {input:?}, target {target:?}"),
+                expected: "both, or neither where the rows bring messages".into(),
+            });
         }
         if input.is_empty() && matches!(format.as_str(), "csv" | "tsv") {
-            return Err(SpecError::Missing { key: "data.source.input", hint: "input = \"message\" and target = \"category\"", path: PathBuf::from(path) });
+            return Err(SpecError::Missing {
+                key: "data.source.input",
+                hint: "input = \"message\" and target = \"category\"",
+                path: PathBuf::from(path),
+            });
         }
         Ok(Source {
             path: PathBuf::from(path),
@@ -617,7 +694,11 @@ impl SourceSection {
             target,
             group: self.group.unwrap_or_default(),
             id: self.id.unwrap_or_default(),
-            role: choice(&key("role"), self.role, &[("split", Role::Split), ("train", Role::Train), ("test", Role::Test), ("far_ood", Role::FarOod)])?,
+            role: choice(
+                &key("role"),
+                self.role,
+                &[("split", Role::Split), ("train", Role::Train), ("test", Role::Test), ("far_ood", Role::FarOod)],
+            )?,
             limit: self.limit.unwrap_or(0),
             limit_per_class: self.limit_per_class.unwrap_or(0),
             owner: self.owner.unwrap_or_default(),
@@ -656,15 +737,27 @@ impl TuneSection {
             objective,
             loss_on: choice("tune.loss_on", self.loss_on, &[("last", LossOn::Last), ("all", LossOn::All), ("weighted", LossOn::Weighted)])?,
             rank,
-            alpha: self.alpha.map_or(Ok(defaults::ALPHA_PER_RANK * rank as f32), |alpha| if alpha.is_finite() && alpha > 0.0 && alpha < 1e6 { Ok(alpha) } else { Err(range("tune.alpha", alpha, "above 0, below 1e6")) })?,
+            alpha: self.alpha.map_or(Ok(defaults::ALPHA_PER_RANK * rank as f32), |alpha| {
+                if alpha.is_finite() && alpha > 0.0 && alpha < 1e6 {
+                    Ok(alpha)
+                } else {
+                    Err(range("tune.alpha", alpha, "above 0, below 1e6"))
+                }
+            })?,
             rslora: self.rslora.unwrap_or(false),
-            dropout: self.dropout.map_or(Ok(defaults::DROPOUT), |p| if (0.0..1.0).contains(&p) { Ok(p) } else { Err(range("tune.dropout", p, "from 0 to below 1")) })?,
+            dropout: self.dropout.map_or(Ok(defaults::DROPOUT), |p| {
+                if (0.0..1.0).contains(&p) { Ok(p) } else { Err(range("tune.dropout", p, "from 0 to below 1")) }
+            })?,
             targets,
             epochs: positive("tune.epochs", self.epochs.unwrap_or(defaults::EPOCHS))?,
             max_steps: self.max_steps.unwrap_or(0),
             batch: at_least("tune.batch", self.batch.unwrap_or(defaults::BATCH), 1)?,
             learning_rate: positive("tune.learning_rate", self.learning_rate.unwrap_or(defaults::LEARNING_RATE))?,
-            schedule: choice("tune.schedule", self.schedule, &[("cosine", Schedule::Cosine), ("linear", Schedule::Linear), ("constant", Schedule::Constant)])?,
+            schedule: choice(
+                "tune.schedule",
+                self.schedule,
+                &[("cosine", Schedule::Cosine), ("linear", Schedule::Linear), ("constant", Schedule::Constant)],
+            )?,
             warmup: fraction("tune.warmup", self.warmup.unwrap_or(defaults::WARMUP))?,
             weight_decay: fraction("tune.weight_decay", self.weight_decay.unwrap_or(defaults::WEIGHT_DECAY))?,
             clip: self.clip.map_or(Ok(defaults::CLIP), |clip| if clip == 0.0 { Ok(0.0) } else { positive("tune.clip", clip) })?,
@@ -673,7 +766,10 @@ impl TuneSection {
                 leaves if leaves.is_power_of_two() && leaves <= 64 => leaves,
                 leaves => return Err(range("tune.reduction_leaves", leaves, "1, 2, 4, … 64")),
             },
-            evaluations_per_epoch: positive("tune.evaluations_per_epoch", self.evaluations_per_epoch.unwrap_or(defaults::EVALUATIONS_PER_EPOCH))?,
+            evaluations_per_epoch: positive(
+                "tune.evaluations_per_epoch",
+                self.evaluations_per_epoch.unwrap_or(defaults::EVALUATIONS_PER_EPOCH),
+            )?,
             patience: self.patience.unwrap_or(defaults::PATIENCE),
             keep: choice("tune.keep", self.keep, &[("best", Keep::Best), ("last", Keep::Last)])?,
             checkpoint_seconds: positive("tune.checkpoint_seconds", self.checkpoint_seconds.unwrap_or(defaults::CHECKPOINT_SECONDS))?,

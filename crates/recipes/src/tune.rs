@@ -4,8 +4,8 @@
 //! position and counters. So a run that was killed goes on from its last checkpoint and ends with the same
 //! bytes, and a checkpoint's time changes nothing.
 
-use data::pack::{self, PackPlan, PackedBatch, TokenRow};
 use data::TrainRows;
+use data::pack::{self, PackPlan, PackedBatch, TokenRow};
 use engine::adapter::{Adapter, LoraTensors};
 use engine::batch::{Batch, LossEntry, PassLimits, Segment};
 use engine::cpu::CpuDevice;
@@ -13,6 +13,8 @@ use engine::memory::{Policy, ScoringUse, TrainingUse, Uses};
 use engine::model::Model;
 use engine::schedule::{Decay, Schedule as EngineSchedule};
 use engine::trainer::{Objective, OptimizerConfig, StepReport, Trainer, TrainerConfig, TrainerState};
+use eval::arms::Trial;
+use eval::{Decode, Subject};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::checkpoint::{self, Checkpoint};
@@ -22,8 +24,10 @@ use crate::adapters;
 use crate::base::Base;
 use crate::context::{Context, Event, MemoryPolicy, Observer};
 use crate::error::{Error, Result};
+use crate::evaluate::{self, answer_tokens};
 use crate::prepare::{Prepared, SHARED_MIN, token_row, train_rows};
 use crate::report::facts::{LookFacts, StepFacts, TrainingFacts};
+use crate::responder::Responder;
 use crate::spec::{Keep, RunPlan, Schedule, Tune, defaults};
 
 /// Checkpoints kept beside the best one.
@@ -60,7 +64,13 @@ impl Rows {
     pub(crate) fn new(plan: &RunPlan, prepared: &Prepared, base: &Base) -> Result<Rows> {
         let chat = base.chat()?;
         let train = train_rows(prepared, base, plan.tune.loss_on)?;
-        let validation = prepared.split.held_out.validation.iter().map(|record| token_row(record, chat, plan.tune.loss_on)).collect::<Result<Vec<_>>>()?;
+        let validation = prepared
+            .split
+            .held_out
+            .validation
+            .iter()
+            .map(|record| token_row(record, chat, plan.tune.loss_on))
+            .collect::<Result<Vec<_>>>()?;
         let longest = train.rows().iter().chain(&validation).map(|row| row.ids.len()).max().unwrap_or(0);
         let batch_rows = plan.tune.micro_batch_tokens.max(longest);
         let pack = PackPlan { seed: plan.project.seed, records_per_step: plan.tune.batch, batch_rows, shared_min: Some(SHARED_MIN) };
@@ -95,7 +105,8 @@ pub(crate) struct EngineBatch<'a> {
 impl<'a> EngineBatch<'a> {
     pub(crate) fn new(packed: &'a PackedBatch) -> EngineBatch<'a> {
         let segments = packed.segments.iter().map(|segment| Segment { rows: segment.rows.clone(), parent: segment.parent }).collect();
-        let entry = |entry: &pack::PackedEntry| LossEntry { row: entry.row, target: entry.target, weight: entry.weight, sequence: entry.sequence };
+        let entry =
+            |entry: &pack::PackedEntry| LossEntry { row: entry.row, target: entry.target, weight: entry.weight, sequence: entry.sequence };
         EngineBatch { packed, segments, entries: packed.entries.iter().map(entry).collect() }
     }
 
@@ -142,6 +153,9 @@ pub fn tune(
     let mut trainer = Trainer::new(model, &start, trainer_config(&plan.tune, &steps), &uses)?;
     let validation = pack::pack_for_scoring(&rows.validation, rows.plan.batch_rows, rows.plan.shared_min)?;
 
+    let metric_items = metric_trial(plan, prepared)?;
+    let mut looker =
+        Looker { base, validation, trial: metric_items, uses: uses.clone(), answer_tokens: answer_tokens(plan, base, prepared) };
     let mut progress = Progress::default();
     if let Some(step) = checkpoint::last(run.path())? {
         let saved = checkpoint::read(&checkpoint::folder(run.path(), step))?;
@@ -152,10 +166,10 @@ pub fn tune(
     keep_lines_up_to(run, u64::from(trainer.step_count()))?;
     let mut log = run.log("metrics.jsonl")?;
 
-    observer.event(Event::Start { what: "tuning".into(), total: steps.total as u64, unit: "steps" });
     if progress.looks.is_empty() {
-        look(&mut trainer, &validation, &mut progress)?;
+        looker.look(&mut trainer, &mut progress, observer)?;
     }
+    observer.event(Event::Start { what: "tuning".into(), total: steps.total as u64, unit: "steps" });
     let mut last_checkpoint = context.clock.seconds();
     let mut ended = "all epochs done";
     let (mut epoch, mut order) = (u64::MAX, Vec::new());
@@ -177,7 +191,8 @@ pub fn tune(
         let step = report.step as usize;
         let mut improved = false;
         if step.is_multiple_of(steps.look) || step == steps.total {
-            improved = look(&mut trainer, &validation, &mut progress)?;
+            improved = looker.look(&mut trainer, &mut progress, observer)?;
+            observer.event(Event::Start { what: "tuning".into(), total: steps.total as u64, unit: "steps" });
         }
         let validation_loss = progress.looks.last().map(|look| look.loss).filter(|loss| loss.is_finite());
         observer.event(Event::Progress { done: step as u64, loss: Some(report.loss), validation: validation_loss });
@@ -231,26 +246,58 @@ fn trainer_config(tune: &Tune, steps: &Steps) -> TrainerConfig {
     TrainerConfig { optimizer, schedule, objective: Objective::Sft }
 }
 
-/// Looks at validation; whether the adapter of this step is the best so far.
-fn look(trainer: &mut Trainer<CpuDevice>, validation: &[PackedBatch], progress: &mut Progress) -> Result<bool> {
-    if validation.is_empty() {
-        return Ok(false);
+/// Validation items whose answers are generated at each look; enough to see the trend, cheap beside an epoch.
+const METRIC_ITEMS_MAX: usize = 32;
+
+/// The validation items on which the plan's metric is measured at each look; `None` without validation.
+fn metric_trial(plan: &RunPlan, prepared: &Prepared) -> Result<Option<Trial>> {
+    let items = evaluate::spread(&prepared.split.held_out.validation, METRIC_ITEMS_MAX);
+    if items.is_empty() { Ok(None) } else { Ok(Some(evaluate::trial(plan, prepared, &items)?)) }
+}
+
+/// What a look at validation needs.
+struct Looker<'a> {
+    base: &'a Base,
+    validation: Vec<PackedBatch>,
+    trial: Option<Trial>,
+    uses: Uses,
+    answer_tokens: usize,
+}
+
+impl Looker<'_> {
+    /// Validation loss and metric of the adapter as it is now; whether its loss is the best so far.
+    fn look(&mut self, trainer: &mut Trainer<CpuDevice>, progress: &mut Progress, observer: &mut dyn Observer) -> Result<bool> {
+        let Some(trial) = &self.trial else { return Ok(false) };
+        let batches: Vec<EngineBatch<'_>> = self.validation.iter().map(EngineBatch::new).collect();
+        let borrowed: Vec<Batch<'_>> = batches.iter().map(EngineBatch::borrow).collect();
+        let loss = trainer.evaluate_loss(&borrowed)?;
+        let step = u64::from(trainer.step_count());
+        let metric = if step == 0 { None } else { self.metric(trial, trainer, observer)? };
+        progress.looks.push(LookFacts { step, loss, metric });
+        if step == 0 {
+            return Ok(false);
+        }
+        let improved = progress.best_loss.is_none_or(|best| loss < best);
+        if improved {
+            (progress.best_step, progress.best_loss, progress.looks_without_gain) = (step, Some(loss), 0);
+        } else {
+            progress.looks_without_gain += 1;
+        }
+        Ok(improved)
     }
-    let batches: Vec<EngineBatch<'_>> = validation.iter().map(EngineBatch::new).collect();
-    let borrowed: Vec<Batch<'_>> = batches.iter().map(EngineBatch::borrow).collect();
-    let loss = trainer.evaluate_loss(&borrowed)?;
-    let step = u64::from(trainer.step_count());
-    progress.looks.push(LookFacts { step, loss, metric: None });
-    if step == 0 {
-        return Ok(false);
+
+    /// The plan's metric by free generation; `None` if the user interrupts. Answering lays out memory of its own; training's is laid out again after it.
+    fn metric(&self, trial: &Trial, trainer: &mut Trainer<CpuDevice>, observer: &mut dyn Observer) -> Result<Option<f64>> {
+        let mut responder = Responder::new(self.base, trainer.model(), self.answer_tokens, observer, "validation".into())?;
+        let answers = responder.generate(&trial.prompts());
+        trainer.model().reserve(&self.uses)?;
+        match answers {
+            Ok(answers) => Ok(Some(trial.from_answers("tuned", Decode::Free, &answers, None)?.score)),
+            // Ctrl-C is heard again after this step, where the state is saved.
+            Err(Error::Interrupted) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
-    let improved = progress.best_loss.is_none_or(|best| loss < best);
-    if improved {
-        (progress.best_step, progress.best_loss, progress.looks_without_gain) = (step, Some(loss), 0);
-    } else {
-        progress.looks_without_gain += 1;
-    }
-    Ok(improved)
 }
 
 fn step_line(report: &StepReport, steps: &Steps) -> StepFacts {
@@ -266,7 +313,8 @@ fn step_line(report: &StepReport, steps: &Steps) -> StepFacts {
 /// Lines of steps after the checkpoint belong to work that is done again.
 fn keep_lines_up_to(run: &RunFolder, step: u64) -> Result<()> {
     let lines = jsonl::read_lines(&run.file("metrics.jsonl"))?;
-    let kept: Vec<&String> = lines.iter().filter(|line| serde_json::from_str::<StepFacts>(line).is_ok_and(|facts| facts.step <= step)).collect();
+    let kept: Vec<&String> =
+        lines.iter().filter(|line| serde_json::from_str::<StepFacts>(line).is_ok_and(|facts| facts.step <= step)).collect();
     if kept.len() != lines.len() {
         let text: String = kept.iter().map(|line| format!("{line}\n")).collect();
         run.write("metrics.jsonl", text.as_bytes())?;
@@ -282,7 +330,8 @@ fn save(trainer: &Trainer<CpuDevice>, progress: &Progress, run: &RunFolder, base
     let rank = state.adapter.config.rank;
     let mut optimizer = std::collections::BTreeMap::new();
     for (prefix, moments) in [(FIRST, &state.first_moments), (SECOND, &state.second_moments)] {
-        optimizer.extend(adapters::to_named(moments, base.config(), rank).into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
+        optimizer
+            .extend(adapters::to_named(moments, base.config(), rank).into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
     }
     let adapter = adapters::to_peft(&state.adapter, base.config(), &base.name, None);
     let state_json = serde_json::to_value(progress).unwrap_or(Value::Null);
@@ -296,7 +345,11 @@ fn restore(trainer: &mut Trainer<CpuDevice>, saved: Checkpoint, run: &RunFolder)
     let corrupt = |reason: String| Error::Corrupt { what: "the checkpoint", reason, path: folder.clone() };
     let adapter = adapters::from_peft(saved.adapter, &config)?;
     let moments = |prefix: &str| -> Result<LoraTensors> {
-        let named = saved.optimizer.iter().filter_map(|(name, tensor)| name.strip_prefix(prefix).map(|name| (name.to_owned(), tensor.clone()))).collect();
+        let named = saved
+            .optimizer
+            .iter()
+            .filter_map(|(name, tensor)| name.strip_prefix(prefix).map(|name| (name.to_owned(), tensor.clone())))
+            .collect();
         adapters::from_named(named, &config, adapter.config.rank)
     };
     let (first_moments, second_moments) = (moments(FIRST)?, moments(SECOND)?);
@@ -338,7 +391,14 @@ fn finish(
 }
 
 /// Writes `adapter/` and the facts of the training; gives the blake3 of the weights.
-pub fn write_adapter(run: &RunFolder, base: &Base, plan: &RunPlan, adapter: &Adapter, facts: &mut TrainingFacts, lineage: Value) -> Result<()> {
+pub fn write_adapter(
+    run: &RunFolder,
+    base: &Base,
+    plan: &RunPlan,
+    adapter: &Adapter,
+    facts: &mut TrainingFacts,
+    lineage: Value,
+) -> Result<()> {
     let folder = run.file("adapter");
     let peft = adapters::to_peft(adapter, base.config(), &base.name, Some(lineage));
     let readme = format!(

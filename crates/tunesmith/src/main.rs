@@ -38,7 +38,9 @@ impl From<Exit> for ExitCode {
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         // Never the payload of user data: our assertions carry sizes and names only.
-        eprintln!("error: a bug in tunesmith: {panic}\n\nhint: please report it with the command and this message; nothing that was finished is lost");
+        eprintln!(
+            "error: a bug in tunesmith: {panic}\n\nhint: please report it with the command and this message; nothing that was finished is lost"
+        );
     }));
     match std::panic::catch_unwind(run) {
         Ok(exit) => exit.into(),

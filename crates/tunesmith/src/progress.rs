@@ -51,7 +51,8 @@ impl Progress {
                 _ => "  {msg:24} {bar:24} {pos}/{len} {per_sec} {eta} left {prefix}",
             };
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸ ");
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8)).with_style(style).with_message(what);
+            let bar =
+                ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8)).with_style(style).with_message(what);
             bar.enable_steady_tick(Duration::from_millis(500));
             self.bar = Some(bar);
         } else {
@@ -88,7 +89,11 @@ impl Plain {
     fn describe(&self) -> String {
         let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
         let rate = self.done as f64 / seconds;
-        let left = if self.done > 0 && self.total > self.done { format!(", {} left", duration((self.total - self.done) as f64 / rate)) } else { String::new() };
+        let left = if self.done > 0 && self.total > self.done {
+            format!(", {} left", duration((self.total - self.done) as f64 / rate))
+        } else {
+            String::new()
+        };
         let total = if self.total > 0 { format!("/{}", self.total) } else { String::new() };
         format!("  {} {}{total} {} ({rate:.1}/s{left}) {}", self.what, self.done, self.unit, self.tail).trim_end().to_owned()
     }

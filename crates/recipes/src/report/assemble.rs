@@ -101,7 +101,11 @@ pub(crate) fn verdict(evaluator: &Evaluator<'_>, decision: &Decision) -> Verdict
         word: decision.verdict.word().to_owned(),
         metric: evaluator.trial.metric().name().to_owned(),
         mode: evaluator.decode().name().to_owned(),
-        criteria: decision.criteria.iter().map(|criterion| (criterion.name.clone(), criterion.verdict.word().to_owned(), criterion.reason.clone())).collect(),
+        criteria: decision
+            .criteria
+            .iter()
+            .map(|criterion| (criterion.name.clone(), criterion.verdict.word().to_owned(), criterion.reason.clone()))
+            .collect(),
     }
 }
 
@@ -149,7 +153,13 @@ fn auroc(inside: &[f64], outside: &[f64]) -> f64 {
     let mut wins = 0.0;
     for x in inside {
         for y in outside {
-            wins += if x > y { 1.0 } else if x == y { 0.5 } else { 0.0 };
+            wins += if x > y {
+                1.0
+            } else if x == y {
+                0.5
+            } else {
+                0.0
+            };
         }
     }
     wins / (inside.len() * outside.len()) as f64
@@ -179,7 +189,7 @@ pub(crate) fn not_measured(plan: &RunPlan, arms: &[Arm], evaluated: bool, far_oo
 }
 
 /// Customer text taken out: inputs, answers and gold; ids and scores stay.
-pub fn redact(report: &mut crate::report::facts::Report) {
+pub(crate) fn redact(report: &mut crate::report::facts::Report) {
     for item in &mut report.items {
         for text in [&mut item.input, &mut item.gold, &mut item.before, &mut item.after] {
             text.clear();
@@ -187,4 +197,3 @@ pub fn redact(report: &mut crate::report::facts::Report) {
     }
     report.redacted = true;
 }
-

@@ -65,6 +65,9 @@ pub struct RunFacts {
     pub compute_path: String,
     /// Hash of the manifest as it was before this report was added to it.
     pub manifest: String,
+    /// Head of the project's ledger when this report was written; `tunesmith audit --head` looks for it.
+    #[serde(default)]
+    pub project_head: String,
     /// Runs of this project so far, this one included.
     pub runs_so_far: u64,
     /// Looks at this test set so far, this one included.

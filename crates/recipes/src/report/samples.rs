@@ -282,6 +282,7 @@ pub(crate) fn tickets() -> Report {
             machine: "AMD EPYC 7B13, 2 threads, AVX2".into(),
             compute_path: "exact".into(),
             manifest: "5b1c0e6d0a7f4f0f8a2e1d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a6978".into(),
+            project_head: "blake3:5b1c0e6d0a7f4f0f8a2e1d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a6978".into(),
             runs_so_far: 3,
             looks_at_test_set: 2,
         },

@@ -89,6 +89,7 @@ pub(super) fn run(report: &Report) -> Option<Section> {
         ("Runs of this project", count(run.runs_so_far)),
         ("Looks at this test set", count(run.looks_at_test_set)),
         ("Manifest, blake3", hash(&run.manifest)),
+        ("Project ledger, head", hash(&run.project_head)),
     ];
     if let Some(training) = &report.training {
         lines.push(("Adapter, blake3", hash(&training.adapter_hash)));
