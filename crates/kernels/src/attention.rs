@@ -111,8 +111,6 @@ const BLOCK: usize = 1 << 14;
 const STRIP: usize = 4;
 /// Elements of `p`, `ds`, queries and `dout` that a chunk of the backward keeps for every worker.
 const CHUNK: usize = 1 << 19;
-/// Elements that stay in the nearest cache beside others.
-const NEAR: usize = 1 << 12;
 /// Below every score, and finite, so that differences are no NaN.
 const LOWEST: f32 = f32::MIN;
 
@@ -207,21 +205,22 @@ impl Inputs<'_> {
         rows
     }
 
-    /// Where in `k` and `v` the keys of positions `from..from + TILE` (below `end`) lie; `None` where there is none.
+    /// Where in `k` and `v` the keys of positions `from..from + TILE` (below `end`) lie.
     #[inline(always)]
-    fn key_offsets(&self, run: usize, g: usize, from: usize, end: usize) -> [Option<usize>; TILE] {
+    fn tile_keys(&self, run: usize, g: usize, from: usize, end: usize) -> TileKeys {
         let Shape { kv_heads, head_dim: d, .. } = self.shape;
-        let mut offsets = [None; TILE];
-        let end = end.min(from + TILE);
+        let mut keys = TileKeys { offsets: [0; TILE], count: end.min(from + TILE) - from, one_span: false };
+        let end = from + keys.count;
         let mut start = 0; // position of the span's first key
         for span in &self.table.spans[self.table.runs[run].spans.clone()] {
-            for position in start.max(from)..(start + span.len()).min(end) {
-                let key = span.start + position - start;
-                offsets[position - from] = Some((key * kv_heads + g) * d);
+            let positions = start.max(from)..(start + span.len()).min(end);
+            keys.one_span |= positions == (from..end);
+            for position in positions {
+                keys.offsets[position - from] = ((span.start + position - start) * kv_heads + g) * d;
             }
             start += span.len();
         }
-        offsets
+        keys
     }
 
     /// Where in `q` (or `dout`, `out`) row `r` of a block's key head lies.
@@ -233,25 +232,80 @@ impl Inputs<'_> {
     }
 }
 
+/// The key rows of a tile.
+struct TileKeys {
+    /// Of the first element of each.
+    offsets: [usize; TILE],
+    count: usize,
+    /// They follow each other in memory.
+    one_span: bool,
+}
+
+impl TileKeys {
+    fn offsets(&self) -> &[usize] {
+        &self.offsets[..self.count]
+    }
+}
+
 // ---- packing ----------------------------------------------------------------------------------
 
-/// 16 rows of `d` elements as columns: `out[j * stride + i] = x[offsets[i] + j]`, zero where there is none.
-#[inline(always)]
-fn pack_columns<S: Simd>(s: S, out: &mut [f32], stride: usize, x: &[f32], offset: impl Fn(usize) -> Option<usize>, d: usize) {
-    for from in (0..d).step_by(LANES) {
-        let width = (d - from).min(LANES);
-        let mut rows = [s.splat(0.0); LANES];
-        for i in 0..LANES {
-            if let Some(at) = offset(i) {
-                let x = &x[at + from..][..width];
-                rows[i] = load(s, x);
+/// Rows of `d` elements as columns: `out[j * stride + i] = x[offsets[i] + j]`, 16 of them at a time, the missing
+/// ones zero. Compiled by itself: within a larger function it is short of registers.
+struct PackColumns<'a> {
+    out: &'a mut [f32],
+    stride: usize,
+    x: &'a [f32],
+    offsets: &'a [usize],
+    d: usize,
+}
+
+impl WithSimd for PackColumns<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let PackColumns { out, stride, x, offsets, d } = self;
+        for (group, offsets) in offsets.chunks(LANES).enumerate() {
+            let out = &mut out[group * LANES..];
+            for from in (0..d).step_by(LANES) {
+                let width = (d - from).min(LANES);
+                let mut rows = [s.splat(0.0); LANES];
+                if let (LANES, Ok(offsets)) = (width, <&[usize; LANES]>::try_from(offsets)) {
+                    for i in 0..LANES {
+                        rows[i] = s.load(&x[offsets[i] + from..]);
+                    }
+                } else {
+                    for (row, &at) in rows.iter_mut().zip(offsets) {
+                        *row = load(s, &x[at + from..][..width]);
+                    }
+                }
+                let columns = s.transpose(rows);
+                if width == LANES {
+                    let out = &mut out[from * stride..][..(LANES - 1) * stride + LANES];
+                    for j in 0..LANES {
+                        s.store(&mut out[j * stride..], columns[j]);
+                    }
+                } else {
+                    for j in 0..width {
+                        s.store(&mut out[(from + j) * stride..], columns[j]);
+                    }
+                }
             }
         }
-        let columns = s.transpose(rows);
-        for j in 0..width {
-            s.store(&mut out[(from + j) * stride..], columns[j]);
-        }
     }
+}
+
+/// The keys as rows for `readers` queries, and how far they are apart: packed into `room`, where many read them; else
+/// where they lie, if they follow each other and are whole vectors.
+#[inline(always)]
+fn key_rows<'a, S: Simd>(s: S, room: &'a mut [f32], x: &'a [f32], keys: &TileKeys, shape: &Shape, readers: usize) -> (&'a [f32], usize) {
+    let (d, stride) = (shape.head_dim, shape.padded());
+    if readers <= 2 * LANES && keys.one_span && d == stride {
+        return (&x[keys.offsets[0]..], shape.kv_heads * d);
+    }
+    for (row, &at) in room.chunks_exact_mut(stride).zip(keys.offsets()) {
+        pack_row(s, row, &x[at..][..d]);
+    }
+    (room, stride)
 }
 
 /// One row of `d` elements padded with zeros to `out`'s length.
@@ -266,8 +320,9 @@ fn pack_row<S: Simd>(s: S, out: &mut [f32], x: &[f32]) {
 #[inline(always)]
 fn pack_queries<S: Simd>(s: S, out: &mut [f32], x: &[f32], rows: usize, d: usize, stride: usize) {
     for first in (0..rows).step_by(LANES) {
-        let offset = |i: usize| (first + i < rows).then(|| (first + i) * stride);
-        pack_columns(s, &mut out[first * d..][..LANES * d], LANES, x, offset, d);
+        let offsets: [usize; LANES] = std::array::from_fn(|i| (first + i) * stride);
+        let offsets = &offsets[..(rows - first).min(LANES)];
+        s.vectorize(PackColumns { out: &mut out[first * d..][..LANES * d], stride: LANES, x, offsets, d });
     }
 }
 
@@ -384,12 +439,13 @@ impl Inner for Dots<'_> {
 struct Mix<'a> {
     /// From the strip's first row and the column's first element; rows are `stride` apart.
     out: &'a mut [f32],
+    stride: usize,
     factors: [f32; STRIP],
     weights: &'a Strip,
     keys: Range<usize>,
-    /// `[TILE, stride]`, from the column's first element.
+    /// From the tile's first key and the column's first element; keys are `apart` from each other.
     values: &'a [f32],
-    stride: usize,
+    apart: usize,
 }
 
 impl Inner for Mix<'_> {
@@ -403,7 +459,7 @@ impl Inner for Mix<'_> {
                 sums[r][c] = s.mul(s.load(&out[c * LANES..]), factor);
             }
         }
-        for (key, values) in self.keys.clone().zip(self.values[self.keys.start * self.stride..].chunks(self.stride)) {
+        for (key, values) in self.keys.clone().zip(self.values[self.keys.start * self.apart..].chunks(self.apart)) {
             let values = &values[..C * LANES];
             let mut value = [s.splat(0.0); C];
             for c in 0..C {
@@ -530,12 +586,12 @@ fn dots<S: Simd>(s: S, out: &mut Strip, queries: &[f32], row: usize, keys: &[f32
 
 /// `Mix` over all columns.
 #[inline(always)]
-fn mix<S: Simd>(s: S, out: &mut [f32], factors: [f32; STRIP], weights: &Strip, values: &[f32], stride: usize, sight: Sight) {
+fn mix<S: Simd>(s: S, out: &mut [f32], factors: [f32; STRIP], weights: &Strip, values: &[f32], apart: usize, stride: usize, sight: Sight) {
     let mut column = 0;
     while column < stride {
         let columns = ((stride - column) / LANES).min(vectors::<S>());
         let (out, values) = (&mut out[column..], &values[column..]);
-        sized(s, Mix { out, factors, weights, keys: sight.keys.0..sight.keys.1, values, stride }, sight.rows, columns);
+        sized(s, Mix { out, stride, factors, weights, keys: sight.keys.0..sight.keys.1, values, apart }, sight.rows, columns);
         column += columns * LANES;
     }
 }
@@ -642,15 +698,9 @@ impl WithSimd for Forward<'_> {
         let seen = block.seen(shape);
         let mut strip: Strip = [[0.0; TILE]; STRIP];
         for tile in seen.clone().step_by(TILE) {
-            let offsets = inputs.key_offsets(block.run, g, tile, seen.end);
-            for from in (0..(seen.end - tile).min(TILE)).step_by(LANES) {
-                pack_columns(s, &mut keys[from..], TILE, inputs.k, |i| offsets[from + i], d);
-            }
-            for (values, offset) in values.chunks_exact_mut(stride).zip(offsets) {
-                if let Some(at) = offset {
-                    pack_row(s, values, &inputs.v[at..][..d]);
-                }
-            }
+            let tile_keys = inputs.tile_keys(block.run, g, tile, seen.end);
+            s.vectorize(PackColumns { out: &mut *keys, stride: TILE, x: inputs.k, offsets: tile_keys.offsets(), d });
+            let (values, apart) = key_rows(s, values, inputs.v, &tile_keys, shape, rows);
             for row in (0..rows).step_by(STRIP) {
                 let Some(sight) = Sight::new(shape, block, row, tile) else { continue };
                 dots(s, &mut strip, queries, row, keys, d, sight);
@@ -660,7 +710,7 @@ impl WithSimd for Forward<'_> {
                 let (from, to) = sight.vectors;
                 let soften = Soften { strip: &mut strip, tops, sums, factors: &mut factors, scale: shape.scale, from, to };
                 sized(s, soften, sight.rows, (to - from) / LANES);
-                mix(s, &mut result[row * stride..], factors, &strip, values, stride, sight);
+                mix(s, &mut result[row * stride..], factors, &strip, values, apart, stride, sight);
             }
         }
 
@@ -877,7 +927,7 @@ impl WithSimd for Queries<'_, '_> {
         let douts = take(&mut scratch, padded_rows * d);
         let keys = take(&mut scratch, TILE * d);
         let values = take(&mut scratch, TILE * d);
-        let key_rows = take(&mut scratch, TILE * stride);
+        let room = take(&mut scratch, TILE * stride);
         let result = take(&mut scratch, rows * stride);
         let deltas = take(&mut scratch, rows);
         let logs = take(&mut scratch, rows);
@@ -903,18 +953,11 @@ impl WithSimd for Queries<'_, '_> {
         let mut strip: Strip = [[0.0; TILE]; STRIP];
         let mut dstrip: Strip = [[0.0; TILE]; STRIP];
         for tile in seen.clone().step_by(TILE) {
-            let offsets = inputs.key_offsets(block.run, g, tile, seen.end);
-            let width = (seen.end - tile).min(TILE);
-            for from in (0..width).step_by(LANES) {
-                pack_columns(s, &mut keys[from..], TILE, inputs.k, |i| offsets[from + i], d);
-                pack_columns(s, &mut values[from..], TILE, inputs.v, |i| offsets[from + i], d);
-            }
-            for (row, offset) in key_rows.chunks_exact_mut(stride).zip(offsets) {
-                if let Some(at) = offset {
-                    pack_row(s, row, &inputs.k[at..][..d]);
-                }
-            }
-            let vectors = width.div_ceil(LANES);
+            let tile_keys = inputs.tile_keys(block.run, g, tile, seen.end);
+            s.vectorize(PackColumns { out: &mut *keys, stride: TILE, x: inputs.k, offsets: tile_keys.offsets(), d });
+            s.vectorize(PackColumns { out: &mut *values, stride: TILE, x: inputs.v, offsets: tile_keys.offsets(), d });
+            let (key_rows, apart) = key_rows(s, room, inputs.k, &tile_keys, shape, rows);
+            let vectors = tile_keys.count.div_ceil(LANES);
             let at = (tile - seen.start) * rows;
             let (p, ds) = (&mut p[at..][..vectors * rows * LANES], &mut ds[at..][..vectors * rows * LANES]);
             for row in (0..rows).step_by(STRIP) {
@@ -943,7 +986,7 @@ impl WithSimd for Queries<'_, '_> {
                     to,
                 };
                 sized(s, slopes, sight.rows, (to - from) / LANES);
-                mix(s, &mut result[row * stride..], [1.0; STRIP], &dstrip, key_rows, stride, sight);
+                mix(s, &mut result[row * stride..], [1.0; STRIP], &dstrip, key_rows, apart, stride, sight);
             }
         }
         for r in 0..rows {
@@ -1017,7 +1060,6 @@ impl WithSimd for KeysOf<'_, '_> {
         let shape = &inputs.shape;
         let group = shape.group();
         let mine = keys.first..keys.first + keys.dk.len();
-        let few = (NEAR / (group * shape.padded())).max(1);
         for item in items.iter().filter(|item| item.g == keys.g) {
             let block = item.block;
             let region = Region::new(block, shape);
@@ -1033,28 +1075,24 @@ impl WithSimd for KeysOf<'_, '_> {
                 let position = start + shared.start.saturating_sub(span.start);
                 let end = (position + shared.len()).min(block.position + block.rows.len());
                 start += span.len();
-                // Some rows at a time, so that they stay in the nearest cache while the keys pass.
-                for first in (0..block.rows.len()).step_by(few) {
-                    let last = (first + few).min(block.rows.len());
-                    let mut at = position.max(base);
-                    while at < end.min(block.position + last) {
-                        // Up to four keys, of one vector of columns.
-                        let count = (end - at).min(STRIP - at % STRIP);
-                        // A key at position j is seen from positions j .. j + window.
-                        let from = at.saturating_sub(block.position).max(first);
-                        let until = shape
-                            .window
-                            .map_or(last, |window| (at + count - 1).saturating_add(window).saturating_sub(block.position).min(last));
-                        if from < until {
-                            let (from, until) = (from * group, until * group);
-                            let weights = ((at - base) / LANES * rows + from) * LANES + (at - base) % LANES;
-                            let key = shared.start - mine.start + at - position;
-                            let (q, dout) = (&kept_q[from * stride..], &kept_dout[from * stride..]);
-                            gather(s, &mut keys.dk[key..key + count], &ds[weights..], q, stride, until - from);
-                            gather(s, &mut keys.dv[key..key + count], &p[weights..], dout, stride, until - from);
-                        }
-                        at += count;
+                let mut at = position.max(base);
+                while at < end {
+                    // Up to four keys, of one vector of columns.
+                    let count = (end - at).min(STRIP - at % STRIP);
+                    // A key at position j is seen from positions j .. j + window.
+                    let from = at.saturating_sub(block.position);
+                    let until = shape.window.map_or(block.rows.len(), |window| {
+                        (at + count - 1).saturating_add(window).saturating_sub(block.position).min(block.rows.len())
+                    });
+                    if from < until {
+                        let (from, until) = (from * group, until * group);
+                        let weights = ((at - base) / LANES * rows + from) * LANES + (at - base) % LANES;
+                        let key = shared.start - mine.start + at - position;
+                        let (q, dout) = (&kept_q[from * stride..], &kept_dout[from * stride..]);
+                        gather(s, &mut keys.dk[key..key + count], &ds[weights..], q, stride, until - from);
+                        gather(s, &mut keys.dv[key..key + count], &p[weights..], dout, stride, until - from);
                     }
+                    at += count;
                 }
             }
         }
