@@ -3,6 +3,7 @@
 
 pub mod golden;
 pub mod gradient;
+pub mod parity;
 pub mod reference;
 pub mod tiny;
 pub mod tolerance;

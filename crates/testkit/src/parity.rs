@@ -1,0 +1,132 @@
+//! What PyTorch computed for a model, computed by the engine: logits, every gradient, ten steps.
+//!
+//! The question is a file of golden/models/make.py or of peers/parity.py: ids `[sequences, length]`, a loss weight for
+//! each, and an adapter of alpha = 2 · rank to start from. The answers have the file's names, so that a test compares
+//! what has the same name.
+
+use std::{collections::BTreeMap, error::Error};
+
+use engine::{
+    adapter::{Adapter, LoraConfig, LoraPair, LoraTensors},
+    batch::{Batch, LossEntry, PassLimits, Segment},
+    config::{Linear, ModelConfig},
+    device::Device,
+    memory::{GenerationUse, Policy, TrainingUse, Uses},
+    model::{Model, WeightSource},
+    schedule::{Decay, Schedule},
+    trainer::{Objective, OptimizerConfig, Trainer, TrainerConfig},
+};
+
+use crate::golden::Golden;
+
+/// PEFT's names of A and of B of a linear layer of a block: `families` knows them.
+pub type Names = fn(layer: usize, linear: Linear) -> [String; 2];
+
+/// Optimiser steps whose losses the file has.
+pub const STEPS: u32 = 10;
+
+/// The engine's answers under the file's names: `base.logits`, `adapter.logits`, `adapter.grad.*` (of the mean
+/// weighted loss at the start), `losses` (before each of the [`STEPS`]) and `adapter.end.*` (after them).
+pub fn answers<D: Device>(
+    device: D,
+    config: &ModelConfig,
+    weights: &dyn WeightSource,
+    question: &Golden,
+    names: Names,
+) -> Result<BTreeMap<String, Vec<f64>>, Box<dyn Error>> {
+    let records = Records::of(question);
+    let batch = records.batch();
+    let rows = batch.tokens.len();
+    let every_row: Vec<u32> = (0..rows as u32).collect();
+    let start = start(config, question, names);
+    let mut answers = BTreeMap::new();
+
+    let mut model = Model::load(device, config.clone(), weights)?;
+    let generation = GenerationUse { rows, sequences: rows, cache_rows: rows };
+    model.reserve(&Uses { generation: Some(generation), ..Uses::default() })?;
+    answers.insert("base.logits".into(), wide(&model.logits(&batch, &every_row)?));
+    model.attach(&start)?;
+    answers.insert("adapter.logits".into(), wide(&model.logits(&batch, &every_row)?));
+
+    let training = TrainingUse { pass: PassLimits::dense(rows), policy: Policy::Keep, reduction_leaves: 1, micro_batches: 1 };
+    let mut trainer = Trainer::new(model, &start, trainer_config(), &Uses { training: Some(training), ..Uses::default() })?;
+    for ((layer, linear), (da, db)) in trainer.gradients(&[batch])?.tensors {
+        answers.extend(names(layer, linear).map(|name| format!("adapter.grad.{name}")).into_iter().zip([da, db]));
+    }
+    let losses = (0..STEPS).map(|_| Ok(trainer.step(&[batch])?.loss)).collect::<Result<_, Box<dyn Error>>>()?;
+    answers.insert("losses".into(), losses);
+    for ((layer, linear), LoraPair { a, b }) in trainer.adapter().tensors {
+        answers.extend(names(layer, linear).map(|name| format!("adapter.end.{name}")).into_iter().zip([wide(&a), wide(&b)]));
+    }
+    Ok(answers)
+}
+
+/// Largest |actual − expected| over the largest |expected|: how far whole tensors are apart at their worst element.
+pub fn max_difference(actual: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(actual.len(), expected.len(), "lengths");
+    let largest =
+        |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, |most: f64, x| if x.is_nan() { f64::INFINITY } else { most.max(x.abs()) });
+    largest(&mut actual.iter().zip(expected).map(|(a, e)| a - e)) / largest(&mut expected.iter().copied())
+}
+
+/// Norm of actual − expected over the norm of expected.
+pub fn norm_difference(actual: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(actual.len(), expected.len(), "lengths");
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut actual.iter().zip(expected).map(|(a, e)| a - e)) / norm(&mut expected.iter().copied())
+}
+
+/// The file's sequences as a batch that owns its parts, each sequence a segment without a parent.
+struct Records {
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    segments: Vec<Segment>,
+    entries: Vec<LossEntry>,
+}
+
+impl Records {
+    fn of(question: &Golden) -> Records {
+        let ids = question.tensor("ids");
+        let (sequences, length) = (ids.shape[0], ids.shape[1]);
+        let (tokens, weights) = (ids.ids(), question.tensor("loss_weights").f32());
+        let counts = |row: &usize| !row.is_multiple_of(length) && weights[*row] != 0.0;
+        let entry = |row| LossEntry { row: row as u32 - 1, target: tokens[row], weight: weights[row], sequence: (row / length) as u32 };
+        Records {
+            positions: (0..tokens.len()).map(|row| (row % length) as u32).collect(),
+            segments: (0..sequences).map(|s| Segment { rows: s * length..(s + 1) * length, parent: None }).collect(),
+            entries: (0..tokens.len()).filter(counts).map(entry).collect(),
+            tokens,
+        }
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        Batch { tokens: &self.tokens, positions: &self.positions, draw_keys: &[], segments: &self.segments, entries: &self.entries }
+    }
+}
+
+/// The adapter that the file starts from, on every linear layer.
+fn start(config: &ModelConfig, question: &Golden, names: Names) -> Adapter {
+    let places = (0..config.layers).flat_map(|layer| Linear::ALL.map(|linear| (layer, linear)));
+    let tensors: LoraTensors = places
+        .map(|(layer, linear)| {
+            let [a, b] = names(layer, linear).map(|name| question.tensor(&format!("adapter.start.{name}")).f32());
+            ((layer, linear), LoraPair { a, b })
+        })
+        .collect();
+    let rank = tensors[&(0, Linear::Query)].a.len() / config.hidden;
+    let lora = LoraConfig { rank, alpha: 2.0 * rank as f32, rslora: false, dropout: 0.0, targets: Linear::ALL.to_vec(), layers: None };
+    Adapter { config: lora, tensors }
+}
+
+/// The scripts' optimiser: AdamW at 1e-3, no decay, no clipping.
+fn trainer_config() -> TrainerConfig {
+    TrainerConfig {
+        optimizer: OptimizerConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_norm: None },
+        schedule: Schedule { peak: 1e-3, warmup_steps: 0, total_steps: STEPS, decay: Decay::Constant },
+        objective: Objective::Sft,
+    }
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().copied().map(f64::from).collect()
+}
