@@ -372,7 +372,8 @@ impl Device for CpuDevice {
 
     fn dropout(&mut self, y: Slot, x: Slot, keys: &[u64], module: u32, p: f32, c: usize, accumulate: bool) {
         let ([y], [x]) = self.arenas.split([y], [x]);
-        self.pool.install(|| dropout::dropout(y, x, keys, module, p, c, accumulate));
+        let level = self.level;
+        self.pool.install(|| dropout::dropout(level, y, x, keys, module, p, c, accumulate));
     }
 
     // ---- loss --------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ fn small(level: Level) {
     say("add", 3 * m * c, &mut || elementwise::add(&mut z, &y));
     say("angles", m * 64, &mut || rotary::angles(&mut angles, &positions, &inv_freq));
     say("rotary", 2 * m * c, &mut || rotary::rotary(level, &mut z, &angles, 9, 64, false));
-    say("dropout", 2 * m * c, &mut || dropout::dropout(&mut z, &x, &keys, 3, 0.05, c, false));
+    say("dropout", 2 * m * c, &mut || dropout::dropout(level, &mut z, &x, &keys, 3, 0.05, c, false));
     say("gather", 2 * m * c, &mut || rows::gather(&mut z, &x, &order, c));
     say("scatter_add", 3 * m * c, &mut || rows::scatter_add(&mut z, &x, &order, c));
     let step =
