@@ -1,6 +1,7 @@
 //! Milliseconds (best of several) of everything that is no plain matrix product, on the sizes of SmolLM2-135M, beside the
 //! matrix products of one layer: `cargo run --release -p kernels --example block -- [threads] [level] [section]`.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
+#![allow(clippy::single_range_in_vec_init, reason = "spans are ranges, some alone")]
 
 use kernels::attention::{self, Run, RunTable, Shape, attention, attention_backward};
 use kernels::head::{self, HeadEntry, head, head_backward};

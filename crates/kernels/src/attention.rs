@@ -17,6 +17,8 @@
 //! not see takes part with weight 0, which changes nothing. How the chain is cut into spans, which rows are computed
 //! together and by how many threads is free; training, prefill and decoding agree. (Keys and values must be finite.)
 //!
+//! Each call makes lists of its tasks, a few dozen bytes per row; all else lies in the scratch.
+//!
 //! The backward works through the queries in chunks that fit the scratch: first `p`, `ds` and `dq` of the
 //! chunk, in parallel over queries; then `dk` and `dv`, in parallel over keys, each summing over its
 //! readers in the order of the table.
@@ -95,6 +97,7 @@ impl Shape {
     fn check(&self) {
         assert!(self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads), "{self:?}");
         assert!((1..=MAX_HEAD_DIM).contains(&self.head_dim), "{self:?}: heads of 1 to {MAX_HEAD_DIM}");
+        assert!(self.group() <= MAX_GROUP, "{self:?}: one key head is read by {MAX_GROUP} at most");
         assert!(self.group() * self.padded() <= BLOCK, "{self:?}: the queries of one key head are {BLOCK} elements at most");
         assert!(self.window != Some(0), "{self:?}: a query sees itself");
         assert!(self.scale > 0.0, "{self:?}: a positive scale");
@@ -105,6 +108,8 @@ impl Shape {
 pub const TILE: usize = 64;
 /// Largest head.
 pub const MAX_HEAD_DIM: usize = 256;
+/// Most query heads that read one key head.
+pub const MAX_GROUP: usize = 128;
 /// Query elements that one task works on (of one key head).
 const BLOCK: usize = 1 << 14;
 /// Query rows that go through the inner loops together.
@@ -120,7 +125,7 @@ const WORKER: usize = 2 * (BLOCK + LANES * MAX_HEAD_DIM) + BLOCK + 3 * TILE * MA
 
 /// Elements of scratch for chains of up to `chain` keys on `threads` threads.
 pub fn scratch_len(threads: usize, chain: usize) -> usize {
-    threads * WORKER + (threads * CHUNK).max(64 * 2 * (chain + LANES + MAX_HEAD_DIM))
+    threads * WORKER + (threads * CHUNK).max(2 * MAX_GROUP * (chain + TILE + LANES + MAX_HEAD_DIM))
 }
 
 /// Consecutive query rows of a run that are worked on together.

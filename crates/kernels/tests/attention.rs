@@ -155,6 +155,10 @@ impl Case {
     }
 
     fn check(&self) {
+        self.check_within(3e-6);
+    }
+
+    fn check_within(&self, tolerance: f64) {
         let [q, k, v, dout] = [&self.q, &self.k, &self.v, &self.dout].map(|x| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
         let answer = self.run(Level::detect(), 2);
         let (out, lse) = naive(&q, &k, &v, &self.table, self.shape);
@@ -166,7 +170,7 @@ impl Case {
             ("dk", &answer.dk, &dk),
             ("dv", &answer.dv, &dv),
         ] {
-            assert_close(&format!("{name} of {:?} {:?}", self.shape, self.table.runs.len()), got, want, 3e-6);
+            assert_close(&format!("{name} of {:?} {:?}", self.shape, self.table.runs.len()), got, want, tolerance);
         }
     }
 }
@@ -234,6 +238,10 @@ fn agrees_with_the_definition() {
     Case::new(9, bushy(), shape(2, 2, 10, Some(1))).check();
     Case::new(10, separate(&[200]), shape(3, 1, 128, None)).check();
     Case::new(11, separate(&[130]), shape(1, 1, 256, Some(64))).check();
+    // Many query heads on one key head, and scratch for one row of them at a time.
+    Case::new(12, separate(&[90]), shape(71, 1, 16, None)).check();
+    // A key's gradient is a sum of 90 000 terms in order: their roundings add up.
+    Case::new(13, separate(&[700]), shape(128, 1, 2, None)).check_within(3e-5);
 }
 
 #[test]
@@ -315,7 +323,8 @@ fn decoding_row_by_row_is_prefilling() {
         let (row, key) = (6 * head_dim, 2 * head_dim);
         for i in 0..n {
             // The cache may be longer than the chain, and the chain may lie in pieces.
-            let spans = if i > 3 { vec![0..2, 2..i + 1] } else { vec![0..i + 1] };
+            let cut = if i > 3 { 2 } else { 0 };
+            let spans = vec![0..cut, cut..i + 1];
             let table = RunTable { runs: vec![Run { rows: 0..1, spans: 0..spans.len() }], spans };
             let step = Case {
                 table,
