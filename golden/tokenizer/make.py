@@ -4,6 +4,8 @@ Writes beside itself
   tiny.json      a byte-level BPE tokenizer trained here, on the text below, which was written for this project
   tiny_ids.json  its ids: by HF tokenizers, and by llama.cpp for every pre-tokenizer name that we read
   tiny_chat.json conversations in several chat templates: text and ids by transformers, what TRL would call the prompt
+  tiny_metaspace.json      a tokenizer in the form of Llama 1 and 2 and Mistral: byte-pair merges over "▁", bytes as a last resort
+  tiny_metaspace_ids.json  its ids by HF tokenizers in two variants, and a conversation's by transformers
   awkward.json   llama.cpp's ids of the same awkward strings with SmolLM2-135M-Instruct's vocabulary
 and, with --vocabulary FILE, that model's vocabulary as crates/text/examples/awkward.rs reads it (never committed).
 
@@ -117,6 +119,46 @@ def llama_cpp_ids(path):
     return lambda text, parse: model.tokenize(text.encode(), add_bos=False, special=parse)
 
 
+METASPACE_SPECIAL = ["<unk>", "<s>", "</s>"]
+PREPEND = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}
+METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+VARIANTS = {"prepend": {"normalizer": PREPEND, "pre_tokenizer": None}, "metaspace": {"normalizer": None, "pre_tokenizer": METASPACE}}
+INST = "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% else %}{{ ' ' + message['content'] + eos_token }}{% endif %}{% endfor %}"
+
+
+def train_metaspace():
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=1000, special_tokens=METASPACE_SPECIAL + bytes_, show_progress=False)
+    tokenizer.train_from_iterator([TEXT] * 2, trainer)
+    value = json.loads(tokenizer.to_str())
+    value["added_tokens"] = [token for token in value["added_tokens"] if token["content"] in METASPACE_SPECIAL]
+    value["decoder"] = {"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+    ]}
+    value["pre_tokenizer"] = None
+    (HERE / "tiny_metaspace.json").write_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
+    variants = {}
+    for name, parts in VARIANTS.items():
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump({**value, **parts}, file)
+            file.flush()
+            tokenizer = Tokenizer.from_file(file.name)
+            fast = PreTrainedTokenizerFast(tokenizer_file=file.name, bos_token="<s>", eos_token="</s>")
+        strings = [{"text": text, "as_text": hf_ids(tokenizer, text, False), "parse": hf_ids(tokenizer, text, True)} for text in AWKWARD + ["<s>Hi</s>", "a </s> b"]]
+        fast.chat_template = INST
+        cases = []
+        for conversation in [c for c in PLAIN_CONVERSATIONS if c[0][0] == "user"]:
+            messages = [{"role": role, "content": content} for role, content in conversation]
+            cases.append({
+                "messages": conversation, "ids": list(fast.apply_chat_template(messages, return_dict=False)),
+                "prompt_ids": list(fast.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False)),
+            })
+        variants[name] = {"parts": parts, "strings": strings, "cases": cases}
+    return {"template": INST, "variants": variants}
+
+
 CHATML_DEFAULT = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 HEADER = "{{ bos_token }}{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n\n' + message['content'] | trim + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n\n' }}{% endif %}"
 THINKING = """{%- for message in messages %}
@@ -194,6 +236,7 @@ def main():
     by_names = [{"names": names, "ids": json.loads(ids)} for ids, names in lists.items()]
     write("tiny_ids.json", {"strings": strings, "llama_cpp": by_names})
     write("tiny_chat.json", chat())
+    write("tiny_metaspace_ids.json", train_metaspace())
     if given.gguf:
         ids = llama_cpp_ids(given.gguf)
         write("awkward.json", {

@@ -91,6 +91,11 @@ impl ChatTemplate {
         environment.set_recursion_limit(MAX_RECURSION);
         environment.set_unknown_method_callback(unknown_method_callback);
         environment.add_filter("tojson", tojson);
+        // Python can iterate over text, but not over none.
+        environment.add_test("iterable", |value: Value| {
+            use minijinja::value::ValueKind::{Iterable, Map, Seq, String, Undefined};
+            matches!(value.kind(), String | Seq | Map | Iterable | Undefined)
+        });
         environment.add_function("raise_exception", |reason: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, reason))
         });

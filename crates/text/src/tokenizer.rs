@@ -369,11 +369,8 @@ impl DecodeStream<'_> {
     }
 }
 
-/// Length of a text without an incomplete character at its end: at most three bytes, each written as U+FFFD at worst.
+/// Length of a text without an incomplete character at its end. Decoders write that as one U+FFFD, as one for each byte,
+/// or as one for each byte of complete characters before it too.
 fn complete_bytes(text: &str) -> usize {
-    let mut rest = text;
-    for _ in 0..3 {
-        rest = rest.strip_suffix('\u{FFFD}').unwrap_or(rest);
-    }
-    rest.len()
+    text.trim_end_matches('\u{FFFD}').len()
 }
