@@ -66,7 +66,7 @@ impl<'a> Governance<'a> {
     pub(crate) fn looked(&self, run: &RunFolder, arms: &[Arm]) -> Result<(u64, u64)> {
         let set = hash_file(&run.file("data/records/test.jsonl"))?.hash;
         let arms = arms.iter().map(|arm| format!("{}.{}", arm.result.name, arm.result.decode.name())).collect();
-        self.both(run, &Event::TestSetLookedAt { run: self.id.clone(), set: set.clone(), arms })?;
+        self.both(run, &Event::TestSetLookedAt { run: self.id.clone(), set, arms })?;
         let lines = jsonl::read_lines(&project_ledger(self.context))?;
         let summary = Ledger::Project.verify(&joined(&lines)).summary;
         Ok((summary.runs.len() as u64, summary.looks.get(&set).map_or(0, |looks| looks.len() as u64)))

@@ -73,19 +73,21 @@ pub fn prepare(plan: &RunPlan, folder: &Path, base: &Base, run: Option<&RunFolde
     } else {
         plan.instruction.clone()
     };
+    // Where the test has sources of its own, validation still comes out of the training sources.
+    let split_whole = !plan.sources.iter().any(|source| source.role == Role::Split);
     for (source, dataset) in plan.sources.iter().zip(datasets) {
         let recorded = recipe(source, plan, instruction.clone()).apply(&dataset)?;
         facts.rows += dataset.documents.len() as u64;
         story.rejected.extend(recorded.rejected);
         let drawn = draw(recorded.records, source, plan.project.seed, &mut story.rejected);
-        roled.extend(drawn.into_iter().map(|record| (record, source_role(source.role))));
+        roled.extend(drawn.into_iter().map(|record| (record, source_role(source.role, split_whole))));
         story.documents.extend(dataset.documents);
     }
     let records = clean(&mut roled, plan, base, &mut story)?;
     facts.conflicts = story.conflicts.len() as u64;
     let split_plan = SplitPlan {
         seed: plan.project.seed,
-        test: Portion::Fraction(plan.prepare.test),
+        test: Portion::Fraction(if split_whole { 0.0 } else { plan.prepare.test }),
         validation: Portion::Fraction(plan.prepare.validation),
         train_per_stratum: None,
     };
@@ -138,8 +140,9 @@ fn role_name(role: Role) -> &'static str {
     }
 }
 
-fn source_role(role: Role) -> SourceRole {
+fn source_role(role: Role, split_whole: bool) -> SourceRole {
     match role {
+        Role::Train if split_whole => SourceRole::Split,
         Role::Split => SourceRole::Split,
         Role::Train => SourceRole::Train,
         Role::Test => SourceRole::Test,
