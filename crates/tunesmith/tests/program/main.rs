@@ -1,0 +1,11 @@
+//! The real program on tiny projects: what a person types, what comes out, and what is left on disk.
+#![allow(clippy::disallowed_methods, reason = "tests stand outside: they make files, spoil them, and wait")]
+
+mod audit;
+mod bad_input;
+mod commands;
+mod help;
+mod project;
+mod resume;
+mod run;
+mod tiny;
