@@ -32,10 +32,10 @@ fn the_mask_is_its_definition_wherever_a_row_stands() {
 }
 
 /// Shares within five standard deviations: of kept elements along rows, keys and modules, and of agreements between
-/// masks that are neighbours in any of them, at every distance up to 64.
+/// masks that are neighbours in any of them, at small and typical distances.
 #[test]
 fn draws_are_fair_and_independent() {
-    let n = 100_000;
+    let n = 50_000;
     let near = |what: &str, share: f64, want: f64| {
         let deviation = (want * (1.0 - want) / n as f64).sqrt();
         assert!((share - want).abs() < 5.0 * deviation, "{what}: {share} instead of {want}");
@@ -47,12 +47,12 @@ fn draws_are_fair_and_independent() {
         near("along keys", share(&|i| keeps(i as u64, 0, 3, p)), q);
         near("along high keys", share(&|i| keeps((i as u64) << 40, 0, 3, p)), q);
         near("along modules", share(&|i| keeps(9, i as u32, 0, p)), q);
-        for lag in (1..=64).chain([128, 576, 1536]) {
+        for lag in (1..=16).chain([64, 128, 576, 1536]) {
             near("within a row", share(&|i| keeps(1, 0, i, p) && keeps(1, 0, i + lag, p)), q * q);
             near("between keys", share(&|i| keeps(7, 0, i, p) && keeps(7 + lag as u64, 0, i, p)), q * q);
             near("between modules", share(&|i| keeps(7, 1, i, p) && keeps(7, 1 + lag as u32, i, p)), q * q);
         }
-        // Sums of 64 draws are as wide as independent ones: variance 64 p q, measured on 1562 of them.
+        // Sums of 64 draws are as wide as independent ones: variance 64 p q, measured on 781 of them.
         let sums: Vec<f64> = (0..n / 64).map(|k| (0..64).filter(|j| keeps(3, 2, 64 * k + j, p)).count() as f64 - 64.0 * q).collect();
         let variance = sums.iter().map(|x| x * x).sum::<f64>() / sums.len() as f64;
         assert!((variance / (64.0 * q * (1.0 - q)) - 1.0).abs() < 5.0 * (2.0 / sums.len() as f64).sqrt(), "variance {variance}");
