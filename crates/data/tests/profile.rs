@@ -7,14 +7,15 @@ fn guess(csv: &str) -> Profile {
     profile::profile(&dataset)
 }
 
-fn names(profile: &Profile) -> (Option<&str>, Vec<&str>, Option<&str>, Option<&str>, Vec<&str>) {
-    (
-        profile.input.as_ref().map(|guess| guess.column.as_str()),
+/// Names by role: input, targets, id, group, unused.
+fn names(profile: &Profile) -> [Vec<&str>; 5] {
+    [
+        profile.input.iter().map(|guess| guess.column.as_str()).collect(),
         profile.targets.iter().map(|guess| guess.column.as_str()).collect(),
-        profile.id.as_ref().map(|guess| guess.column.as_str()),
-        profile.group.as_ref().map(|guess| guess.column.as_str()),
+        profile.id.iter().map(|guess| guess.column.as_str()).collect(),
+        profile.group.iter().map(|guess| guess.column.as_str()).collect(),
         profile.unused.iter().map(|guess| guess.column.as_str()).collect(),
-    )
+    ]
 }
 
 #[test]
@@ -31,8 +32,8 @@ fn a_helpdesk_export() {
     }
     let csv = csv.replacen("high", "low", 9);
     let profile = guess(&csv);
-    let expected =
-        (Some("message"), vec!["intent", "product", "order", "urgency"], Some("id"), Some("customer"), vec!["received", "channel"]);
+    let targets = vec!["intent", "product", "order", "urgency"];
+    let expected = [vec!["message"], targets, vec!["id"], vec!["customer"], vec!["received", "channel"]];
     assert_eq!(names(&profile), expected);
 }
 
@@ -41,14 +42,14 @@ fn question_and_answer() {
     let csv: String =
         (0..30).map(|i| format!("What is the fee for case {i}?,The fee for case {i} is {i} euros and is due at once.\n")).collect();
     let profile = guess(&format!("question,answer\n{csv}"));
-    assert_eq!(names(&profile), (Some("question"), vec!["answer"], None, None, vec![]));
+    assert_eq!(names(&profile), [vec!["question"], vec!["answer"], vec![], vec![], vec![]]);
 }
 
 #[test]
 fn columns_that_say_nothing() {
     let csv: String = (0..20).map(|i| format!("some words that are long enough {i},same,,{}\n", i * 7919 % 10_007)).collect();
     let profile = guess(&format!("text,fixed,empty,amount\n{csv}"));
-    assert_eq!(names(&profile), (Some("text"), vec![], None, None, vec!["fixed", "empty", "amount"]));
+    assert_eq!(names(&profile), [vec!["text"], vec![], vec![], vec![], vec!["fixed", "empty", "amount"]]);
     assert!(profile.unused.iter().all(|guess| !guess.reason.is_empty()));
     let nothing = guess("a,b\n,\n,\n");
     assert!(nothing.input.is_none() && nothing.targets.is_empty());

@@ -110,7 +110,7 @@ pub struct ChatFormat {
     tokenizer: Tokenizer,
     template: ChatTemplate,
     end_of_turn: u32,
-    /// Ids of tokens that are not special, but that the template writes.
+    /// Ids of tokens that are not special, but with which the template parts turns.
     role_tokens: Vec<u32>,
 }
 
@@ -133,9 +133,12 @@ impl ChatFormat {
         }
         let answer = &whole[prompt.len()..];
         let tail = answer.split_once(&marker(1)).ok_or_else(|| wrong(RecordProblem::AnswerChanged { message: 1 }))?.1;
-        let end_of_turn = tokenizer.find_added(tail).first().map(|mark| mark.id);
+        let after = tokenizer.find_added(tail);
+        let end_of_turn = after.iter().find(|mark| tokenizer.is_special(mark.id)).or(after.first()).map(|mark| mark.id);
         let end_of_turn = end_of_turn.ok_or_else(|| wrong(RecordProblem::NoEndOfTurn { message: 1 }))?;
-        let written = tokenizer.find_added(&whole).into_iter().map(|mark| mark.id);
+        // Only what parts turns: a token that opens thoughts may well stand in an answer.
+        let asked = template.render(&probe[..1], false)?;
+        let written = tokenizer.find_added(&asked).into_iter().map(|mark| mark.id).chain([end_of_turn]);
         let role_tokens = written.filter(|id| !tokenizer.is_special(*id)).collect();
         Ok(Self { tokenizer, template, end_of_turn, role_tokens })
     }
