@@ -78,8 +78,7 @@ fn found(context: &Context<'_>, path: &Path, manifest: Option<&str>) -> Result<B
             found.insert(name.clone(), hash_file(&path.join(&name))?.hash);
         }
     }
-    let facts = store::atomic::read_json(&path.join("run.json"), 1 << 20)?;
-    let folder = PathBuf::from(facts["sources_from"].as_str().unwrap_or_default());
+    let folder = runs::sources_folder(path)?;
     if let Some(manifest) = manifest.and_then(|text| Manifest::from_json(text).ok()) {
         for name in manifest.artefacts.keys() {
             if let Some(source) = name.strip_prefix("source/")
@@ -91,7 +90,7 @@ fn found(context: &Context<'_>, path: &Path, manifest: Option<&str>) -> Result<B
     }
     // A base that is not there any more, or a plan that cannot be read, is missing evidence, which the comparison reports.
     if let Ok(plan) = runs::plan(path)
-        && let Ok(base) = Base::open_offline(context, &mut Silent, &plan.model.base, &plan.model.template)
+        && let Ok(base) = Base::of_plan(context, &mut Silent, &plan, &folder, true)
     {
         found.extend(base_artefacts(&base)?.into_iter().map(|(name, artefact)| (name, artefact.hash)));
     }

@@ -20,6 +20,7 @@ use text::{ChatFormat, ChatTemplate, TemplateContext, Tokenizer, TokenizerConfig
 
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
+use crate::spec::RunPlan;
 
 /// A base model, ready to be loaded.
 pub struct Base {
@@ -63,6 +64,12 @@ pub fn locate(
     }
     let file = obtain(context, observer, source, entry, offline)?.ok_or_else(|| Error::NotCached { name: name.to_owned() })?;
     Ok((file.path, entry))
+}
+
+/// What a plan's base is called from here: a relative path starts at `folder`, the run file's, or else at the current one.
+pub(crate) fn beside(name: &str, folder: &Path) -> String {
+    let path = folder.join(name);
+    if catalogue::find(name).is_none() && path.exists() { path.display().to_string() } else { name.to_owned() }
 }
 
 /// The error for a name that is neither in the catalogue nor on disk.
@@ -134,6 +141,12 @@ impl Base {
     pub fn open(context: &Context<'_>, observer: &mut dyn Observer, name: &str, template: &str) -> Result<Base> {
         let (path, entry) = locate(context, observer, name, false)?;
         Base::describe(name, template, path, entry)
+    }
+
+    /// The base of a plan. A relative path starts at `folder`, the run file's, or else at the current one.
+    pub fn of_plan(context: &Context<'_>, observer: &mut dyn Observer, plan: &RunPlan, folder: &Path, offline: bool) -> Result<Base> {
+        let (path, entry) = locate(context, observer, &beside(&plan.model.base, folder), offline)?;
+        Base::describe(&plan.model.base, &plan.model.template, path, entry)
     }
 
     /// The same, but never fetches.
@@ -262,7 +275,26 @@ impl WeightSource for Base {
             [cols] => (1, cols),
             _ => unreachable!("placed tensors have one or two dimensions"),
         };
-        Ok(TensorView { storage: storage(info.dtype, &info.name).map_err(unreadable)?, rows, cols, bytes: bytes.into() })
+        let storage = storage(info.dtype, &info.name).map_err(unreadable)?;
+        if !finite(storage, &bytes) {
+            return Err(unreadable(Error::Weights { tensor: info.name.clone() }));
+        }
+        Ok(TensorView { storage, rows, cols, bytes: bytes.into() })
+    }
+}
+
+/// Whether all numbers of a tensor, and the scales of its blocks, are finite: one that is not spoils every answer.
+fn finite(storage: Storage, bytes: &[u8]) -> bool {
+    let half = |at: &[u8]| u16::from_le_bytes([at[0], at[1]]);
+    let f16 = |at: &[u8]| half(at) & 0x7c00 != 0x7c00;
+    let scales = |block: usize, count: usize| bytes.chunks_exact(block).all(|block| (0..count).all(|i| f16(&block[2 * i..])));
+    match storage {
+        Storage::F32 => bytes.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite()),
+        Storage::F16 => scales(2, 1),
+        Storage::Bf16 => bytes.chunks_exact(2).all(|b| half(b) & 0x7f80 != 0x7f80),
+        Storage::Q4_0 => scales(18, 1),
+        Storage::Q4_1 => scales(20, 2),
+        Storage::Q8_0 => scales(34, 1),
     }
 }
 

@@ -41,7 +41,7 @@ use crate::tune::EngineBatch;
 
 /// The peer's learning rate.
 const LEARNING_RATE: f64 = 1e-4;
-/// Rows of a micro-batch: whole sequences up to here. More rows were not faster, and take more memory.
+/// Rows of a micro-batch: whole sequences up to here. Twice as many were 1 to 5 % faster and took 36 % more memory.
 const PASS_ROWS: usize = 512;
 /// The ids that the peer draws from: below are special tokens, above some vocabularies end.
 const IDS: std::ops::Range<usize> = 5..49_000;

@@ -230,7 +230,8 @@ impl Found {
         let plan = runs::plan(&run)?;
         let prepared = store::atomic::read_json(&run.join("data/prepared.json"), PREPARED_BYTES_MAX)?;
         let instruction = prepared["instruction"].as_str().unwrap_or(&plan.instruction).to_owned();
-        Ok(Found { base: plan.model.base, template: plan.model.template, adapter: Some(adapter), instruction })
+        let base = base::beside(&plan.model.base, &runs::sources_folder(&run)?);
+        Ok(Found { base, template: plan.model.template, adapter: Some(adapter), instruction })
     }
 }
 

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// Not TOML, or a value of the wrong type.
-    #[error("{}: {}", path.display(), source.to_string().trim_end())]
+    #[error("{}{}: {}", path.display(), line.map(|line| format!(" line {line}")).unwrap_or_default(), one_line(problem))]
     Toml {
-        /// The parser's own words, with line and column.
-        source: Box<toml::de::Error>,
+        /// The parser's own words.
+        problem: String,
+        /// Where, from 1.
+        line: Option<usize>,
         /// The run file.
         path: PathBuf,
     },
@@ -55,6 +57,10 @@ pub enum SpecError {
         /// The choice that was probably meant.
         nearest: String,
     },
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Everything that a recipe can fail with.
@@ -120,6 +126,12 @@ pub enum Error {
         /// What is read.
         expected: String,
     },
+    /// A base with a weight that spoils every answer.
+    #[error("tensor {tensor} has NaN or infinity in it: not a usable weight")]
+    Weights {
+        /// The tensor.
+        tensor: String,
+    },
     /// No run of that id.
     #[error("no run \"{given}\" below {}", path.display())]
     NoRun {
@@ -177,6 +189,14 @@ pub enum Error {
     /// Stopped where there was nothing to save yet.
     #[error("stopped")]
     Interrupted,
+    /// A run that could not go on; what it had done is kept.
+    #[error("{source}")]
+    InRun {
+        /// The run.
+        id: String,
+        /// Why.
+        source: Box<Error>,
+    },
     /// A file of ours that does not read back.
     #[error("{what} cannot be read back: {reason}: {}", path.display())]
     Corrupt {
@@ -295,6 +315,20 @@ pub enum RecordFault {
     },
 }
 
+impl RecordFault {
+    fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            RecordFault::NotJson { .. } | RecordFault::Missing { .. } | RecordFault::Kind { .. } | RecordFault::Empty => {
+                "with `--tokens` each line is one object: {\"id\": \"a\", \"ids\": [1, 2], \"loss_weights\": [0, 1]}"
+            }
+            RecordFault::Lengths { .. } => "give a weight for each id, or leave out \"loss_weights\": then each counts 1",
+            RecordFault::Token { .. } => "make the ids with the tokenizer of the model that is to score them",
+            RecordFault::TooLong { .. } => "divide the record, or use a base with a longer context; nothing is cut silently",
+            RecordFault::NoRecord { .. } => "fill the row in or take it out: each row of the file gets a line",
+        })
+    }
+}
+
 /// What recipes return.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -322,11 +356,35 @@ impl Error {
             Error::TooFew { .. } => "add records, or set [prepare] split to smaller fractions".into(),
             Error::Memory { nearest, .. } => nearest.clone(),
             Error::Exists { hint, .. } => (*hint).into(),
+            Error::Record { fault, .. } => return fault.hint().map(str::to_owned),
             Error::ContextFull { .. } => "begin a new conversation; nothing of this one was dropped".into(),
             Error::Adapter { .. } => "train it first: `tunesmith tune FOLDER`".into(),
             Error::Stopped { id, .. } => format!("go on with `tunesmith runs resume {id}`"),
+            Error::InRun { id, source } => match &**source {
+                Error::Interrupted => format!("go on with `tunesmith runs resume {id}`"),
+                Error::Store(store::StoreError::DiskFull { .. }) => {
+                    format!("free some space, then go on with `tunesmith runs resume {id}`")
+                }
+                source => return source.hint(),
+            },
+            Error::Store(store::StoreError::Missing { .. }) => "paths in a run file start at the run file's folder".into(),
             Error::Store(error) => return error.hint(),
+            Error::Data(error) => return data_hint(error).map(str::to_owned),
             _ => return None,
         })
     }
+}
+
+/// What helps where the rows are not as the run file says.
+fn data_hint(error: &data::DataError) -> Option<&'static str> {
+    use data::DataError::{DuplicateId, Empty, EmptyPart, MissingColumn, OneClass, Portions, RecipeNeeded};
+    Some(match error {
+        MissingColumn { .. } => "name a column that is there, or let `tunesmith init FILE` look at the file",
+        RecipeNeeded { .. } => "`tunesmith init FILE` guesses them and writes a run file",
+        Empty { .. } => "a table's first line names its columns, and each line after it is a row",
+        DuplicateId { .. } => "give each row an id of its own, or leave out [[data.source]] id",
+        OneClass { .. } => "add rows with another answer, or set [[data.source]] target to another column",
+        EmptyPart { .. } | Portions { .. } => "add rows, or set [prepare] split to other fractions",
+        _ => return None,
+    })
 }

@@ -227,18 +227,21 @@ impl<'a> Evaluator<'a> {
     fn examples(&self, amount: usize) -> Result<Examples> {
         let chat = self.base.chat()?;
         let records = self.prepared.split.train.records();
-        let tokens = |record: &Record| {
-            chat.render(&record.id, &record.conversation(), text::LossOn::Last, None)
-                .map(|rendered| rendered.ids.len())
-                .unwrap_or(usize::MAX / 4)
+        let ids = |record: &Record| chat.render(&record.id, &record.conversation(), text::LossOn::Last, None).map(|rendered| rendered.ids);
+        // An example stands after the instruction, which is there once: it costs what it has beyond the common beginning.
+        let beginning = match records {
+            [first, second, ..] => ids(first)?.iter().zip(&ids(second)?).take_while(|(a, b)| a == b).count(),
+            _ => 0,
         };
+        let tokens = |record: &Record| ids(record).map_or(usize::MAX / 4, |ids| ids.len());
         let longest = self.prepared.split.held_out.in_domain.iter().map(tokens).max().unwrap_or(0);
-        let window = self.plan.prepare.max_tokens.min(self.base.config().context);
-        let budget = window.saturating_sub(longest + self.answer_tokens());
+        let budget = few_shot_window(self.plan, self.base).saturating_sub(longest + self.answer_tokens());
         let answers: Vec<String> = records.iter().map(|record| record.stratum.clone().unwrap_or_else(|| record.answer.to_text())).collect();
         let classes: Vec<&str> = answers.iter().map(String::as_str).collect();
         let amount = if amount == 0 { Amount::WhatFits } else { Amount::PerClass(amount) };
-        let chosen = shots::select(&classes, amount, budget, self.plan.project.seed, |index| tokens(&records[index])).chosen;
+        let chosen =
+            shots::select(&classes, amount, budget, self.plan.project.seed, |index| tokens(&records[index]).saturating_sub(beginning))
+                .chosen;
         Ok(Examples::new(records, chosen, amount.name()))
     }
 
@@ -335,7 +338,7 @@ pub(crate) fn kept_answers(run: &Path, name: &str, mode: &str, trial: &Trial) ->
 }
 
 /// Ids and answers of a file with the columns id and answer.
-fn read_imported(path: &Path) -> Result<BTreeMap<String, String>> {
+pub(crate) fn read_imported(path: &Path) -> Result<BTreeMap<String, String>> {
     let name = path.display().to_string();
     let format = data::Format::from_name(&path.extension().unwrap_or_default().to_string_lossy()).ok_or_else(|| Error::Mismatch {
         what: "the answers' format",
@@ -373,6 +376,11 @@ pub(crate) fn answer_tokens(plan: &RunPlan, base: &Base, prepared: &Prepared) ->
         .filter_map(|record| base.tokenizer.encode(&record.answer.to_text(), text::Specials::AsText).ok().map(|ids| ids.len()));
     let longest = longest.max().unwrap_or(plan.evaluate.answer_tokens);
     plan.evaluate.answer_tokens.min(longest + longest / 2 + 8)
+}
+
+/// Longest prompt with examples, in tokens.
+pub(crate) fn few_shot_window(plan: &RunPlan, base: &Base) -> usize {
+    plan.prepare.max_tokens.max(defaults::FEW_SHOT_TOKENS).min(base.config().context)
 }
 
 /// At most `most` records, spread evenly.

@@ -37,8 +37,18 @@ impl<'a> Governance<'a> {
     }
 
     /// Goes on with both ledgers.
-    pub(crate) fn resume(context: &'a Context<'a>, run: &RunFolder, id: &str) -> Result<Governance<'a>> {
+    ///
+    /// Killed before either knew of the run, it is told now.
+    pub(crate) fn resume(context: &'a Context<'a>, run: &RunFolder, plan: &RunPlan, id: &str) -> Result<Governance<'a>> {
+        if jsonl::read_lines(&run.file("ledger.jsonl"))?.is_empty() {
+            return Governance::start(context, run, plan, id);
+        }
         let governance = Governance { context, id: id.to_owned() };
+        let project = joined(&jsonl::read_lines(&project_ledger(context))?);
+        if !Ledger::Project.verify(&project).summary.runs.iter().any(|known| known == id) {
+            let event = Event::RunStarted { run: id.to_owned(), plan: Hash::of_value(plan)? };
+            append(&project_ledger(context), Ledger::Project, &context.clock.now(), &event)?;
+        }
         if let Some(step) = store::checkpoint::last(run.path())? {
             let folder = store::checkpoint::folder(run.path(), step);
             let checkpoint = hash_file(&folder.join("adapter_model.safetensors"))?.hash;
@@ -138,6 +148,21 @@ impl<'a> Governance<'a> {
         let event = Event::RunAnchored { run: self.id.clone(), entries: summary.entries, head };
         append(&project_ledger(self.context), Ledger::Project, &self.context.clock.now(), &event)
     }
+}
+
+/// Whether a reported run was closed: after its verdict, one manifest before the report and one with it. A run that
+/// was killed in between is closed by whoever resumes it; one that was closed is never closed again over a change.
+pub(crate) fn sealed(run: &RunFolder, id: &str) -> Result<bool> {
+    let text = joined(&jsonl::read_lines(&run.file("ledger.jsonl"))?);
+    let mut manifests = 0;
+    for entry in Ledger::Run(id).verify(&text).entries {
+        match entry.event() {
+            Some(Event::VerdictGiven { .. }) => manifests = 0,
+            Some(Event::ManifestWritten { .. }) => manifests += 1,
+            _ => {}
+        }
+    }
+    Ok(manifests >= 2)
 }
 
 /// Where the ledger above all runs is.

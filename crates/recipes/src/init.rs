@@ -21,8 +21,8 @@ const TEST_ITEMS_MAX: f64 = 1000.0;
 const VALIDATION_ITEMS_MAX: f64 = 300.0;
 /// With fewer test items a verdict is nearly always "not enough evidence".
 const TEST_ITEMS_FEW: f64 = 100.0;
-/// A column with more distinct values than this makes no strata.
-const STRATA_MAX: usize = 50;
+/// Of targets with at most so many values, the one with the most makes the strata.
+const STRATA_FEW: usize = 40;
 /// Records that a stratum has on average, at least.
 const STRATUM_RECORDS: usize = 5;
 
@@ -309,7 +309,10 @@ beats = [\"few-shot\"]
                 let _ = writeln!(out, "target = {}   # {}", quoted(&only.column), comment(&only.reason));
             }
             several => {
-                let _ = writeln!(out, "target = [   # several columns: the answer is a JSON object with these fields");
+                let _ = writeln!(
+                    out,
+                    "target = [   # the answer is a JSON object with these fields; take out what is known before anyone reads the text"
+                );
                 for guess in several {
                     let _ = writeln!(out, "    {},   # {}", quoted(&guess.column), comment(&guess.reason));
                 }
@@ -346,17 +349,20 @@ fn by_shape(shape: Shape) -> Option<(Guess, Guess)> {
     Some((guess(input), guess(target)))
 }
 
-/// The first target whose values make strata: few, and often enough.
+/// The target by whose values the split is stratified: the finest division that still leaves each stratum its records.
 fn stratify(profile: &Profile, records: &[Record]) -> Option<String> {
-    let most = STRATA_MAX.min(records.len() / STRATUM_RECORDS);
-    profile.targets.iter().enumerate().find_map(|(index, guess)| {
+    let distinct = |index: usize| {
         let value = |record: &Record| match &record.answer {
             Answer::Fields(fields) => fields.get(index).map(|(_, value)| value.to_text()).unwrap_or_default(),
             text => text.to_text(),
         };
-        let distinct: BTreeSet<String> = records.iter().map(value).collect();
-        (2..=most).contains(&distinct.len()).then(|| guess.column.clone())
-    })
+        records.iter().map(value).collect::<BTreeSet<String>>().len()
+    };
+    let possible = 2..=records.len() / STRATUM_RECORDS;
+    let counted = profile.targets.iter().enumerate().map(|(index, guess)| (distinct(index), guess));
+    let candidates: Vec<(usize, &Guess)> = counted.filter(|(distinct, _)| possible.contains(distinct)).collect();
+    let few = candidates.iter().filter(|(distinct, _)| *distinct <= STRATA_FEW).rev().max_by_key(|(distinct, _)| *distinct);
+    few.or_else(|| candidates.iter().min_by_key(|(distinct, _)| *distinct)).map(|(_, guess)| guess.column.clone())
 }
 
 /// Three digits are enough for a fraction; never zero.

@@ -13,7 +13,7 @@ use crate::adapters;
 use crate::base::Base;
 use crate::context::{Context, MemoryPolicy, Observer};
 use crate::error::{Error, Result};
-use crate::evaluate::metric_for;
+use crate::evaluate::{self, metric_for};
 use crate::prepare::{Prepared, prepare};
 use crate::report::facts::{MemoryFacts, PowerFacts};
 use crate::responder;
@@ -73,15 +73,25 @@ pub struct Planned {
 /// Plans a run without writing anything.
 pub fn plan(context: &Context<'_>, observer: &mut dyn Observer, path: &Path) -> Result<Planned> {
     let (_, plan, folder) = read(path)?;
-    let base = Base::open(context, observer, &plan.model.base, &plan.model.template)?;
-    let mut prepared = prepare(&plan, &folder, &base, None, observer)?;
-    let rows = Rows::new(&plan, &prepared, &base)?;
+    let base = Base::of_plan(context, observer, &plan, &folder, false)?;
+    let (prepared, _) = prepare(&plan, &folder, &base, observer)?;
+    planned(context, &plan, &folder, &base, prepared)
+}
+
+/// What a run on these records would do. Whatever can be refused is refused here: before there is a run, and before
+/// the first hour of computing.
+pub(crate) fn planned(context: &Context<'_>, plan: &RunPlan, folder: &Path, base: &Base, mut prepared: Prepared) -> Result<Planned> {
+    let rows = Rows::new(plan, &prepared, base)?;
     count_tokens(&rows, &mut prepared)?;
-    let memory = memory_facts(context, &plan, &base, &prepared, &rows)?;
-    let power = power(&plan, &prepared)?;
+    let memory = memory_facts(context, plan, base, &prepared, &rows)?;
+    let power = power(plan, &prepared)?;
+    evaluate::gate(plan, &prepared.task)?;
+    if plan.evaluate.arms.iter().any(|arm| arm == "imported") {
+        evaluate::read_imported(&folder.join(&plan.evaluate.answers))?;
+    }
     let steps = Steps::of(&plan.tune, rows.train.rows().len());
-    let lines = lines(&plan, &base, &prepared, &steps);
-    Ok(Planned { lines, memory, power, steps: steps.total as u64, prepared, plan })
+    let lines = lines(plan, base, &prepared, &steps);
+    Ok(Planned { lines, memory, power, steps: steps.total as u64, prepared, plan: plan.clone() })
 }
 
 /// Rendered, computed and loss tokens of the first epoch, into the facts.

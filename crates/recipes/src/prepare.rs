@@ -44,15 +44,15 @@ pub struct Prepared {
     pub facts: DataFacts,
 }
 
-/// What is written beside the records, for `data/rejects.jsonl`.
-struct Story {
+/// What [`write`] writes beside the records.
+pub struct Story {
     documents: Vec<Document>,
     rejected: Vec<Rejected>,
     conflicts: Vec<steps::Conflict>,
 }
 
-/// Reads the sources and makes the records. `folder` is the run file's. With `run`, everything is written there.
-pub fn prepare(plan: &RunPlan, folder: &Path, base: &Base, run: Option<&RunFolder>, observer: &mut dyn Observer) -> Result<Prepared> {
+/// Reads the sources and makes the records. `folder` is the run file's. Nothing is written: [`write`] does.
+pub fn prepare(plan: &RunPlan, folder: &Path, base: &Base, observer: &mut dyn Observer) -> Result<(Prepared, Story)> {
     let mut facts = DataFacts { stratify: plan.prepare.stratify.clone(), ..DataFacts::default() };
     let mut story = Story { documents: Vec::new(), rejected: Vec::new(), conflicts: Vec::new() };
     let mut roled: Vec<(Record, SourceRole)> = Vec::new();
@@ -104,11 +104,7 @@ pub fn prepare(plan: &RunPlan, folder: &Path, base: &Base, run: Option<&RunFolde
     for warning in &facts.warnings {
         observer.event(Event::Warning(warning.clone()));
     }
-    let prepared = Prepared { instruction, task, split, facts };
-    if let Some(run) = run {
-        write(run, &prepared, &story)?;
-    }
-    Ok(prepared)
+    Ok((Prepared { instruction, task, split, facts }, story))
 }
 
 fn read_source(source: &Source, folder: &Path, facts: &mut DataFacts) -> Result<data::Dataset> {
@@ -329,7 +325,8 @@ fn part<'a>(split: &'a Split, name: &str) -> &'a [Record] {
     }
 }
 
-fn write(run: &RunFolder, prepared: &Prepared, story: &Story) -> Result<()> {
+/// Writes records, documents and rejects into a run folder, `data/prepared.json` last.
+pub fn write(run: &RunFolder, prepared: &Prepared, story: &Story) -> Result<()> {
     let lines = |values: &mut dyn Iterator<Item = Value>| {
         let mut text = String::new();
         for value in values {

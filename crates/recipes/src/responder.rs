@@ -5,9 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use data::TokenRow;
-use data::pack;
-use engine::batch::{Batch, PassLimits};
+use engine::batch::PassLimits;
 use engine::choose::{Question, normalized};
 use engine::config::ModelConfig;
 use engine::cpu::CpuDevice;
@@ -20,7 +18,7 @@ use text::{ChatFormat, Message, Role};
 use crate::base::Base;
 use crate::context::{Event, Observer};
 use crate::error::{Error, Result};
-use crate::prepare::{Prepared, SHARED_MIN};
+use crate::prepare::Prepared;
 use crate::spec::RunPlan;
 
 /// Rows of a pass in scoring, choosing and reading prompts.
@@ -50,6 +48,27 @@ impl<'a> Responder<'a> {
         label: String,
     ) -> Result<Responder<'a>> {
         Ok(Responder { chat: base.chat()?, model, stop: stop_ids(base)?, answer_tokens, observer, label, answers: Vec::new() })
+    }
+
+    /// Σ ln p of every continuation of every prompt; what the prompts begin with is computed once.
+    fn weigh<'c>(&mut self, prompts: &[Vec<u32>], continuations: &[impl AsRef<[&'c [u32]]>], label: String) -> Result<Vec<Vec<f64>>> {
+        let prefix = shared(prompts).saturating_sub(1);
+        let answer = continuations.iter().flat_map(|list| list.as_ref()).map(|ids| ids.len()).max().unwrap_or(1);
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(1) + answer;
+        self.model.reserve(&Uses { scoring: Some(scoring_use(longest, prefix)), ..Uses::default() })?;
+        let questions: Vec<Question<'_>> =
+            prompts.iter().zip(continuations).map(|(prompt, list)| Question { prompt, continuations: list.as_ref() }).collect();
+        self.observer.event(Event::Start { what: label, total: prompts.len() as u64, unit: "answers" });
+        let observer = &mut *self.observer;
+        let log_probs = self.model.choose(&questions, |done| {
+            observer.event(Event::Progress { done: done as u64, loss: None, validation: None });
+            if observer.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        self.observer.event(Event::End);
+        if self.observer.stopped() {
+            return Err(Error::Interrupted);
+        }
+        Ok(log_probs)
     }
 
     fn prompt_ids(&self, prompts: &[Prompt]) -> Result<Vec<Vec<u32>>> {
@@ -102,7 +121,7 @@ pub(crate) fn planned_uses(base: &Base, plan: &RunPlan, prepared: &Prepared) -> 
         longest = longest.max(chat.prompt_ids(&record.id, &record.messages)?.len());
     }
     let few_shot = plan.evaluate.arms.iter().any(|arm| arm == "few-shot");
-    let window = plan.prepare.max_tokens.min(base.config().context);
+    let window = crate::evaluate::few_shot_window(plan, base);
     let shared = if few_shot { window.saturating_sub(longest) } else { 0 };
     let generation = generation_use(longest + shared, shared, plan.evaluate.answer_tokens.min(window), SEQUENCES);
     Ok(Uses {
@@ -169,22 +188,8 @@ impl Subject for Responder<'_> {
             let turns = messages(prompt);
             answers.push(labels.iter().map(|label| Ok(self.chat.answer_ids(&prompt.id, &turns, label)?)).collect::<Result<_>>()?);
         }
-        let prefix = shared(&ids).saturating_sub(1);
-        let longest = ids.iter().map(Vec::len).max().unwrap_or(1) + answers.iter().flatten().map(Vec::len).max().unwrap_or(1);
-        self.model.reserve(&Uses { scoring: Some(scoring_use(longest, prefix)), ..Uses::default() })?;
         let continuations: Vec<Vec<&[u32]>> = answers.iter().map(|labels| labels.iter().map(Vec::as_slice).collect()).collect();
-        let questions: Vec<Question<'_>> =
-            ids.iter().zip(&continuations).map(|(prompt, continuations)| Question { prompt, continuations }).collect();
-        self.observer.event(Event::Start { what: self.label.clone(), total: prompts.len() as u64, unit: "answers" });
-        let observer = &mut *self.observer;
-        let log_probs = self.model.choose(&questions, |done| {
-            observer.event(Event::Progress { done: done as u64, loss: None, validation: None });
-            if observer.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        self.observer.event(Event::End);
-        if self.observer.stopped() {
-            return Err(Error::Interrupted);
-        }
+        let log_probs = self.weigh(&ids, &continuations, self.label.clone())?;
         let choices: Vec<Choice> = log_probs
             .iter()
             .map(|log_probs| {
@@ -200,40 +205,19 @@ impl Subject for Responder<'_> {
     }
 
     fn log_probs(&mut self, prompts: &[Prompt], golds: &[String]) -> Result<Vec<AnswerLoss>> {
-        let mut rows = Vec::with_capacity(prompts.len());
-        for (prompt, gold) in prompts.iter().zip(golds) {
-            let turns = messages(prompt);
-            let mut ids = self.chat.prompt_ids(&prompt.id, &turns)?;
-            let answer = self.chat.answer_ids(&prompt.id, &turns, gold)?;
-            let mut loss_weights = vec![0.0; ids.len()];
-            loss_weights.extend(answer.iter().map(|_| 1.0));
-            ids.extend(answer);
-            rows.push(TokenRow { record_id: prompt.id.clone(), ids, loss_weights });
-        }
-        score_rows(self.model, &rows, &mut |done| {
-            let _ = done;
-        })
+        let ids = self.prompt_ids(prompts)?;
+        let answers: Vec<Vec<u32>> = prompts
+            .iter()
+            .zip(golds)
+            .map(|(prompt, gold)| Ok(self.chat.answer_ids(&prompt.id, &messages(prompt), gold)?))
+            .collect::<Result<_>>()?;
+        let continuations: Vec<[&[u32]; 1]> = answers.iter().map(|answer| [answer.as_slice()]).collect();
+        let label = format!("{}, loss", self.label);
+        let log_probs = self.weigh(&ids, &continuations, label)?;
+        Ok(log_probs
+            .iter()
+            .zip(&answers)
+            .map(|(log_prob, answer)| AnswerLoss { log_prob: log_prob[0], tokens: answer.len() as u64 })
+            .collect())
     }
-}
-
-/// Σ weight · ln p and the number of loss tokens of each row, in order. Rows that begin alike share that run.
-pub(crate) fn score_rows(model: &mut Model<CpuDevice>, rows: &[TokenRow], progress: &mut dyn FnMut(usize)) -> Result<Vec<AnswerLoss>> {
-    let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(1);
-    let use_ = scoring_use(longest, 0);
-    model.reserve(&Uses { scoring: Some(use_), ..Uses::default() })?;
-    let mut losses = vec![AnswerLoss { log_prob: 0.0, tokens: 0 }; rows.len()];
-    let mut done = 0;
-    for packed in pack::pack_for_scoring(rows, use_.pass.rows, Some(SHARED_MIN))? {
-        let engine_batch = crate::tune::EngineBatch::new(&packed);
-        let batch: Batch<'_> = engine_batch.borrow();
-        let log_probs = model.log_probs_exact(&batch, 0)?;
-        for (entry, log_prob) in packed.entries.iter().zip(log_probs) {
-            let loss = &mut losses[packed.records[entry.sequence as usize]];
-            loss.log_prob += f64::from(entry.weight) * log_prob;
-            loss.tokens += 1;
-        }
-        done += packed.records.len();
-        progress(done);
-    }
-    Ok(losses)
 }

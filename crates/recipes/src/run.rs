@@ -20,15 +20,15 @@ use crate::classical;
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 use crate::evaluate::{Arm, Evaluator, Examples, trial};
-use crate::governance::Governance;
-use crate::plan;
-use crate::prepare::{self, Prepared};
+use crate::governance::{self, Governance};
+use crate::plan::{self, Planned};
+use crate::prepare::{self, Prepared, Story};
 use crate::report::assemble;
 use crate::report::facts::{FORMAT, FarOodFacts, MemoryFacts, PowerFacts, Report, RunFacts, TrainingFacts};
 use crate::responder::Responder;
 use crate::runs::{self, Stage};
-use crate::spec::RunPlan;
-use crate::tune::{self, Rows, Steps};
+use crate::spec::{self, RunPlan};
+use crate::tune;
 
 /// How far to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,34 +130,44 @@ pub struct Overrides {
 pub fn start(context: &Context<'_>, path: &Path, overrides: &Overrides, until: Until, observer: &mut dyn Observer) -> Result<Outcome> {
     let (text, mut plan, folder) = plan::read(path)?;
     if let Some(max_steps) = overrides.max_steps {
-        plan.tune.max_steps = max_steps;
+        plan.tune.max_steps = spec::max_steps("--max-steps", max_steps)?;
     }
-    observer.event(Event::Stage(format!("Base model {}", plan.model.base)));
-    let base = Base::open(context, observer, &plan.model.base, &plan.model.template)?;
+    let folder = std::path::absolute(&folder).unwrap_or(folder);
     let started = context.clock.now();
     let id = run_id(&started, &plan, context);
-    let run = RunFolder::create(&context.workspace, &plan.project.name, &id)?;
-    let plan_text = toml::to_string(&plan).map_err(|error| Error::Corrupt {
-        what: "the plan",
-        reason: error.to_string(),
-        path: run.file("plan.toml"),
-    })?;
-    run.write("plan.toml", plan_text.as_bytes())?;
-    run.write("tunesmith.toml", text.as_bytes())?;
-    let folder = std::path::absolute(&folder).unwrap_or(folder);
-    write_run_facts(&run, &id, &started, &folder, until)?;
-    let governance = Governance::start(context, &run, &plan, &id)?;
-    Stages { context, run, plan, base, folder, governance, started, answers: None }.go(until, observer)
+    observer.event(Event::Stage(format!("Base model {}", plan.model.base)));
+    let base = Base::of_plan(context, observer, &plan, &folder, false)?;
+    observer.event(Event::Stage("Prepare".into()));
+    let from = context.clock.seconds();
+    let (prepared, story) = prepare::prepare(&plan, &folder, &base, observer)?;
+    let planned = plan::planned(context, &plan, &folder, &base, prepared)?;
+    let seconds = context.clock.seconds() - from;
+    let unwritable = |error: toml::ser::Error| Error::Corrupt { what: "the plan", reason: error.to_string(), path: "plan.toml".into() };
+    let plan_text = toml::to_string(&plan).map_err(unwritable)?;
+    let facts = run_facts(&id, &started, &folder, until);
+    let files = [("plan.toml", plan_text.as_bytes()), ("tunesmith.toml", text.as_bytes()), (FACTS_FILE, facts.as_bytes())];
+    let run = RunFolder::create_with(&context.workspace, &plan.project.name, &id, &files)?;
+    in_run(&id, || {
+        let governance = Governance::start(context, &run, &plan, &id)?;
+        Stages { context, run, plan, base, folder, governance, started, answers: None }.go(planned, Some(&story), seconds, until, observer)
+    })
 }
 
-fn write_run_facts(run: &RunFolder, id: &str, started: &str, folder: &Path, until: Until) -> Result<()> {
+/// Errors of a run say how it goes on.
+fn in_run(id: &str, work: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
+    work().map_err(|source| Error::InRun { id: id.to_owned(), source: Box::new(source) })
+}
+
+/// How a run came about.
+const FACTS_FILE: &str = "run.json";
+
+fn run_facts(id: &str, started: &str, folder: &Path, until: Until) -> String {
     let goal = match until {
         Until::Tuned => "tuned",
         Until::Prepared | Until::Reported => "reported",
     };
     let facts = json!({ "id": id, "started": started, "sources_from": folder, "program": program(), "goal": goal });
-    run.write("run.json", format!("{facts:#}\n").as_bytes())?;
-    Ok(())
+    format!("{facts:#}\n")
 }
 
 /// How far a run was meant to go.
@@ -182,20 +192,34 @@ pub fn evaluate(context: &Context<'_>, path: &Path, answers: Option<&Path>, obse
 fn continued(context: &Context<'_>, path: &Path, until: Until, answers: Option<&Path>, observer: &mut dyn Observer) -> Result<Outcome> {
     let begun = context.clock.seconds();
     let run = RunFolder::open(path)?;
-    if until == Until::Reported && answers.is_none() && runs::stage(path) == Stage::Reported {
+    let id = runs::id(run.path());
+    let stage = runs::stage(path);
+    if until == Until::Reported && answers.is_none() && stage == Stage::Reported && governance::sealed(&run, &id)? {
         observer.event(Event::Note("this run is finished; nothing was computed again".into()));
         return finished(&run, context.clock.seconds() - begun);
     }
     let plan = runs::plan(run.path())?;
-    let facts = store::atomic::read_json(&run.file("run.json"), 1 << 20)?;
-    let folder = PathBuf::from(facts["sources_from"].as_str().unwrap_or_default());
+    let facts = store::atomic::read_json(&run.file(FACTS_FILE), 1 << 20)?;
+    let folder = runs::sources_folder(run.path())?;
     let started = facts["started"].as_str().unwrap_or_default().to_owned();
     observer.event(Event::Stage(format!("Base model {}", plan.model.base)));
-    let base = Base::open(context, observer, &plan.model.base, &plan.model.template)?;
-    let id = runs::id(run.path());
-    write_run_facts(&run, &id, &started, &folder, until)?;
-    let governance = Governance::resume(context, &run, &id)?;
-    Stages { context, run, plan, base, folder, governance, started, answers: answers.map(Path::to_owned) }.go(until, observer)
+    let base = Base::of_plan(context, observer, &plan, &folder, false)?;
+    observer.event(Event::Stage("Prepare".into()));
+    let from = context.clock.seconds();
+    let (prepared, story) = if stage == Stage::Planned {
+        let (prepared, story) = prepare::prepare(&plan, &folder, &base, observer)?;
+        (prepared, Some(story))
+    } else {
+        (prepare::read(run.path())?, None)
+    };
+    let planned = plan::planned(context, &plan, &folder, &base, prepared)?;
+    let seconds = context.clock.seconds() - from;
+    in_run(&id, || {
+        run.write(FACTS_FILE, run_facts(&id, &started, &folder, until).as_bytes())?;
+        let governance = Governance::resume(context, &run, &plan, &id)?;
+        let answers = answers.map(Path::to_owned);
+        Stages { context, run, plan, base, folder, governance, started, answers }.go(planned, story.as_ref(), seconds, until, observer)
+    })
 }
 
 /// What a finished run gave.
@@ -240,26 +264,21 @@ struct Stages<'a> {
 }
 
 impl Stages<'_> {
-    fn go(self, until: Until, observer: &mut dyn Observer) -> Result<Outcome> {
-        let begun = self.context.clock.seconds();
-        let mut stages = Vec::new();
+    /// All that is not done yet. `story` is there where the records are not written yet; planning them took `seconds`.
+    fn go(self, planned: Planned, story: Option<&Story>, seconds: f64, until: Until, observer: &mut dyn Observer) -> Result<Outcome> {
+        let begun = self.context.clock.seconds() - seconds;
+        let mut stages = vec![("prepare".to_owned(), seconds)];
         let mut timed = |name: &str, from: f64| stages.push((name.to_owned(), self.context.clock.seconds() - from));
 
-        observer.event(Event::Stage("Prepare".into()));
-        let from = self.context.clock.seconds();
-        let mut prepared = self.prepared(observer)?;
-        let rows = Rows::new(&self.plan, &prepared, &self.base)?;
-        plan::count_tokens(&rows, &mut prepared)?;
-        timed("prepare", from);
+        let Planned { prepared, lines, memory, power, .. } = planned;
+        if let Some(story) = story {
+            prepare::write(&self.run, &prepared, story)?;
+            self.governance.prepared(&self.run, &prepared)?;
+        }
         let data = prepared.facts.clone();
         if until == Until::Prepared {
             return Ok(self.outcome(None, None, None, data, begun));
         }
-        let steps = Steps::of(&self.plan.tune, rows.train.rows().len());
-        let lines = plan::lines(&self.plan, &self.base, &prepared, &steps);
-        let memory = plan::memory_facts(self.context, &self.plan, &self.base, &prepared, &rows)?;
-        let power = plan::power(&self.plan, &prepared)?;
-        drop(rows);
         tell_plan(&lines, &memory, &power, observer);
 
         let mut model = self.base.load(self.context.threads)?;
@@ -313,15 +332,6 @@ impl Stages<'_> {
     ) -> Outcome {
         let path = self.run.path().to_owned();
         Outcome { id: runs::id(&path), path, report, verdict, training, data, seconds: self.context.clock.seconds() - begun }
-    }
-
-    fn prepared(&self, observer: &mut dyn Observer) -> Result<Prepared> {
-        if runs::stage(self.run.path()) != Stage::Planned {
-            return prepare::read(self.run.path());
-        }
-        let prepared = prepare::prepare(&self.plan, &self.folder, &self.base, Some(&self.run), observer)?;
-        self.governance.prepared(&self.run, &prepared)?;
-        Ok(prepared)
     }
 
     fn arms_before(
@@ -555,7 +565,7 @@ pub fn show(context: &Context<'_>, path: &Path, count: usize, observer: &mut dyn
     }
     let plan = runs::plan(path)?;
     let prepared = prepare::read(path)?;
-    let base = Base::open(context, observer, &plan.model.base, &plan.model.template)?;
+    let base = Base::of_plan(context, observer, &plan, &runs::sources_folder(path)?, false)?;
     let chat = base.chat()?;
     prepared
         .split

@@ -122,6 +122,12 @@ pub fn plan(run: &Path) -> Result<RunPlan> {
     toml::from_str(&text).map_err(|error| Error::Corrupt { what: "the plan", reason: error.message().to_owned(), path })
 }
 
+/// The folder of the run file that a run was started from.
+pub fn sources_folder(run: &Path) -> Result<PathBuf> {
+    let facts = store::atomic::read_json(&run.join("run.json"), 1 << 20)?;
+    Ok(PathBuf::from(facts["sources_from"].as_str().unwrap_or_default()))
+}
+
 /// The report of a run.
 pub fn report(run: &Path) -> Result<Report> {
     let path = run.join("report.json");

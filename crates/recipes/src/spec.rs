@@ -27,8 +27,9 @@ pub mod defaults {
     pub const DROPOUT: f32 = 0.0;
     /// An upper bound; the best checkpoint on validation is kept.
     pub const EPOCHS: f64 = 3.0;
-    /// Eight records a step: enough steps in a small set, and enough rows for the matrix product.
-    pub const BATCH: usize = 8;
+    /// Four records a step: small sets need many steps more than smooth gradients (the example's validation loss
+    /// was 0.062 with four and 0.083 with eight), and shared beginnings keep small batches cheap.
+    pub const BATCH: usize = 4;
     /// Small bases want more than the 2e-4 of 7B models; 1e-3 with a cosine won on BANKING77 and on the example.
     pub const LEARNING_RATE: f64 = 1e-3;
     /// A tenth of the steps to warm up: the second moment is unreliable before that.
@@ -55,10 +56,28 @@ pub mod defaults {
     pub const CHECKPOINT_SECONDS: f64 = 60.0;
     /// Longest rendered record; longer ones are rejected with a reason, never cut.
     pub const MAX_TOKENS: usize = 2048;
+    /// Longest prompt with examples: dozens of them fit, and every answer has to read them.
+    pub const FEW_SHOT_TOKENS: usize = 4096;
     /// Longest answer generated in evaluation, beside the longest training answer with a margin.
     pub const ANSWER_TOKENS: usize = 256;
     /// The clusters and the seed of the bootstrap are fixed; 10,000 resamples make its own noise invisible.
     pub const RESAMPLES: usize = 10_000;
+}
+
+/// The most that may be asked for: beyond it a number is a slip of the key.
+pub mod limits {
+    /// Passes over the data.
+    pub const EPOCHS: f64 = 10_000.0;
+    /// Optimiser steps.
+    pub const STEPS: usize = 10_000_000;
+    /// Records of a step.
+    pub const BATCH: usize = 65_536;
+    /// Rows of a micro-batch.
+    pub const MICRO_BATCH_TOKENS: usize = 1_048_576;
+    /// Looks at validation in an epoch.
+    pub const EVALUATIONS_PER_EPOCH: f64 = 10_000.0;
+    /// Tokens of an answer.
+    pub const ANSWER_TOKENS: usize = 65_536;
 }
 
 /// A string or a list of strings.
@@ -510,9 +529,14 @@ pub struct RunPlan {
 impl RunFile {
     /// Parses a run file. Unknown keys are refused with the nearest right one.
     pub fn parse(text: &str, path: &Path) -> Result<RunFile, SpecError> {
-        let table: toml::Table = text.parse().map_err(|source| SpecError::Toml { source: Box::new(source), path: path.to_owned() })?;
+        let unreadable = |error: toml::de::Error| SpecError::Toml {
+            problem: error.message().to_owned(),
+            line: error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
+            path: path.to_owned(),
+        };
+        let table: toml::Table = text.parse().map_err(unreadable)?;
         check_keys(&table, "", path)?;
-        toml::from_str(text).map_err(|source| SpecError::Toml { source: Box::new(source), path: path.to_owned() })
+        toml::from_str(text).map_err(unreadable)
     }
 
     /// Fills in the defaults; `path` is the run file's, for messages and the project's name.
@@ -601,7 +625,12 @@ impl RunFile {
                 given => choice("evaluate.mode", given, &[("free", Mode::Free), ("choose", Mode::Choose)])?,
             },
             few_shot,
-            answer_tokens: at_least("evaluate.answer_tokens", evaluate.answer_tokens.unwrap_or(defaults::ANSWER_TOKENS), 1)?,
+            answer_tokens: between(
+                "evaluate.answer_tokens",
+                evaluate.answer_tokens.unwrap_or(defaults::ANSWER_TOKENS),
+                1,
+                limits::ANSWER_TOKENS,
+            )?,
             answers: evaluate.answers.map(PathBuf::from).unwrap_or_default(),
             arms,
         };
@@ -749,9 +778,9 @@ impl TuneSection {
                 if (0.0..1.0).contains(&p) { Ok(p) } else { Err(range("tune.dropout", p, "from 0 to below 1")) }
             })?,
             targets,
-            epochs: positive("tune.epochs", self.epochs.unwrap_or(defaults::EPOCHS))?,
-            max_steps: self.max_steps.unwrap_or(0),
-            batch: at_least("tune.batch", self.batch.unwrap_or(defaults::BATCH), 1)?,
+            epochs: up_to("tune.epochs", self.epochs.unwrap_or(defaults::EPOCHS), limits::EPOCHS)?,
+            max_steps: max_steps("tune.max_steps", self.max_steps.unwrap_or(0))?,
+            batch: between("tune.batch", self.batch.unwrap_or(defaults::BATCH), 1, limits::BATCH)?,
             learning_rate: positive("tune.learning_rate", self.learning_rate.unwrap_or(defaults::LEARNING_RATE))?,
             schedule: choice(
                 "tune.schedule",
@@ -761,20 +790,31 @@ impl TuneSection {
             warmup: fraction("tune.warmup", self.warmup.unwrap_or(defaults::WARMUP))?,
             weight_decay: fraction("tune.weight_decay", self.weight_decay.unwrap_or(defaults::WEIGHT_DECAY))?,
             clip: self.clip.map_or(Ok(defaults::CLIP), |clip| if clip == 0.0 { Ok(0.0) } else { positive("tune.clip", clip) })?,
-            micro_batch_tokens: at_least("tune.micro_batch_tokens", self.micro_batch_tokens.unwrap_or(defaults::MICRO_BATCH_TOKENS), 16)?,
+            micro_batch_tokens: between(
+                "tune.micro_batch_tokens",
+                self.micro_batch_tokens.unwrap_or(defaults::MICRO_BATCH_TOKENS),
+                16,
+                limits::MICRO_BATCH_TOKENS,
+            )?,
             reduction_leaves: match self.reduction_leaves.unwrap_or(defaults::REDUCTION_LEAVES) {
                 leaves if leaves.is_power_of_two() && leaves <= 64 => leaves,
                 leaves => return Err(range("tune.reduction_leaves", leaves, "1, 2, 4, … 64")),
             },
-            evaluations_per_epoch: positive(
+            evaluations_per_epoch: up_to(
                 "tune.evaluations_per_epoch",
                 self.evaluations_per_epoch.unwrap_or(defaults::EVALUATIONS_PER_EPOCH),
+                limits::EVALUATIONS_PER_EPOCH,
             )?,
             patience: self.patience.unwrap_or(defaults::PATIENCE),
             keep: choice("tune.keep", self.keep, &[("best", Keep::Best), ("last", Keep::Last)])?,
             checkpoint_seconds: positive("tune.checkpoint_seconds", self.checkpoint_seconds.unwrap_or(defaults::CHECKPOINT_SECONDS))?,
         })
     }
+}
+
+/// A number of optimiser steps, 0 for as many as the epochs have.
+pub(crate) fn max_steps(key: &str, value: usize) -> Result<usize, SpecError> {
+    between(key, value, 0, limits::STEPS)
 }
 
 /// One of the named choices; the first is the default.
@@ -807,6 +847,17 @@ fn fraction(key: &str, value: f64) -> Result<f64, SpecError> {
 
 fn at_least(key: &str, value: usize, least: usize) -> Result<usize, SpecError> {
     if value >= least { Ok(value) } else { Err(range(key, value, &format!("at least {least}"))) }
+}
+
+fn between(key: &str, value: usize, least: usize, most: usize) -> Result<usize, SpecError> {
+    let value = at_least(key, value, least)?;
+    if value <= most { Ok(value) } else { Err(range(key, value, &format!("at most {most}"))) }
+}
+
+/// Above zero and at most `most`: beyond that it is a slip, and would run for years.
+fn up_to(key: &str, value: f64, most: f64) -> Result<f64, SpecError> {
+    let value = positive(key, value)?;
+    if value <= most { Ok(value) } else { Err(range(key, value, &format!("at most {most}"))) }
 }
 
 /// The name that the given one was probably meant to be.

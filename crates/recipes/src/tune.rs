@@ -161,6 +161,10 @@ pub fn tune(
         let saved = checkpoint::read(&checkpoint::folder(run.path(), step))?;
         progress = restore(&mut trainer, saved, run)?;
         progress.resumed += 1;
+        // Killed between saving the best step and marking it: unmarked, it would be pruned.
+        if checkpoint::steps(run.path())?.contains(&progress.best_step) {
+            checkpoint::mark_best(run, progress.best_step)?;
+        }
         observer.event(Event::Note(format!("going on after step {step} of {}", steps.total)));
     }
     keep_lines_up_to(run, u64::from(trainer.step_count()))?;

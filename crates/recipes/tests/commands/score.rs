@@ -125,6 +125,7 @@ fn refusals_name_the_record_and_come_before_any_line() {
         let mut seen = 0;
         let error = score(&home.context(), &mut Silent, &file, &model, None, true, &mut |_| seen += 1).unwrap_err();
         assert_eq!((error.to_string().as_str(), seen), (message, 0));
+        assert!(error.hint().is_some(), "{message}");
     }
     let empty = home.write("empty.jsonl", "\n");
     assert_eq!(lines(&home, &empty, &model, None, true).unwrap_err().to_string(), "empty.jsonl has no rows");
