@@ -56,7 +56,10 @@ pub(crate) fn to_peft(adapter: &Adapter, config: &ModelConfig, base_model: &str,
 
 /// Reads a PEFT folder, by whomever it was trained, for this model.
 pub fn read(folder: &Path, config: &ModelConfig) -> Result<Adapter> {
-    from_peft(PeftAdapter::read(folder)?, config)
+    from_peft(PeftAdapter::read(folder)?, config).map_err(|error| match error {
+        Error::Family(source) => Error::OtherBase { source, path: folder.to_owned() },
+        error => error,
+    })
 }
 
 /// A PEFT folder's content as an engine adapter for this model.

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// Not TOML, or a value of the wrong type.
-    #[error("{}{}: {}", path.display(), line.map(|line| format!(" line {line}")).unwrap_or_default(), one_line(problem))]
+    #[error("{}{}: {}", path.display(), line.map(|line| format!(" line {line}")).unwrap_or_default(), problem)]
     Toml {
-        /// The parser's own words.
+        /// What is wrong, on one line.
         problem: String,
         /// Where, from 1.
         line: Option<usize>,
@@ -57,10 +57,6 @@ pub enum SpecError {
         /// The choice that was probably meant.
         nearest: String,
     },
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Everything that a recipe can fail with.
@@ -125,6 +121,14 @@ pub enum Error {
         given: String,
         /// What is read.
         expected: String,
+    },
+    /// An adapter of another model.
+    #[error("the adapter does not fit this base: {source}: {}", path.display())]
+    OtherBase {
+        /// In which way.
+        source: families::FamilyError,
+        /// Its folder.
+        path: PathBuf,
     },
     /// A base with a weight that spoils every answer.
     #[error("tensor {tensor} has NaN or infinity in it: not a usable weight")]
@@ -359,6 +363,7 @@ impl Error {
             Error::Record { fault, .. } => return fault.hint().map(str::to_owned),
             Error::ContextFull { .. } => "begin a new conversation; nothing of this one was dropped".into(),
             Error::Adapter { .. } => "train it first: `tunesmith tune FOLDER`".into(),
+            Error::OtherBase { .. } => "name the base that it was trained on: adapter_config.json says which".into(),
             Error::Stopped { id, .. } => format!("go on with `tunesmith runs resume {id}`"),
             Error::InRun { id, source } => match &**source {
                 Error::Interrupted => format!("go on with `tunesmith runs resume {id}`"),

@@ -529,10 +529,9 @@ pub struct RunPlan {
 impl RunFile {
     /// Parses a run file. Unknown keys are refused with the nearest right one.
     pub fn parse(text: &str, path: &Path) -> Result<RunFile, SpecError> {
-        let unreadable = |error: toml::de::Error| SpecError::Toml {
-            problem: error.message().to_owned(),
-            line: error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
-            path: path.to_owned(),
+        let unreadable = |error: toml::de::Error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            SpecError::Toml { problem: problem(error.message(), before), line: before.map(|before| 1 + before.matches('\n').count()), path: path.to_owned() }
         };
         let table: toml::Table = text.parse().map_err(unreadable)?;
         check_keys(&table, "", path)?;
@@ -809,6 +808,27 @@ impl TuneSection {
             keep: choice("tune.keep", self.keep, &[("best", Keep::Best), ("last", Keep::Last)])?,
             checkpoint_seconds: positive("tune.checkpoint_seconds", self.checkpoint_seconds.unwrap_or(defaults::CHECKPOINT_SECONDS))?,
         })
+    }
+}
+
+/// The parser's words in the user's: the key is named, and types by what a person writes.
+fn problem(words: &str, before: Option<&str>) -> String {
+    let mut words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (parser, person) in [
+        ("expected usize", "expected a whole number"),
+        ("expected u64", "expected a whole number"),
+        ("expected f64", "expected a number"),
+        ("expected f32", "expected a number"),
+        ("expected a boolean", "expected true or false"),
+        ("expected a sequence", "expected a list"),
+        ("data did not match any variant of untagged enum OneOrMany", "expected a text or a list of texts"),
+    ] {
+        words = words.replace(parser, person);
+    }
+    let key = before.and_then(|before| before.rsplit('\n').next()).and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+    match key.filter(|key| !key.is_empty()) {
+        Some(key) => format!("`{key}`: {words}"),
+        None => words,
     }
 }
 

@@ -276,7 +276,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 /// A fresh hidden name in the same folder.
-fn beside(place: &Path) -> PathBuf {
+pub(crate) fn beside(place: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = place.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     parent(place).join(format!(".{name}{PENDING}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))

@@ -37,15 +37,32 @@ pub struct RunEntry {
 impl RunFolder {
     /// Makes `project_root/runs/name/id/` (mode 0700) and locks it; an existing one is refused.
     pub fn create(project_root: &Path, name: &str, id: &str) -> Result<Self> {
+        Self::create_with(project_root, name, id, &[])
+    }
+
+    /// The same with these files in it: killed at any instant, there is a run that can go on, or none at all.
+    pub fn create_with(project_root: &Path, name: &str, id: &str, files: &[(&str, &[u8])]) -> Result<Self> {
         check_name("project name", name)?;
         check_name("run id", id)?;
         let project = project_root.join("runs").join(name);
         private().recursive(true).create(&project).map_err(|e| StoreError::io("make the folder", &project, e))?;
         let path = project.join(id);
-        private().create(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => StoreError::RunExists { path: path.clone() },
-            _ => StoreError::io("make the folder", &path, e),
-        })?;
+        if path.exists() {
+            return Err(StoreError::RunExists { path });
+        }
+        let hidden = atomic::beside(&path);
+        private().create(&hidden).map_err(|e| StoreError::io("make the folder", &path, e))?;
+        let put = |(file, bytes): &(&str, &[u8])| {
+            let mut place = File::create_new(hidden.join(file))?;
+            place.write_all(bytes).and_then(|()| place.sync_all())
+        };
+        let placed = files.iter().try_for_each(|file| put(file).map_err(|e| StoreError::io("write", &path.join(file.0), e)));
+        let placed = placed.and_then(|()| atomic::sync_folder(&hidden));
+        let placed = placed.and_then(|()| std::fs::rename(&hidden, &path).map_err(|e| StoreError::io("make the folder", &path, e)));
+        if let Err(error) = placed {
+            let _ = std::fs::remove_dir_all(&hidden); // the error is what counts
+            return Err(error);
+        }
         let lock = lock(&path)?;
         atomic::sync_folder(&project)?;
         Ok(Self { path, _lock: lock })

@@ -165,6 +165,7 @@ pub(crate) enum Command {
         head: Option<String>,
     },
     /// Measure speed and memory on this machine
+    #[command(after_help = "Example:\n  tunesmith bench train --model smollm2-135m-instruct --json")]
     Bench {
         #[command(subcommand)]
         action: BenchAction,
@@ -184,13 +185,16 @@ pub(crate) struct Project {
 #[derive(Debug, Subcommand)]
 pub(crate) enum RunsAction {
     /// All runs, newest first
+    #[command(after_help = "Example:\n  tunesmith runs list --json")]
     List,
     /// One run: state, files, verdict
+    #[command(after_help = "Example:\n  tunesmith runs show 20261124-063831-4f2a")]
     Show {
         /// Run id (or a beginning of it), or run folder
         run: String,
     },
     /// Go on where an interrupted run stopped
+    #[command(after_help = "Example:\n  tunesmith runs resume 20261124-063831-4f2a")]
     Resume {
         /// Run id (or a beginning of it), or run folder
         run: String,

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::Exit;
 use crate::args::{Arguments, BenchAction, BenchTrain, ChatArguments, Command, Global, Memory, RunsAction};
 use crate::clock::SystemClock;
-use crate::output::{emit, emit_json, emit_piece};
+use crate::output::{closed, emit, emit_json, emit_piece};
 use crate::progress::{Progress, duration};
 
 /// Everything a command works with.
@@ -64,17 +64,22 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
         Command::Chat(chat_arguments) => chat(session, chat_arguments),
         Command::Score { file, model, adapter, tokens } => {
             let json = session.json;
-            if !json {
-                emit("id\ttokens\tloss_tokens\tlog_prob");
-            }
-            recipes::score::score(&session.context, &mut session.progress, &file, &model, adapter.as_deref(), tokens, &mut |line| {
-                if json {
-                    emit_json(&line)
-                } else {
+            let mut first = true;
+            session.progress.writes_as_it_goes();
+            let scored =
+                recipes::score::score(&session.context, &mut session.progress, &file, &model, adapter.as_deref(), tokens, &mut |line| {
+                    if json {
+                        return emit_json(&line);
+                    }
+                    if std::mem::take(&mut first) {
+                        emit("id\ttokens\tloss_tokens\tlog_prob");
+                    }
                     emit(&format!("{}\t{}\t{}\t{:.6}", line.id, line.tokens, line.loss_tokens, line.log_prob))
-                }
-            })?;
-            Ok(Exit::Done)
+                });
+            match scored {
+                Err(recipes::error::Error::Interrupted) if closed() => Ok(Exit::Done),
+                scored => scored.map(|_| Exit::Done).map_err(Into::into),
+            }
         }
         Command::Export { run, output } => {
             let path = recipes::runs::find(&session.context, &run)?;

@@ -70,7 +70,12 @@ fn run() -> Exit {
     if let Err(error) = handler {
         eprintln!("warning: Ctrl-C will not save the state: {error}");
     }
-    match commands::run(arguments, stop) {
+    let ended = commands::run(arguments, stop);
+    if let Some(error) = output::failure() {
+        eprintln!("error: cannot write to the standard output: {error}");
+        return Exit::UserError;
+    }
+    match ended {
         Ok(exit) => exit,
         Err(error) => {
             output::error(&error);

@@ -1,20 +1,40 @@
 //! Data to stdout, errors to stderr.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::sync::OnceLock;
 
 use recipes::error::Error;
 use serde::Serialize;
 
-/// Writes a line of data. A reader that has gone away (`| head`) is no error.
+/// Why stdout takes no more.
+static FAILED: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Writes a line of data.
 pub(crate) fn emit(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
+    write(&[text.as_bytes(), b"\n"]);
 }
 
 /// Writes a piece of text as it comes.
 pub(crate) fn emit_piece(text: &str) {
+    write(&[text.as_bytes()]);
+}
+
+fn write(parts: &[&[u8]]) {
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let written = parts.iter().try_for_each(|part| stdout.write_all(part)).and_then(|()| stdout.flush());
+    if let Err(error) = written {
+        let _ = FAILED.set(error); // the first counts
+    }
+}
+
+/// Whether nobody takes what is written: work that only writes can stop.
+pub(crate) fn closed() -> bool {
+    FAILED.get().is_some()
+}
+
+/// What was written has not arrived. A reader that has gone away (`| head`) has what it wants: that is no error.
+pub(crate) fn failure() -> Option<&'static std::io::Error> {
+    FAILED.get().filter(|error| error.kind() != ErrorKind::BrokenPipe)
 }
 
 /// One JSON object on one line.

@@ -14,6 +14,8 @@ const LINE_SECONDS: f64 = 10.0;
 /// The observer of the command line.
 pub(crate) struct Progress {
     stop: Arc<AtomicBool>,
+    /// The work's lines go to stdout as they come: without a reader it stops.
+    for_reader: bool,
     terminal: bool,
     bar: Option<ProgressBar>,
     plain: Option<Plain>,
@@ -32,7 +34,12 @@ struct Plain {
 impl Progress {
     /// Bars if stderr is a terminal. `stop` is set by Ctrl-C.
     pub(crate) fn new(stop: Arc<AtomicBool>) -> Self {
-        Progress { stop, terminal: std::io::stderr().is_terminal(), bar: None, plain: None }
+        Progress { stop, for_reader: false, terminal: std::io::stderr().is_terminal(), bar: None, plain: None }
+    }
+
+    /// What is computed is written as it comes: when nobody reads it any more, the work ends.
+    pub(crate) fn writes_as_it_goes(&mut self) {
+        self.for_reader = true;
     }
 
     fn line(&self, text: &str) {
@@ -124,7 +131,7 @@ impl Observer for Progress {
     }
 
     fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.load(Ordering::Relaxed) || (self.for_reader && crate::output::closed())
     }
 }
 

@@ -75,7 +75,10 @@ fn each_change_is_named() {
         change(&project, &run);
         let ended = project.tunesmith(&["audit", &id(&run)]);
         assert_eq!(ended.code, Some(1), "{what} was changed: {ended}");
-        assert!(ended.stdout.lines().any(|line| line.starts_with("CHANGED") && line.contains(named)), "{what}: {named} is not named: {ended}");
+        assert!(
+            ended.stdout.lines().any(|line| line.starts_with("CHANGED") && line.contains(named)),
+            "{what}: {named} is not named: {ended}"
+        );
         keep.restore();
         project.tunesmith(&["audit", &id(&run)]).expect(0);
     }

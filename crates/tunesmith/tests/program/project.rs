@@ -112,7 +112,7 @@ impl Project {
     pub(crate) fn runs(&self) -> Vec<PathBuf> {
         let folders = |path: &Path| -> Vec<PathBuf> {
             let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-            let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+            let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir() && !hidden(path)).collect();
             paths.sort();
             paths
         };
@@ -306,6 +306,10 @@ pub(crate) fn adapter_bytes(adapter: &Path) -> Vec<u8> {
 /// A committed file.
 pub(crate) fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden").join(path)
+}
+
+fn hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
 fn walk(root: &Path, folder: &Path, names: &mut Vec<String>) {

@@ -175,7 +175,9 @@ fn an_adapter_is_the_same_bytes_at_any_thread_count_and_under_both_memory_polici
         (adapter_bytes(&project.path(json["adapter"].as_str().unwrap())), json["losses"].clone())
     };
     let (adapter, losses) = tune(&["--threads", "1"]);
-    for options in [["--threads", "2", "--memory", "keep"], ["--threads", "7", "--memory", "keep"], ["--threads", "2", "--memory", "recompute"]] {
+    for options in
+        [["--threads", "2", "--memory", "keep"], ["--threads", "7", "--memory", "keep"], ["--threads", "2", "--memory", "recompute"]]
+    {
         let (other, other_losses) = tune(&options);
         assert_eq!(losses, other_losses, "{options:?}");
         assert!(adapter == other, "{options:?}: other bytes");
