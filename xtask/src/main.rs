@@ -7,6 +7,7 @@
     reason = "a chore runner talks to a person and reads files"
 )]
 
+mod crash;
 mod layers;
 
 use std::process::{Command, ExitCode};
@@ -19,6 +20,7 @@ usage: cargo xtask <task>
 
   check     formatting, clippy, layers, tests, docs: what CI runs
   layers    the crate edges, forbidden dependencies and licences
+  crash     kill -9 at random instants, resume, same bytes; [--runs 25] [--project DIR] (minutes)
 ";
 
 fn main() -> ExitCode {
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         Some("check") => check(),
         Some("layers") => layers::check(),
+        Some("crash") => crash::crash(&arguments[1..]),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::FAILURE;

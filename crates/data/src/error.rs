@@ -202,6 +202,9 @@ pub enum LineProblem {
     /// A quote that is not closed.
     #[error("a quote opened in it is never closed")]
     OpenQuote,
+    /// A field goes on behind its closing quote.
+    #[error("text follows a closing quote: a quote is missing, or one inside a field is not written twice")]
+    TextAfterQuote,
     /// Two columns with one name, or one without.
     #[error("the header has {problem}")]
     Header {

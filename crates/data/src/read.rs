@@ -221,9 +221,7 @@ impl Reader<'_> {
         } {
             let line = line_of(text, start, documents.last());
             let end = reader.position().byte() as usize;
-            if end >= text.len() && open_quote(&text.as_bytes()[start..], delimiter) {
-                return Err(self.problem(line, LineProblem::OpenQuote));
-            }
+            quotes(&text.as_bytes()[start..end.min(text.len())], delimiter).map_err(|problem| self.problem(line, problem))?;
             self.limit(Some(line), "bytes in a row", row.as_slice().len(), self.limits.row_bytes)?;
             self.limit(Some(line), "columns", row.len(), self.limits.columns)?;
             let Some(names) = &header else {
@@ -379,17 +377,19 @@ fn skip_empty_lines(text: &str, at: usize) -> usize {
     text.len() - rest.trim_start_matches(['\r', '\n']).len()
 }
 
-/// Whether a row ends inside quotes.
-fn open_quote(row: &[u8], delimiter: u8) -> bool {
+/// Whether each quoted field of a row ends with its quote. Where one is forgotten, the next field's quote closes it and
+/// two rows would silently become one.
+fn quotes(row: &[u8], delimiter: u8) -> Result<(), LineProblem> {
     let (mut quoted, mut field_start, mut i) = (false, true, 0);
     while i < row.len() {
         let byte = row[i];
         if quoted {
             if byte == b'"' {
-                if row.get(i + 1) == Some(&b'"') {
-                    i += 1;
-                } else {
-                    quoted = false;
+                match row.get(i + 1) {
+                    Some(b'"') => i += 1,
+                    None | Some(b'\n' | b'\r') => quoted = false,
+                    Some(next) if *next == delimiter => quoted = false,
+                    Some(_) => return Err(LineProblem::TextAfterQuote),
                 }
             }
         } else {
@@ -398,7 +398,7 @@ fn open_quote(row: &[u8], delimiter: u8) -> bool {
         }
         i += 1;
     }
-    quoted
+    if quoted { Err(LineProblem::OpenQuote) } else { Ok(()) }
 }
 
 /// Reads any JSON value; a key twice, deep nesting and long fields are errors.

@@ -54,6 +54,8 @@ fn broken_csv_names_the_line() {
     assert_eq!(line(csv("a,b\n1,2\n1,2,3\n")), (3, LineProblem::Ragged { given: 3, expected: 2 }));
     assert_eq!(line(csv("a,b\n1,\"x\ny\"\n1\n")), (4, LineProblem::Ragged { given: 1, expected: 2 }));
     assert_eq!(line(csv("a,b\n1,2\n1,\"2\n3,4\n")), (3, LineProblem::OpenQuote));
+    // Without this, rows 3 and 4 would silently be one.
+    assert_eq!(line(csv("a,b\n1,2\n\"1,2\n\"3\",4\n")), (3, LineProblem::TextAfterQuote));
     assert_eq!(line(csv("a,b\n1,2\n1,2\0\n")), (3, LineProblem::Nul));
     assert!(matches!(line(csv("a,a\n1,2\n")), (1, LineProblem::Header { .. })));
     assert!(matches!(line(csv("a,\n1,2\n")), (1, LineProblem::Header { .. })));

@@ -172,6 +172,10 @@ impl Base {
         let placed =
             families::tensors::place(&described.config, naming, shapes())?.into_iter().map(|placed| (placed.name, placed)).collect();
         let tokenizer = tokenizer(&files)?;
+        let (given, vocab) = (tokenizer.vocab_size(), described.config.vocab);
+        if given > vocab {
+            return Err(Error::Vocabulary { name: name.to_owned(), given: given - 1, vocab });
+        }
         let special = files.special_tokens();
         let template_context = TemplateContext {
             bos_token: special.bos.clone().unwrap_or_default(),

@@ -122,6 +122,24 @@ pub enum Error {
         /// What is read.
         expected: String,
     },
+    /// No row became a record.
+    #[error("no row became a record, of {rows}: {reasons}")]
+    NoRecords {
+        /// Rows of all sources.
+        rows: u64,
+        /// How many were dropped for which reason.
+        reasons: String,
+    },
+    /// A tokenizer that makes ids that the model has no embedding for.
+    #[error("the tokenizer of {name} has ids up to {given}, and the model's vocabulary has {vocab}")]
+    Vocabulary {
+        /// The base.
+        name: String,
+        /// Highest id.
+        given: usize,
+        /// Rows of the embedding.
+        vocab: usize,
+    },
     /// An adapter of another model.
     #[error("the adapter does not fit this base: {source}: {}", path.display())]
     OtherBase {
@@ -357,12 +375,14 @@ impl Error {
             Error::NoRun { .. } => "`tunesmith runs` lists them".into(),
             Error::ManyRuns { .. } => "give more of the id".into(),
             Error::NotYet { id, .. } => format!("finish it with `tunesmith runs resume {id}`"),
-            Error::TooFew { .. } => "add records, or set [prepare] split to smaller fractions".into(),
+            Error::TooFew { .. } => "add records, or set [prepare] split to other fractions".into(),
             Error::Memory { nearest, .. } => nearest.clone(),
             Error::Exists { hint, .. } => (*hint).into(),
             Error::Record { fault, .. } => return fault.hint().map(str::to_owned),
             Error::ContextFull { .. } => "begin a new conversation; nothing of this one was dropped".into(),
             Error::Adapter { .. } => "train it first: `tunesmith tune FOLDER`".into(),
+            Error::NoRecords { .. } => "longer records need a larger [prepare] max_tokens, and a base with that context".into(),
+            Error::Vocabulary { .. } => "take the tokenizer.json that was published with these weights".into(),
             Error::OtherBase { .. } => "name the base that it was trained on: adapter_config.json says which".into(),
             Error::Stopped { id, .. } => format!("go on with `tunesmith runs resume {id}`"),
             Error::InRun { id, source } => match &**source {

@@ -75,7 +75,17 @@ pub fn plan(context: &Context<'_>, observer: &mut dyn Observer, path: &Path) -> 
     let (_, plan, folder) = read(path)?;
     let base = Base::of_plan(context, observer, &plan, &folder, false)?;
     let (prepared, _) = prepare(&plan, &folder, &base, observer)?;
-    planned(context, &plan, &folder, &base, prepared)
+    let planned = planned(context, &plan, &folder, &base, prepared)?;
+    tested(&planned)?;
+    Ok(planned)
+}
+
+/// A run that is to be measured has something to be measured on.
+pub(crate) fn tested(planned: &Planned) -> Result<()> {
+    if planned.prepared.split.held_out.in_domain.is_empty() {
+        return Err(Error::TooFew { what: "records to test on", given: 0, least: 1 });
+    }
+    Ok(())
 }
 
 /// What a run on these records would do. Whatever can be refused is refused here: before there is a run, and before

@@ -44,14 +44,14 @@ pub struct Prepared {
     pub facts: DataFacts,
 }
 
-/// What [`write`] writes beside the records.
+/// What [`write()`] writes beside the records.
 pub struct Story {
     documents: Vec<Document>,
     rejected: Vec<Rejected>,
     conflicts: Vec<steps::Conflict>,
 }
 
-/// Reads the sources and makes the records. `folder` is the run file's. Nothing is written: [`write`] does.
+/// Reads the sources and makes the records. `folder` is the run file's. Nothing is written: [`write()`] does.
 pub fn prepare(plan: &RunPlan, folder: &Path, base: &Base, observer: &mut dyn Observer) -> Result<(Prepared, Story)> {
     let mut facts = DataFacts { stratify: plan.prepare.stratify.clone(), ..DataFacts::default() };
     let mut story = Story { documents: Vec::new(), rejected: Vec::new(), conflicts: Vec::new() };
@@ -84,6 +84,10 @@ pub fn prepare(plan: &RunPlan, folder: &Path, base: &Base, observer: &mut dyn Ob
         story.documents.extend(dataset.documents);
     }
     let records = clean(&mut roled, plan, base, &mut story)?;
+    if records.is_empty() {
+        let reasons: BTreeSet<String> = story.rejected.iter().map(|reject| format!("{}: {}", reject.step, reject.reason)).collect();
+        return Err(Error::NoRecords { rows: facts.rows, reasons: reasons.into_iter().take(3).collect::<Vec<_>>().join("; ") });
+    }
     facts.conflicts = story.conflicts.len() as u64;
     let split_plan = SplitPlan {
         seed: plan.project.seed,

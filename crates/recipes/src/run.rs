@@ -141,6 +141,9 @@ pub fn start(context: &Context<'_>, path: &Path, overrides: &Overrides, until: U
     let from = context.clock.seconds();
     let (prepared, story) = prepare::prepare(&plan, &folder, &base, observer)?;
     let planned = plan::planned(context, &plan, &folder, &base, prepared)?;
+    if until == Until::Reported {
+        plan::tested(&planned)?;
+    }
     let seconds = context.clock.seconds() - from;
     let unwritable = |error: toml::ser::Error| Error::Corrupt { what: "the plan", reason: error.to_string(), path: "plan.toml".into() };
     let plan_text = toml::to_string(&plan).map_err(unwritable)?;
@@ -213,6 +216,9 @@ fn continued(context: &Context<'_>, path: &Path, until: Until, answers: Option<&
         (prepare::read(run.path())?, None)
     };
     let planned = plan::planned(context, &plan, &folder, &base, prepared)?;
+    if until == Until::Reported {
+        plan::tested(&planned)?;
+    }
     let seconds = context.clock.seconds() - from;
     in_run(&id, || {
         run.write(FACTS_FILE, run_facts(&id, &started, &folder, until).as_bytes())?;

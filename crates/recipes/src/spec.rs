@@ -530,8 +530,9 @@ impl RunFile {
     /// Parses a run file. Unknown keys are refused with the nearest right one.
     pub fn parse(text: &str, path: &Path) -> Result<RunFile, SpecError> {
         let unreadable = |error: toml::de::Error| {
-            let before = error.span().and_then(|span| text.get(..span.start));
-            SpecError::Toml { problem: problem(error.message(), before), line: before.map(|before| 1 + before.matches('\n').count()), path: path.to_owned() }
+            let index = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count());
+            let line = index.and_then(|index| text.lines().nth(index)).unwrap_or_default();
+            SpecError::Toml { problem: problem(error.message(), line), line: index.map(|index| index + 1), path: path.to_owned() }
         };
         let table: toml::Table = text.parse().map_err(unreadable)?;
         check_keys(&table, "", path)?;
@@ -812,7 +813,7 @@ impl TuneSection {
 }
 
 /// The parser's words in the user's: the key is named, and types by what a person writes.
-fn problem(words: &str, before: Option<&str>) -> String {
+fn problem(words: &str, line: &str) -> String {
     let mut words = words.split_whitespace().collect::<Vec<_>>().join(" ");
     for (parser, person) in [
         ("expected usize", "expected a whole number"),
@@ -825,9 +826,8 @@ fn problem(words: &str, before: Option<&str>) -> String {
     ] {
         words = words.replace(parser, person);
     }
-    let key = before.and_then(|before| before.rsplit('\n').next()).and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
-    match key.filter(|key| !key.is_empty()) {
-        Some(key) => format!("`{key}`: {words}"),
+    match line.split_once('=') {
+        Some((key, _)) => format!("`{}`: {words}", key.trim()),
         None => words,
     }
 }

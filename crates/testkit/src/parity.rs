@@ -37,16 +37,13 @@ pub fn answers<D: Device>(
     let records = Records::of(question);
     let batch = records.batch();
     let rows = batch.tokens.len();
-    let every_row: Vec<u32> = (0..rows as u32).collect();
     let start = start(config, question, names);
     let mut answers = BTreeMap::new();
 
     let mut model = Model::load(device, config.clone(), weights)?;
-    let generation = GenerationUse { rows, sequences: rows, cache_rows: rows };
-    model.reserve(&Uses { generation: Some(generation), ..Uses::default() })?;
-    answers.insert("base.logits".into(), wide(&model.logits(&batch, &every_row)?));
+    answers.insert("base.logits".into(), logits(&mut model, &batch)?);
     model.attach(&start)?;
-    answers.insert("adapter.logits".into(), wide(&model.logits(&batch, &every_row)?));
+    answers.insert("adapter.logits".into(), logits(&mut model, &batch)?);
 
     let training = TrainingUse { pass: PassLimits::dense(rows), policy: Policy::Keep, reduction_leaves: 1, micro_batches: 1 };
     let mut trainer = Trainer::new(model, &start, trainer_config(), &Uses { training: Some(training), ..Uses::default() })?;
@@ -59,6 +56,27 @@ pub fn answers<D: Device>(
         answers.extend(names(layer, linear).map(|name| format!("adapter.end.{name}")).into_iter().zip([wide(&a), wide(&b)]));
     }
     Ok(answers)
+}
+
+/// Logits of the file's ids with some other adapter.
+pub fn adapter_logits<D: Device>(
+    device: D,
+    config: &ModelConfig,
+    weights: &dyn WeightSource,
+    question: &Golden,
+    adapter: &Adapter,
+) -> Result<Vec<f64>, Box<dyn Error>> {
+    let mut model = Model::load(device, config.clone(), weights)?;
+    model.attach(adapter)?;
+    logits(&mut model, &Records::of(question).batch())
+}
+
+/// Logits of every row.
+fn logits<D: Device>(model: &mut Model<D>, batch: &Batch<'_>) -> Result<Vec<f64>, Box<dyn Error>> {
+    let rows = batch.tokens.len();
+    let generation = GenerationUse { rows, sequences: rows, cache_rows: rows };
+    model.reserve(&Uses { generation: Some(generation), ..Uses::default() })?;
+    Ok(wide(&model.logits(batch, &(0..rows as u32).collect::<Vec<_>>())?))
 }
 
 /// Largest |actual − expected| over the largest |expected|: how far whole tensors are apart at their worst element.
@@ -88,7 +106,8 @@ impl Records {
     fn of(question: &Golden) -> Records {
         let ids = question.tensor("ids");
         let (sequences, length) = (ids.shape[0], ids.shape[1]);
-        let (tokens, weights) = (ids.ids(), question.tensor("loss_weights").f32());
+        let tokens = ids.ids();
+        let weights = question.tensors.get("loss_weights").map_or_else(|| vec![0.0; tokens.len()], |weights| weights.f32());
         let counts = |row: &usize| !row.is_multiple_of(length) && weights[*row] != 0.0;
         let entry = |row| LossEntry { row: row as u32 - 1, target: tokens[row], weight: weights[row], sequence: (row / length) as u32 };
         Records {

@@ -335,12 +335,8 @@ fn runs(session: &mut Session<'_>, action: RunsAction) -> Result<Exit> {
             for run in runs.iter().filter(|_| !session.json) {
                 let state = if run.locked_by.is_some() { "running" } else { run.stage.name() };
                 let score = run.score.map(|score| format!("{:.1} %", 100.0 * score)).unwrap_or_default();
-                emit(
-                    &format!("{:<22} {:<20} {:<20} {:>7}  {}", run.id, run.name, state, score, run.verdict.as_deref().unwrap_or(""))
-                        .trim_end()
-                        .to_owned()
-                        .as_str(),
-                );
+                let line = format!("{:<22} {:<20} {:<20} {:>7}  {}", run.id, run.name, state, score, run.verdict.as_deref().unwrap_or(""));
+                emit(line.trim_end());
             }
             Ok(Exit::Done)
         }

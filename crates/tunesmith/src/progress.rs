@@ -1,4 +1,5 @@
 //! What a person sees while it works: bars on a terminal, plain lines elsewhere. All of it goes to stderr.
+#![expect(clippy::disallowed_methods, reason = "the pace of progress lines is the binary's own clock")]
 
 use std::io::IsTerminal;
 use std::sync::Arc;

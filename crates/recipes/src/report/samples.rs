@@ -59,6 +59,7 @@ pub(crate) fn empty() -> Report {
             machine: String::new(),
             compute_path: String::new(),
             manifest: String::new(),
+            project_head: "blake3:5b1c0e6d0a7f4f0f8a2e1d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a6978".into(),
             runs_so_far: 0,
             looks_at_test_set: 0,
         },

@@ -112,7 +112,8 @@ impl Project {
     pub(crate) fn runs(&self) -> Vec<PathBuf> {
         let folders = |path: &Path| -> Vec<PathBuf> {
             let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-            let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir() && !hidden(path)).collect();
+            let mut paths: Vec<PathBuf> =
+                entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir() && !hidden(path)).collect();
             paths.sort();
             paths
         };

@@ -12,9 +12,6 @@ use serde_json::{Value, json};
 pub(crate) const CONTEXT: usize = 512;
 /// Width of the tiny base.
 pub(crate) const HIDDEN: usize = 64;
-/// Tuning that teaches the tiny base in a second.
-pub(crate) const TUNE: &str = "[tune]\nrank = 4\nepochs = 4\nbatch = 6\nlearning_rate = 0.005\n";
-
 /// Writes the base as a Hugging Face folder.
 pub(crate) fn base(folder: &Path, tokenizer: &Path, context: usize, hidden: usize) {
     let config = json!({
@@ -125,8 +122,7 @@ pub(crate) fn tickets() -> String {
 
 /// Its run file: records as answers, all arms, a gate that only wants to beat few-shot.
 pub(crate) fn run_file() -> String {
-    format!(
-        r#"[project]
+    r#"[project]
 name = "tickets"
 goal = "Turn each message into the helpdesk's record"
 [model]
@@ -138,11 +134,16 @@ target = ["intent", "product", "order"]
 group = "customer"
 id = "id"
 [prepare]
-split = {{ test = 0.3, validation = 0.1, stratify = "intent" }}
-{TUNE}[evaluate]
+split = { test = 0.3, validation = 0.1, stratify = "intent" }
+[tune]
+rank = 4
+epochs = 4
+batch = 6
+learning_rate = 0.005
+[evaluate]
 answer_tokens = 24
 [gate]
 beats = ["few-shot"]
 "#
-    )
+    .to_owned()
 }

@@ -1,0 +1,201 @@
+//! Every key of the run file matters: set to something else, it changes the plan and so its hash, or it is refused.
+
+use std::path::Path;
+
+use govern::Hash;
+use recipes::error::SpecError;
+use recipes::spec::{KEYS, RunFile, RunPlan};
+
+/// Sections; each of their keys has a line of its own in [`OTHERWISE`].
+const SECTIONS: &[&str] = &["project", "model", "data", "data.source", "prepare", "prepare.split", "tune", "evaluate", "gate"];
+
+/// (key, another value than the default's), as the run file writes it.
+const OTHERWISE: &[(&str, &str)] = &[
+    ("project.name", "\"other\""),
+    ("project.goal", "\"sort the mail\""),
+    ("project.users", "\"the desk\""),
+    ("project.industry", "\"retail\""),
+    ("project.intended_use", "\"fill the form\""),
+    ("project.seed", "2"),
+    ("model.base", "\"other-base\""),
+    ("model.template", "\"chatml\""),
+    ("data.instruction", "\"Answer with the category.\""),
+    ("data.source.path", "\"others.csv\""),
+    ("data.source.format", "\"tsv\""),
+    ("data.source.input", "\"body\""),
+    ("data.source.target", "[\"category\", \"urgency\"]"),
+    ("data.source.group", "\"customer\""),
+    ("data.source.id", "\"number\""),
+    ("data.source.role", "\"train\""),
+    ("data.source.limit", "100"),
+    ("data.source.limit_per_class", "10"),
+    ("data.source.owner", "\"Customer Care\""),
+    ("data.source.licence", "\"internal\""),
+    ("data.source.lawful_basis", "\"legitimate interest\""),
+    ("data.source.keep_until", "2028-12-31"),
+    ("prepare.duplicates", "\"keep\""),
+    ("prepare.conflicts", "\"drop\""),
+    ("prepare.max_tokens", "1000"),
+    ("prepare.shuffle_targets", "true"),
+    ("prepare.split.test", "0.2"),
+    ("prepare.split.validation", "0.2"),
+    ("prepare.split.stratify", "\"urgency\""),
+    ("tune.method", "\"full\""),
+    ("tune.objective", "\"dpo\""),
+    ("tune.loss_on", "\"all\""),
+    ("tune.rank", "8"),
+    ("tune.alpha", "16.0"),
+    ("tune.rslora", "true"),
+    ("tune.dropout", "0.1"),
+    ("tune.targets", "[\"q_proj\", \"v_proj\"]"),
+    ("tune.epochs", "1.5"),
+    ("tune.max_steps", "10"),
+    ("tune.batch", "16"),
+    ("tune.learning_rate", "0.0002"),
+    ("tune.schedule", "\"constant\""),
+    ("tune.warmup", "0.0"),
+    ("tune.weight_decay", "0.01"),
+    ("tune.clip", "0.5"),
+    ("tune.micro_batch_tokens", "512"),
+    ("tune.reduction_leaves", "8"),
+    ("tune.evaluations_per_epoch", "2.0"),
+    ("tune.patience", "5"),
+    ("tune.keep", "\"last\""),
+    ("tune.checkpoint_seconds", "5.0"),
+    ("evaluate.metric", "\"macro_f1\""),
+    ("evaluate.arms", "[\"few-shot\", \"tuned\"]"),
+    ("evaluate.mode", "\"free\""),
+    ("evaluate.few_shot", "[4]"),
+    ("evaluate.answer_tokens", "64"),
+    ("evaluate.answers", "\"old-system.csv\""),
+    ("gate.beats", "[\"base\"]"),
+    ("gate.accuracy_at_least", "0.8"),
+    ("gate.macro_f1_at_least", "0.8"),
+    ("gate.field_accuracy_at_least", "0.8"),
+    ("gate.record_exact_at_least", "0.8"),
+    ("gate.valid_json_at_least", "0.99"),
+    ("gate.valid_answer_at_least", "0.99"),
+    ("gate.exact_match_at_least", "0.8"),
+    ("gate.token_f1_at_least", "0.8"),
+];
+
+/// Where a choice has one value in this version: another is refused by name.
+const ONE_CHOICE: &[&str] = &["tune.method", "tune.objective"];
+
+/// A run file with these (key, value) lines, and those that there must be.
+fn plan(lines: &[(&str, &str)]) -> Result<RunPlan, SpecError> {
+    let needed = [
+        ("model.base", "\"base\""),
+        ("data.source.path", "\"rows.csv\""),
+        ("data.source.input", "\"text\""),
+        ("data.source.target", "\"label\""),
+    ];
+    let mut text = String::new();
+    for section in SECTIONS {
+        text += &if *section == "data.source" { format!("[[{section}]]\n") } else { format!("[{section}]\n") };
+        let given = |key: &str| lines.iter().any(|(other, _)| *other == key);
+        for (key, value) in lines.iter().chain(needed.iter().filter(|(key, _)| !given(key))) {
+            if let Some((of, name)) = key.rsplit_once('.')
+                && of == *section
+            {
+                text += &format!("{name} = {value}\n");
+            }
+        }
+    }
+    let path = Path::new("/project/tunesmith.toml");
+    RunFile::parse(&text, path)?.resolve(path)
+}
+
+fn keys() -> Vec<String> {
+    let full = |section: &str, key: &str| if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+    let all = KEYS.iter().flat_map(|(section, keys)| keys.iter().map(|key| full(section, key)));
+    all.filter(|key| !SECTIONS.contains(&key.as_str())).collect()
+}
+
+#[test]
+fn every_key_has_another_value_here() {
+    let keys = keys();
+    for key in &keys {
+        assert!(OTHERWISE.iter().any(|(other, _)| other == key), "`{key}` is new: write a value for it here that is not its default");
+    }
+    for (key, _) in OTHERWISE {
+        assert!(keys.iter().any(|other| other == key), "there is no `{key}` any more");
+    }
+    for section in SECTIONS {
+        assert!(KEYS.iter().any(|(name, _)| name == section), "there is no [{section}] any more");
+    }
+}
+
+#[test]
+fn every_key_changes_the_plan_and_its_hash() {
+    let hash = |plan: &RunPlan| Hash::of_value(plan).unwrap();
+    let before = plan(&[]).unwrap();
+    let mut hashes = vec![hash(&before)];
+    for (key, value) in OTHERWISE {
+        match plan(&[(key, value)]) {
+            Ok(after) => {
+                assert!(!ONE_CHOICE.contains(key), "{key} = {value} was to be refused");
+                assert_ne!(after, before, "{key} = {value} changes nothing");
+                assert!(!hashes.contains(&hash(&after)), "{key} = {value} has the hash of another plan");
+                hashes.push(hash(&after));
+            }
+            Err(error) => {
+                assert!(ONE_CHOICE.contains(key), "{key} = {value}: {error}");
+                assert!(error.to_string().contains(key), "{error}");
+            }
+        }
+    }
+}
+
+/// What is hashed is what is kept: a plan that is read back from its run folder is the same plan.
+#[test]
+fn a_plan_written_and_read_back_is_the_same() {
+    for (key, value) in OTHERWISE.iter().filter(|(key, _)| !ONE_CHOICE.contains(key)) {
+        let plan = plan(&[(key, value)]).unwrap();
+        let text = toml::to_string(&plan).unwrap();
+        let read: RunPlan = toml::from_str(&text).unwrap();
+        assert_eq!(plan, read, "{key} = {value}");
+        assert_eq!(Hash::of_value(&plan).unwrap(), Hash::of_value(&read).unwrap(), "{key} = {value}");
+    }
+}
+
+/// Whatever has a range says so, with what was given and what is expected.
+#[test]
+fn values_out_of_range_are_refused_by_name() {
+    for (key, values) in [
+        ("project.name", &["\"\"", "\"../up\"", "\".hidden\"", "\"a b\""][..]),
+        ("prepare.max_tokens", &["7"]),
+        ("prepare.split.test", &["-0.1", "1.1", "nan"]),
+        ("prepare.split.validation", &["-0.1", "2.0", "nan"]),
+        ("tune.rank", &["0", "1025"]),
+        ("tune.alpha", &["0.0", "-1.0", "inf", "nan", "1e38"]),
+        ("tune.dropout", &["-0.1", "1.0", "nan"]),
+        ("tune.targets", &["[]", "[\"lm_head\"]"]),
+        ("tune.epochs", &["0.0", "-1.0", "inf", "nan", "1e300"]),
+        ("tune.max_steps", &["4294967296"]),
+        ("tune.batch", &["0", "1000000000"]),
+        ("tune.learning_rate", &["0.0", "-1.0", "inf", "nan"]),
+        ("tune.schedule", &["\"step\""]),
+        ("tune.warmup", &["-0.1", "1.5", "nan"]),
+        ("tune.weight_decay", &["-0.1", "nan"]),
+        ("tune.clip", &["-1.0", "nan", "inf"]),
+        ("tune.micro_batch_tokens", &["15", "9000000000"]),
+        ("tune.reduction_leaves", &["0", "3", "128"]),
+        ("tune.evaluations_per_epoch", &["0.0", "1e300", "nan"]),
+        ("tune.keep", &["\"first\""]),
+        ("tune.checkpoint_seconds", &["0.0", "-1.0", "nan"]),
+        ("evaluate.metric", &["\"loss\""]),
+        ("evaluate.arms", &["[]", "[\"base\"]", "[\"tuned\", \"gpt\"]"]),
+        ("evaluate.mode", &["\"fast\""]),
+        ("evaluate.answer_tokens", &["0", "9000000000"]),
+        ("gate.beats", &["[\"tuned\"]", "[\"imported\"]", "[\"gpt\"]"]),
+        ("gate.accuracy_at_least", &["-0.1", "80.0", "nan"]),
+    ] {
+        for value in values {
+            let error = plan(&[(key, value)]).map(|_| ()).expect_err(&format!("{key} = {value} was accepted"));
+            let section = key.split('.').next().unwrap();
+            assert!(error.to_string().contains(section), "{key} = {value}: {error}");
+            assert!(!error.to_string().contains('\n'), "{key} = {value}: {error}");
+        }
+    }
+}
