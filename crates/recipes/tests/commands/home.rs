@@ -8,7 +8,7 @@ use engine::config::Linear;
 use engine::random::{self, Purpose};
 use families::tensors::{Naming, expected};
 use recipes::context::{Clock, Context, Event, MemoryPolicy, Observer};
-use serde_json::json;
+use serde_json::{Value, json};
 use store::Dtype;
 use store::peft::{AdapterTensor, PeftAdapter, PeftConfig, TargetModules};
 use store::safetensors::{self, TensorData};
@@ -54,7 +54,16 @@ impl Home {
             let bytes = store::atomic::read(&golden(&format!("models/{name}/{file}")), 1 << 20).unwrap();
             self.write(&format!("{name}/{file}"), bytes);
         }
-        self.tokenizer(name)
+        // As many tokens as the model has, of which only those of the template mean something.
+        let special = |id: u64, content: &str| json!({ "id": id, "content": content, "special": true });
+        let vocab: serde_json::Map<String, Value> =
+            (0..128u64).filter(|id| !(1..=2).contains(id)).map(|id| (format!("token{id}"), id.into())).collect();
+        let tokenizer = json!({
+            "added_tokens": [special(1, "<|im_start|>"), special(2, "<|im_end|>")],
+            "model": { "type": "BPE", "vocab": vocab, "merges": [] },
+            "decoder": { "type": "Fuse" },
+        });
+        self.tokenizer(name, tokenizer.to_string().as_bytes())
     }
 
     /// A random Llama over the tiny tokenizer's vocabulary, with ChatML.
@@ -83,12 +92,11 @@ impl Home {
             .collect();
         self.write("tiny/config.json", config.to_string());
         safetensors::write(&self.path("tiny/model.safetensors"), &tensors, &safetensors::pytorch_metadata()).unwrap();
-        self.tokenizer("tiny")
+        self.tokenizer("tiny", &store::atomic::read(&golden("tokenizer/tiny.json"), 1 << 20).unwrap())
     }
 
-    fn tokenizer(&self, model: &str) -> String {
-        let bytes = store::atomic::read(&golden("tokenizer/tiny.json"), 1 << 20).unwrap();
-        self.write(&format!("{model}/tokenizer.json"), bytes);
+    fn tokenizer(&self, model: &str, json: &[u8]) -> String {
+        self.write(&format!("{model}/tokenizer.json"), json);
         let config = json!({
             "bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "tokenizer_class": "GPT2Tokenizer",
             "chat_template": "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
