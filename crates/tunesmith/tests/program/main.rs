@@ -1,4 +1,5 @@
 //! The real program on tiny projects: what a person types, what comes out, and what is left on disk.
+#![allow(clippy::print_stderr, clippy::type_complexity, reason = "tests say what they skip; tables of cases are types enough")]
 #![allow(clippy::disallowed_methods, reason = "tests stand outside: they make files, spoil them, and wait")]
 
 mod audit;

@@ -237,7 +237,7 @@ fn answers_of_an_incumbent_stand_beside_the_others() {
         let record: Value = serde_json::from_str(line).unwrap();
         let id = record["id"].as_str().unwrap();
         let row: usize = id.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
-        let order = if row % 3 == 0 { (4000 + row).to_string() } else { "null".into() };
+        let order = if row.is_multiple_of(3) { (4000 + row).to_string() } else { "null".into() };
         let answer = format!("{{\"intent\": \"refund\", \"product\": \"lamp\", \"order\": {order}}}");
         csv += &format!("{id},\"{}\"\n", answer.replace('"', "\"\""));
         jsonl += &format!("{}\n", serde_json::json!({ "id": id, "answer": answer }));
