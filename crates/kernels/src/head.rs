@@ -6,6 +6,7 @@
 
 use crate::math;
 use crate::matmul::{self, Weight};
+use crate::simd::microkernel::BLOCK;
 use crate::simd::{LANES, Level, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -20,8 +21,8 @@ pub struct HeadEntry {
 
 /// Rows that are walked through the vocabulary together.
 const ROWS: usize = 512;
-/// Vocabulary of a tile, a multiple of 16.
-const TILE: usize = 1024;
+/// Vocabulary of a tile: whole blocks of the backward's inner dimension.
+const TILE: usize = 4 * BLOCK;
 /// Below every logit, and finite, so that differences are no NaN.
 const LOWEST: f32 = f32::MIN;
 /// Running numbers of a row: 16 sums, the maximum, the factor for what was summed under the last one.

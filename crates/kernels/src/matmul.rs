@@ -18,7 +18,7 @@ use crate::simd::{LANES, Level, Simd, WithSimd};
 use rayon::prelude::*;
 use std::collections::TryReserveError;
 
-/// Panels of one tile at most: 192 columns of a block are 288 KiB.
+/// Panels of one tile at most: 192 columns of a block are 216 KiB.
 const TILE_PANELS_MAX: usize = 12;
 /// Elements of a thread's scratch: the panels that it expands.
 const PANELS_LEN: usize = TILE_PANELS_MAX * BLOCK * LANES;

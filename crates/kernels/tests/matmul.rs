@@ -252,7 +252,7 @@ fn tiles_of_outputs_add_up_to_the_whole() {
     let level = Level::detect();
     let mut scratch = scratch();
     for storage in [Storage::F32, Storage::Q8_0] {
-        let (n, k, m, step) = (1000, 192, 37, 384); // 384: tiles are whole blocks of the backward's inner size
+        let (n, k, m, step) = (1000, 192, 37, 576); // 576: tiles are whole blocks of the backward's inner size
         let (w, _) = weight(storage, n, k, 21);
         let (x, p) = (numbers(m * k, 1), numbers(m * n, 2));
         let (mut y, mut dx) = (vec![0.0; m * n], vec![0.0; m * k]);
