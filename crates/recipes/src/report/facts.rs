@@ -253,7 +253,7 @@ pub struct ArmFacts {
     pub measures: Vec<(String, f64, f64, f64)>,
     /// Per class: (label, precision, recall, F1, n).
     pub classes: Vec<(String, f64, f64, f64, u64)>,
-    /// Confusion matrix of the stratum field: labels, and counts [gold]answer; the last column is "invalid".
+    /// Confusion matrix of the stratum field: labels, and counts by right answer, then by answer; the last column is "invalid".
     pub confusion: Option<(Vec<String>, Vec<Vec<u64>>)>,
     /// Seconds for all items.
     pub seconds: f64,
