@@ -8,7 +8,7 @@
 //!
 //! How it is fast: the right operand comes in panels of 16 columns, `[k][16]`; the left one is copied once into blocks
 //! of contiguous rows, so that every address of the micro-kernel is a constant offset; a tile of the output walks
-//! down the rows while at most [`TILE_PANELS_MAX`] panels of one block stay in the second-level cache; threads take
+//! down the rows while at most `TILE_PANELS_MAX` panels of one block stay in the second-level cache; threads take
 //! tiles from one queue.
 
 use crate::quant::{Decode, Storage, interleave_panel, panel_row, with_decode};
@@ -97,7 +97,7 @@ impl Weight {
         self.storage
     }
 
-    /// out[k] = row i.
+    /// `out[k]` = row i.
     pub fn row(&self, i: usize, out: &mut [f32]) {
         assert!(i < self.n, "row {i} of {}", self.n);
         assert_eq!(out.len(), self.k, "elements of a row");
@@ -140,12 +140,12 @@ fn packed_len(m: usize, k: usize) -> usize {
     m.min(ROWS_MAX).next_multiple_of(PACK_ROWS) * k.div_ceil(BLOCK).min(PACK_BLOCKS) * BLOCK
 }
 
-/// y[m,n] = x[m,k] · wᵀ, or += where `accumulate`.
+/// `y[m,n]` = `x[m,k]` · wᵀ, or += where `accumulate`.
 pub fn linear(level: Level, y: &mut [f32], x: &[f32], w: &Weight, m: usize, accumulate: bool, scratch: &mut [f32]) {
     linear_tile(level, y, x, w, m, 0, w.n, accumulate, scratch);
 }
 
-/// y[m,len] = x[m,k] · w[n0 .. n0 + len, :]ᵀ, or += where `accumulate`; `n0` is a multiple of 16.
+/// `y[m,len]` = `x[m,k]` · w[n0 .. n0 + len, :]ᵀ, or += where `accumulate`; `n0` is a multiple of 16.
 pub fn linear_tile(
     level: Level,
     y: &mut [f32],
@@ -166,12 +166,12 @@ pub fn linear_tile(
     product(level, y, m, len, w.k, Operand::Rows(x), source, 1.0, accumulate, scratch);
 }
 
-/// dx[m,k] = dy[m,n] · w, or += where `accumulate`.
+/// `dx[m,k]` = `dy[m,n]` · w, or += where `accumulate`.
 pub fn linear_backward(level: Level, dx: &mut [f32], dy: &[f32], w: &Weight, m: usize, accumulate: bool, scratch: &mut [f32]) {
     linear_backward_tile(level, dx, dy, w, m, 0, w.n, accumulate, scratch);
 }
 
-/// dx[m,k] = p[m,len] · w[n0 .. n0 + len, :], or += where `accumulate`; `n0` is a multiple of 16.
+/// `dx[m,k]` = `p[m,len]` · w[n0 .. n0 + len, :], or += where `accumulate`; `n0` is a multiple of 16.
 pub fn linear_backward_tile(
     level: Level,
     dx: &mut [f32],
@@ -192,7 +192,7 @@ pub fn linear_backward_tile(
     product(level, dx, m, w.k, len, Operand::Rows(p), source, 1.0, accumulate, scratch);
 }
 
-/// c[m,n] = alpha · op(a)[m,k] · op(b)[k,n], or += where `accumulate`. `a` is stored `[k,m]` where `a_transposed`, `b` is
+/// `c[m,n] = alpha · op(a)[m,k] · op(b)[k,n]`, or += where `accumulate`. `a` is stored `[k,m]` where `a_transposed`, `b` is
 /// stored `[n,k]` where `b_transposed`. Made for small dense operands: adapters and their gradients.
 pub fn matmul(
     level: Level,
@@ -240,7 +240,7 @@ enum Source<'a> {
     DenseTransposed { b: &'a [f32], k: usize },
 }
 
-/// c[m,n] (+)= alpha · a · b, the one walk behind all products.
+/// `c[m,n]` (+)= alpha · a · b, the one walk behind all products.
 fn product(
     level: Level,
     c: &mut [f32],
@@ -317,7 +317,7 @@ fn tile_steps(rows: usize, n: usize, threads: usize) -> (usize, usize) {
     (best.0, best.1 * LANES)
 }
 
-/// packed[block][row][BLOCK] = columns k0 .. k0 + len of x[rows, k].
+/// `packed[block]`[row][BLOCK] = columns k0 .. k0 + len of `x[rows, k]`.
 fn pack_rows(packed: &mut [f32], x: &[f32], k: usize, k0: usize, len: usize, threads: usize) {
     let rows = x.len() / k;
     let groups = rows.div_ceil(PACK_ROWS);
@@ -539,7 +539,7 @@ impl<'a, 'e: 'a> WithSimd for Expand<'a, 'e> {
     }
 }
 
-/// to[16][16] = the rows of a square.
+/// `to[16]`[16] = the rows of a square.
 #[inline(always)]
 fn store_square<S: Simd>(s: S, to: &mut [f32], square: [S::F; LANES]) {
     for (v, to) in square.into_iter().zip(to[..LANES * LANES].chunks_exact_mut(LANES)) {

@@ -72,7 +72,7 @@ fn f16_at(bytes: &[u8]) -> f32 {
     f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
 }
 
-/// out[cols] = the numbers of one row stored in `bytes`.
+/// `out[cols]` = the numbers of one row stored in `bytes`.
 pub fn dequantize_row(storage: Storage, bytes: &[u8], out: &mut [f32]) {
     assert_eq!(storage.bytes(1, out.len()), Some(bytes.len()), "{} bytes for {} weights in {}", bytes.len(), out.len(), storage.name());
     let blocks = bytes.chunks_exact(storage.block_bytes()).zip(out.chunks_exact_mut(storage.block_len()));
@@ -153,7 +153,7 @@ pub fn quantize_row(storage: Storage, x: &[f32], bytes: &mut [u8]) {
 /// at the same place, first every f16 of the head, sixteen at a time, then every 32-bit word of the rest, sixteen at
 /// a time. So a vector of sixteen rows loads at once, and not a byte is added but the padding to whole panels.
 ///
-/// rows[16][k] of `storage` → one panel of the same number of bytes; missing rows become zero.
+/// `rows[16]`[k] of `storage` → one panel of the same number of bytes; missing rows become zero.
 pub(crate) fn interleave_panel(storage: Storage, rows: &[u8], k: usize, panel: &mut [u8]) {
     let (size, row_bytes) = (storage.block_bytes(), k / storage.block_len() * storage.block_bytes());
     if row_bytes == 0 {
@@ -168,7 +168,7 @@ pub(crate) fn interleave_panel(storage: Storage, rows: &[u8], k: usize, panel: &
     }
 }
 
-/// out[k] = the numbers of one row of a panel.
+/// `out[k]` = the numbers of one row of a panel.
 pub(crate) fn panel_row(storage: Storage, panel: &[u8], lane: usize, out: &mut [f32]) {
     let size = storage.block_bytes();
     let mut block = [0; BLOCK_BYTES_MAX];
