@@ -122,6 +122,14 @@ pub enum Error {
         /// What is read.
         expected: String,
     },
+    /// A run that is not what it was.
+    #[error("{name} is not what run {id} was made with any more")]
+    Changed {
+        /// The file, as the manifest names it.
+        name: String,
+        /// The run.
+        id: String,
+    },
     /// No row became a record.
     #[error("no row became a record, of {rows}: {reasons}")]
     NoRecords {
@@ -381,6 +389,9 @@ impl Error {
             Error::Record { fault, .. } => return fault.hint().map(str::to_owned),
             Error::ContextFull { .. } => "begin a new conversation; nothing of this one was dropped".into(),
             Error::Adapter { .. } => "train it first: `tunesmith tune FOLDER`".into(),
+            Error::Changed { id, .. } => {
+                format!("put it back, or start a new run with `tunesmith run`; `tunesmith audit {id}` names every change")
+            }
             Error::NoRecords { .. } => "longer records need a larger [prepare] max_tokens, and a base with that context".into(),
             Error::Vocabulary { .. } => "take the tokenizer.json that was published with these weights".into(),
             Error::OtherBase { .. } => "name the base that it was trained on: adapter_config.json says which".into(),

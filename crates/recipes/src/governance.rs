@@ -165,6 +165,48 @@ pub(crate) fn sealed(run: &RunFolder, id: &str) -> Result<bool> {
     Ok(manifests >= 2)
 }
 
+/// A run goes on only as what it was: what it started from and what its last manifest lists must not have changed
+/// since. Otherwise a gate moved after training, or answers made better, would be signed anew.
+pub(crate) fn unchanged(run: &RunFolder, id: &str, plan: &RunPlan, base: &Base, base_at_start: &Value) -> Result<()> {
+    let changed = |name: &str| Err(Error::Changed { name: name.to_owned(), id: id.to_owned() });
+    let ledger = joined(&jsonl::read_lines(&run.file("ledger.jsonl"))?);
+    let planned = Hash::of_value(plan)?;
+    let started = Ledger::Run(id).verify(&ledger).entries.iter().find_map(|entry| match entry.event() {
+        Some(Event::RunStarted { plan, .. }) => Some(plan),
+        _ => None,
+    });
+    if started.is_some_and(|plan| plan != planned) {
+        return changed("plan.toml");
+    }
+    let of_base = base_artefacts(base)?;
+    if let Some((name, _)) = of_base.iter().find(|(name, now)| base_at_start[name].as_str().is_some_and(|hash| hash != now.hash.to_string())) {
+        return changed(name);
+    }
+    let manifest = match store::atomic::read_text(&run.file("manifest.json"), FILE_BYTES_MAX) {
+        Ok(text) => Manifest::from_json(&text)?,
+        Err(store::StoreError::Missing { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for (name, artefact) in &manifest.artefacts {
+        let now = match artefact.role {
+            Role::Source => continue, // read once; the records are what counts
+            Role::Report if name.starts_with("report") => continue,
+            Role::Base | Role::Tokenizer | Role::Template => of_base.get(name).map(|now| now.hash),
+            _ if name.starts_with("text/") => continue,
+            _ => hash_file(&run.path().join(name)).ok().map(|now| now.hash),
+        };
+        if now != Some(artefact.hash) {
+            return changed(name);
+        }
+    }
+    Ok(())
+}
+
+/// The hashes of a base, for `run.json`: what a run that goes on is held against.
+pub(crate) fn base_facts(base: &Base) -> Result<Value> {
+    Ok(base_artefacts(base)?.into_iter().map(|(name, artefact)| (name, json!(artefact.hash.to_string()))).collect::<serde_json::Map<_, _>>().into())
+}
+
 /// Where the ledger above all runs is.
 pub(crate) fn project_ledger(context: &Context<'_>) -> PathBuf {
     store::run_folder::project_ledger(&context.workspace)
@@ -186,7 +228,13 @@ pub(crate) fn project_key(context: &Context<'_>) -> Result<Key> {
     let path = context.workspace.join(KEY_FILE);
     if !path.exists() {
         store::atomic::create_folder(&context.workspace.join("runs"))?;
-        store::atomic::write(&path, &context.entropy)?;
+        // Two first runs at once agree on one key: who holds the ledger looks again.
+        jsonl::append_after(&project_ledger(context), |_| {
+            if !path.exists() {
+                store::atomic::write(&path, &context.entropy)?;
+            }
+            Ok::<_, Error>(Vec::new())
+        })?;
     }
     Ok(Key::new(&store::atomic::read(&path, 1024)?)?)
 }

@@ -147,7 +147,7 @@ pub fn start(context: &Context<'_>, path: &Path, overrides: &Overrides, until: U
     let seconds = context.clock.seconds() - from;
     let unwritable = |error: toml::ser::Error| Error::Corrupt { what: "the plan", reason: error.to_string(), path: "plan.toml".into() };
     let plan_text = toml::to_string(&plan).map_err(unwritable)?;
-    let facts = run_facts(&id, &started, &folder, until);
+    let facts = run_facts(&id, &started, &folder, until, &governance::base_facts(&base)?);
     let files = [("plan.toml", plan_text.as_bytes()), ("tunesmith.toml", text.as_bytes()), (FACTS_FILE, facts.as_bytes())];
     let run = RunFolder::create_with(&context.workspace, &plan.project.name, &id, &files)?;
     in_run(&id, || {
@@ -164,12 +164,12 @@ fn in_run(id: &str, work: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
 /// How a run came about.
 const FACTS_FILE: &str = "run.json";
 
-fn run_facts(id: &str, started: &str, folder: &Path, until: Until) -> String {
+fn run_facts(id: &str, started: &str, folder: &Path, until: Until, base: &Value) -> String {
     let goal = match until {
         Until::Tuned => "tuned",
         Until::Prepared | Until::Reported => "reported",
     };
-    let facts = json!({ "id": id, "started": started, "sources_from": folder, "program": program(), "goal": goal });
+    let facts = json!({ "id": id, "started": started, "sources_from": folder, "program": program(), "goal": goal, "base": base });
     format!("{facts:#}\n")
 }
 
@@ -207,6 +207,7 @@ fn continued(context: &Context<'_>, path: &Path, until: Until, answers: Option<&
     let started = facts["started"].as_str().unwrap_or_default().to_owned();
     observer.event(Event::Stage(format!("Base model {}", plan.model.base)));
     let base = Base::of_plan(context, observer, &plan, &folder, false)?;
+    governance::unchanged(&run, &id, &plan, &base, &facts["base"])?;
     observer.event(Event::Stage("Prepare".into()));
     let from = context.clock.seconds();
     let (prepared, story) = if stage == Stage::Planned {
@@ -221,7 +222,7 @@ fn continued(context: &Context<'_>, path: &Path, until: Until, answers: Option<&
     }
     let seconds = context.clock.seconds() - from;
     in_run(&id, || {
-        run.write(FACTS_FILE, run_facts(&id, &started, &folder, until).as_bytes())?;
+        run.write(FACTS_FILE, run_facts(&id, &started, &folder, until, &facts["base"]).as_bytes())?;
         let governance = Governance::resume(context, &run, &plan, &id)?;
         let answers = answers.map(Path::to_owned);
         Stages { context, run, plan, base, folder, governance, started, answers }.go(planned, story.as_ref(), seconds, until, observer)

@@ -84,6 +84,55 @@ fn each_change_is_named() {
     }
 }
 
+/// A run goes on only as what it was: otherwise a gate moved after training would be signed anew.
+#[test]
+fn a_changed_run_does_not_go_on() {
+    let project = Project::new();
+    project.tunesmith(&["tune", "tickets", "--max-steps", "2"]).expect(0);
+    let run = project.only_run();
+    let id = id(&run);
+    project.edit("rank = 4", "rank = 8"); // a run does not read its run file again
+    for (file, from, to) in [
+        ("plan.toml", "beats = [\"few-shot\"]", "beats = [\"base\"]"),
+        ("plan.toml", "at_least = []", "at_least = [[\"field_accuracy\", 0.0]]"),
+        ("data/records/test.jsonl", "lamp", "lamb"),
+        ("data/records/train.jsonl", "lamp", "lamb"),
+        ("data/prepared.json", "Read the message", "Heed the message"),
+        ("adapter/adapter_config.json", "8", "9"),
+        ("training.json", "0", "1"),
+    ] {
+        let saved = text(&run.join(file));
+        assert!(saved.contains(from), "{file}: {saved}");
+        std::fs::write(run.join(file), saved.replacen(from, to, 1)).unwrap();
+        for arguments in [&["evaluate", &id][..], &["runs", "resume", &id]] {
+            project.tunesmith(arguments).refused(&[file, "is not what run", "tunesmith audit"]);
+        }
+        std::fs::write(run.join(file), saved).unwrap();
+    }
+    let base = project.path("base/model.safetensors");
+    let saved = bytes(&base);
+    let mut other = saved.clone();
+    let last = other.len() - 4;
+    other[last] ^= 1;
+    std::fs::write(&base, other).unwrap();
+    project.tunesmith(&["evaluate", &id]).refused(&["base/model.safetensors", "is not what run"]);
+    std::fs::write(&base, saved).unwrap();
+    let ended = project.tunesmith(&["evaluate", &id]);
+    assert!(matches!(ended.code, Some(0 | 3 | 4)), "{ended}");
+    project.tunesmith(&["audit", &id]).expect(0);
+}
+
+/// Answers of a finished run are not made better before it is measured once more.
+#[test]
+fn changed_answers_are_not_measured_again() {
+    let (_original, project) = Project::finished_copy();
+    let run = project.only_run();
+    let path = run.join("evaluation/tuned.free.jsonl");
+    std::fs::write(&path, text(&path).replacen("\"answer\":\"", "\"answer\":\"x", 1)).unwrap();
+    project.write("incumbent.csv", "id,answer\nt00,x\n");
+    project.tunesmith(&["evaluate", &id(&run), "--answers", "incumbent.csv"]).refused(&["evaluation/tuned.free.jsonl"]);
+}
+
 #[test]
 fn a_changed_source_is_named() {
     let project = Project::new();
