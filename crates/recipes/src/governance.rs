@@ -179,7 +179,9 @@ pub(crate) fn unchanged(run: &RunFolder, id: &str, plan: &RunPlan, base: &Base, 
         return changed("plan.toml");
     }
     let of_base = base_artefacts(base)?;
-    if let Some((name, _)) = of_base.iter().find(|(name, now)| base_at_start[name].as_str().is_some_and(|hash| hash != now.hash.to_string())) {
+    if let Some((name, _)) =
+        of_base.iter().find(|(name, now)| base_at_start[name].as_str().is_some_and(|hash| hash != now.hash.to_string()))
+    {
         return changed(name);
     }
     let manifest = match store::atomic::read_text(&run.file("manifest.json"), FILE_BYTES_MAX) {
@@ -204,7 +206,11 @@ pub(crate) fn unchanged(run: &RunFolder, id: &str, plan: &RunPlan, base: &Base, 
 
 /// The hashes of a base, for `run.json`: what a run that goes on is held against.
 pub(crate) fn base_facts(base: &Base) -> Result<Value> {
-    Ok(base_artefacts(base)?.into_iter().map(|(name, artefact)| (name, json!(artefact.hash.to_string()))).collect::<serde_json::Map<_, _>>().into())
+    Ok(base_artefacts(base)?
+        .into_iter()
+        .map(|(name, artefact)| (name, json!(artefact.hash.to_string())))
+        .collect::<serde_json::Map<_, _>>()
+        .into())
 }
 
 /// Where the ledger above all runs is.
