@@ -369,3 +369,32 @@ fn tokenizer(files: &BaseModel) -> Result<Tokenizer> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Storage, finite};
+
+    #[test]
+    fn a_number_that_is_none_is_found_in_every_storage() {
+        for (storage, bytes, at, nan) in [
+            (Storage::F32, 12, 4, &f32::NAN.to_le_bytes()[..]),
+            (Storage::F32, 12, 8, &f32::NEG_INFINITY.to_le_bytes()),
+            (Storage::F16, 6, 2, &0x7c00u16.to_le_bytes()),
+            (Storage::F16, 6, 4, &0xfe01u16.to_le_bytes()),
+            (Storage::Bf16, 6, 2, &0xff80u16.to_le_bytes()),
+            (Storage::Q4_0, 36, 18, &0x7e00u16.to_le_bytes()),
+            (Storage::Q4_1, 40, 20, &0x7e00u16.to_le_bytes()),
+            (Storage::Q4_1, 40, 22, &0x7e00u16.to_le_bytes()),
+            (Storage::Q8_0, 68, 34, &0x7e00u16.to_le_bytes()),
+        ] {
+            // What is no scale may be any byte.
+            let mut tensor = vec![0; bytes];
+            if bytes > 30 {
+                tensor[bytes - 2..].fill(0xff);
+            }
+            assert!(finite(storage, &tensor), "{storage:?}");
+            tensor[at..at + nan.len()].copy_from_slice(nan);
+            assert!(!finite(storage, &tensor), "{storage:?} at byte {at}");
+        }
+    }
+}

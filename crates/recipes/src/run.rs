@@ -516,11 +516,12 @@ fn tell_plan(lines: &[(String, String)], memory: &MemoryFacts, power: &PowerFact
 
 /// "With 214 items a difference of 9.8 points can be proved; 5 points would need about 820."
 pub fn power_sentence(power: &PowerFacts) -> String {
-    let mut sentence = format!(
-        "with {} test items a difference of {:.1} points or more is found 4 times in 5",
-        power.items,
-        100.0 * power.detectable_difference
-    );
+    let mut sentence = if power.detectable_difference < 1.0 {
+        let least = 100.0 * power.detectable_difference;
+        format!("with {} test items a difference of {least:.1} points or more is found 4 times in 5", power.items)
+    } else {
+        format!("{} test items are too few to prove any difference that is to be expected", power.items)
+    };
     if let Some((difference, items)) = power.items_for.first() {
         sentence += &format!("; {:.0} points would need about {items} items", 100.0 * difference);
     }

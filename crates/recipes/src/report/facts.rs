@@ -226,7 +226,7 @@ pub struct MemoryFacts {
 pub struct PowerFacts {
     /// Items.
     pub items: u64,
-    /// Smallest difference provable at 80 % power.
+    /// Smallest difference provable at 80 % power; 1 where even the greatest possible one is not.
     pub detectable_difference: f64,
     /// (difference, items it would need).
     pub items_for: Vec<(f64, u64)>,

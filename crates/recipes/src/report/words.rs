@@ -175,7 +175,12 @@ pub(super) fn power(report: &Report) -> String {
     if power.items == 0 {
         return "There are no test items yet, so nothing can be proved.".to_owned();
     }
-    let mut text = if power.detectable_difference.is_finite() {
+    let mut text = if power.detectable_difference >= 1.0 && power.detectable_difference.is_finite() {
+        format!(
+            "{} are too few to prove any difference that is to be expected (95\u{a0}% level, found four times out of five)",
+            counted(power.items, "item")
+        )
+    } else if power.detectable_difference.is_finite() {
         format!(
             "With {} a difference of at least {} points can be proved (95\u{a0}% level, found four times out of five)",
             counted(power.items, "item"),

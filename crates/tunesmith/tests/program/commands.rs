@@ -224,6 +224,13 @@ fn runs_of_an_empty_workspace() {
     assert!(!project.path("runs").exists(), "looking made a folder");
 }
 
+#[test]
+fn plan_says_when_the_test_set_can_prove_nothing() {
+    let project = Project::labels();
+    let ended = project.tunesmith(&["plan", "tickets"]).expect(0);
+    assert!(ended.stdout.contains("18 test items are too few to prove") && ended.stdout.contains("items\n"), "{ended}");
+}
+
 /// Everything that a command computes is the same wherever it is started from.
 #[test]
 fn a_run_file_names_its_base_from_its_own_folder() {
