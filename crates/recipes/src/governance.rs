@@ -237,6 +237,7 @@ pub(crate) fn project_key(context: &Context<'_>) -> Result<Key> {
         // Two first runs at once agree on one key: who holds the ledger looks again.
         jsonl::append_after(&project_ledger(context), |_| {
             if !path.exists() {
+                store::atomic::remove_leftovers(&path)?;
                 store::atomic::write(&path, &context.entropy)?;
             }
             Ok::<_, Error>(Vec::new())

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::{Result, StoreError};
 
 /// Names of files and folders that are being written contain this; a killed process leaves them behind.
-pub(crate) const PENDING: &str = ".pending-";
+const PENDING: &str = ".pending-";
 
 /// A file being written: it appears at its place with [`Pending::commit`], or not at all.
 #[derive(Debug)]
@@ -133,6 +133,35 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Res
     let mut pending = Pending::create(path)?;
     fill(&mut pending).map_err(|e| StoreError::io("write", path, e))?;
     pending.commit()
+}
+
+/// Removes what killed processes left of writing `place`; the caller holds a lock without which nobody writes it.
+pub fn remove_leftovers(place: &Path) -> Result<()> {
+    for left in leftovers(parent(place), &name_of(place))? {
+        std::fs::remove_file(&left).map_err(|e| StoreError::io("remove", &left, e))?;
+    }
+    Ok(())
+}
+
+/// What is being written in a folder, or was by a process that is gone: hidden names that begin like `name`'s.
+pub(crate) fn leftovers(folder: &Path, name: &str) -> Result<Vec<PathBuf>> {
+    let failed = |e| StoreError::io("read", folder, e);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let given = entry.file_name();
+        if is_pending(&given.to_string_lossy(), name) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a file's name is that of something being written to the place `name`, or to any place where `name` is empty.
+pub(crate) fn is_pending(given: &str, name: &str) -> bool {
+    given.strip_prefix('.').is_some_and(|given| {
+        given.contains(PENDING) && (name.is_empty() || given.strip_prefix(name).is_some_and(|rest| rest.starts_with(PENDING)))
+    })
 }
 
 /// Replaces `path` by pretty JSON and a newline.
@@ -278,6 +307,10 @@ fn parent(path: &Path) -> &Path {
 /// A fresh hidden name in the same folder.
 pub(crate) fn beside(place: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let name = place.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = name_of(place);
     parent(place).join(format!(".{name}{PENDING}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+fn name_of(place: &Path) -> String {
+    place.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }

@@ -50,22 +50,28 @@ impl RunFolder {
         if path.exists() {
             return Err(StoreError::RunExists { path });
         }
+        remove_unborn(&project)?;
         let hidden = atomic::beside(&path);
         private().create(&hidden).map_err(|e| StoreError::io("make the folder", &path, e))?;
         let put = |(file, bytes): &(&str, &[u8])| {
-            let mut place = File::create_new(hidden.join(file))?;
-            place.write_all(bytes).and_then(|()| place.sync_all())
+            let written = File::create_new(hidden.join(file)).and_then(|mut place| place.write_all(bytes).and_then(|()| place.sync_all()));
+            written.map_err(|e| StoreError::io("write", &path.join(file), e))
         };
-        let placed = files.iter().try_for_each(|file| put(file).map_err(|e| StoreError::io("write", &path.join(file.0), e)));
-        let placed = placed.and_then(|()| atomic::sync_folder(&hidden));
-        let placed = placed.and_then(|()| std::fs::rename(&hidden, &path).map_err(|e| StoreError::io("make the folder", &path, e)));
-        if let Err(error) = placed {
-            let _ = std::fs::remove_dir_all(&hidden); // the error is what counts
-            return Err(error);
+        // Locked before it is seen, and known as being written by it.
+        let placed = lock(&hidden).and_then(|lock| files.iter().try_for_each(put).map(|()| lock));
+        let placed = placed.and_then(|lock| atomic::sync_folder(&hidden).map(|()| lock));
+        let placed =
+            placed.and_then(|lock| std::fs::rename(&hidden, &path).map(|()| lock).map_err(|e| StoreError::io("make the folder", &path, e)));
+        match placed {
+            Ok(lock) => {
+                atomic::sync_folder(&project)?;
+                Ok(Self { path, _lock: lock })
+            }
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&hidden); // the error is what counts
+                Err(error)
+            }
         }
-        let lock = lock(&path)?;
-        atomic::sync_folder(&project)?;
-        Ok(Self { path, _lock: lock })
     }
 
     /// Opens and locks an existing run folder; leftovers of a killed process are removed.
@@ -206,6 +212,18 @@ pub(crate) fn folders(path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Removes run folders that killed processes were making; one whose lock is held is being made now.
+fn remove_unborn(project: &Path) -> Result<()> {
+    for folder in atomic::leftovers(project, "")? {
+        // Without a lock in it, it is an instant old or has nothing in it.
+        let ended = File::open(folder.join(LOCK_FILE)).is_ok_and(|lock| lock.try_lock().is_ok());
+        if ended {
+            std::fs::remove_dir_all(&folder).map_err(|e| StoreError::io("remove", &folder, e))?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes what a killed process was writing.
 fn remove_pending(folder: &Path, depth: u32) -> Result<()> {
     let failed = |e| StoreError::io("clean up", folder, e);
@@ -214,7 +232,7 @@ fn remove_pending(folder: &Path, depth: u32) -> Result<()> {
         let (kind, path) = (entry.file_type().map_err(failed)?, entry.path());
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        match name.starts_with('.') && name.contains(atomic::PENDING) {
+        match atomic::is_pending(&name, "") {
             true if kind.is_dir() => std::fs::remove_dir_all(&path).map_err(failed)?,
             true => std::fs::remove_file(&path).map_err(failed)?,
             false if kind.is_dir() && depth > 0 => remove_pending(&path, depth - 1)?,

@@ -169,6 +169,29 @@ fn a_run_is_private_and_held_by_one_process() {
 }
 
 #[test]
+fn what_killed_processes_left_goes_with_the_next_run() {
+    let root = Scratch::new("run-unborn");
+    let first = RunFolder::create(root.path(), "a", "first").unwrap();
+    let project = first.path().parent().unwrap().to_path_buf();
+    let [dead, alive] = [".second.pending-99-0", ".third.pending-98-0"].map(|name| project.join(name));
+    for folder in [&dead, &alive] {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::write(folder.join("plan.toml"), "half").unwrap();
+        std::fs::write(folder.join(".lock"), "").unwrap();
+    }
+    let held = std::fs::File::open(alive.join(".lock")).unwrap();
+    held.try_lock().unwrap();
+    RunFolder::create(root.path(), "a", "fourth").unwrap();
+    assert!(!dead.exists() && alive.join("plan.toml").exists());
+
+    let key = root.path().join("runs/key");
+    std::fs::write(root.path().join("runs/.key.pending-99-1"), "half").unwrap();
+    std::fs::write(root.path().join("runs/.keys.pending-99-1"), "another's").unwrap();
+    atomic::remove_leftovers(&key).unwrap();
+    assert!(!root.path().join("runs/.key.pending-99-1").exists() && root.path().join("runs/.keys.pending-99-1").exists());
+}
+
+#[test]
 fn names_that_are_paths_are_refused() {
     let root = Scratch::new("run-names");
     for bad in ["", ".", "..", ".hidden", "a/b", "../x", "a b", "ä", "a\0b", &"x".repeat(101)] {
