@@ -1,6 +1,6 @@
 """Makes the tiny models beside this file and PyTorch's answers for them, element by element.
 
-Usage: python make.py           (torch 2.15, transformers 5.23, peft 0.21: see shared/peers/setup.sh)
+Usage: python make.py           (torch 2.15, transformers 5.23, peft 0.21)
 
 For each model NAME (llama: untied; mistral: tied, with a sliding window shorter than the sequence):
   NAME/config.json, NAME/model.safetensors    a Hugging Face folder, weights of a size that makes every term count

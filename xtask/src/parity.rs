@@ -1,8 +1,8 @@
 //! The slow proofs against what a user would pick instead: PyTorch with transformers and PEFT, and llama.cpp, on the
 //! real SmolLM2-135M. Every figure is printed beside its bound; a bound that is missed fails the whole.
 //!
-//! Needs the peers' virtual environment and models (shared/peers/setup.sh and models.sh). The scripts that run there
-//! are in xtask/parity; parity.py and lora_dense.py are the peers' own. Times are ratios of runs that took turns, and mean
+//! Needs a virtual environment with the peers, the models below it, and the peers' own parity.py and lora_dense.py; the
+//! other scripts that run there are in xtask/parity. Times are ratios of runs that took turns, and mean
 //! nothing on a busy machine.
 
 use std::collections::BTreeMap;
@@ -13,10 +13,10 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 const USAGE: &str = "\
-usage: cargo xtask parity --peers DIR [--scripts DIR] [--only PART,…] [--rounds N]
+usage: cargo xtask parity --peers DIR --scripts DIR [--only PART,…] [--rounds N]
 
   --peers DIR    virtual environment with torch, transformers, peft and llama-cpp-python, and models/ in it
-  --scripts DIR  parity.py and lora_dense.py [default: ../shared/peers]
+  --scripts DIR  folder of the peers' parity.py and lora_dense.py
   --only PARTS   of engine, score, adapters, train, llama [default: all]
   --rounds N     turns of the speed comparison [default: 3]
 ";
@@ -55,7 +55,7 @@ struct Options {
 /// Runs the proofs.
 pub(crate) fn parity(arguments: &[String]) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask stands in the workspace")?;
-    let options = parse(arguments, root)?;
+    let options = parse(arguments)?;
     let mut proof = Proof::new(root, &options)?;
     for part in &options.parts {
         println!("\n== {part}");
@@ -73,15 +73,15 @@ pub(crate) fn parity(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn parse(arguments: &[String], root: &Path) -> Result<Options> {
-    let (mut peers, mut scripts, mut rounds) = (None, root.join("../shared/peers"), 3);
+fn parse(arguments: &[String]) -> Result<Options> {
+    let (mut peers, mut scripts, mut rounds) = (None, None, 3);
     let mut parts: Vec<String> = PARTS.map(str::to_owned).to_vec();
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word} needs a value\n\n{USAGE}"));
         match word.as_str() {
             "--peers" => peers = Some(std::path::absolute(value()?)?),
-            "--scripts" => scripts = std::path::absolute(value()?)?,
+            "--scripts" => scripts = Some(std::path::absolute(value()?)?),
             "--only" => parts = value()?.split(',').map(str::to_owned).collect(),
             "--rounds" => rounds = value()?.parse().context("--rounds")?,
             other => bail!("unknown option {other}\n\n{USAGE}"),
@@ -90,6 +90,7 @@ fn parse(arguments: &[String], root: &Path) -> Result<Options> {
     ensure!(parts.iter().all(|part| PARTS.contains(&part.as_str())), "the parts are {}\n\n{USAGE}", PARTS.join(", "));
     ensure!(rounds > 0, "at least one round\n\n{USAGE}");
     let peers = peers.with_context(|| format!("--peers is missing\n\n{USAGE}"))?;
+    let scripts = scripts.with_context(|| format!("--scripts is missing\n\n{USAGE}"))?;
     Ok(Options { peers, scripts, parts, rounds })
 }
 
@@ -127,7 +128,7 @@ impl Proof {
             missed: Vec::new(),
         };
         for path in [&proof.python, &proof.folder, &proof.gguf, &proof.scripts.join("parity.py")] {
-            ensure!(path.exists(), "{} is missing: see setup.sh and models.sh in shared/peers", path.display());
+            ensure!(path.exists(), "{} is missing\n\n{USAGE}", path.display());
         }
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--release", "--quiet", "-p", "tunesmith", "-p", "recipes", "-p", "text"]);

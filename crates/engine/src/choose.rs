@@ -26,10 +26,27 @@ pub struct Question<'a> {
     pub continuations: &'a [&'a [u32]],
 }
 
+/// What was found out about a continuation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weight {
+    /// Σ ln p over the tokens that were computed, a beginning of the continuation.
+    pub log_prob: f64,
+    /// How many those are; where there are more, `log_prob` is an upper bound of the continuation's Σ ln p.
+    pub tokens: usize,
+}
+
+/// Continuations whose first token is at most this far from the likeliest are computed first: among them is nearly always the best.
+const LEADERS: f64 = 2.0;
+
 impl<D: Device> Model<D> {
     /// Σ ln p(token | prompt, tokens before) of every continuation of every question.
     ///
-    /// `observer` hears how many questions are done, after each pass; where it breaks, the answers of the
+    /// Continuations that are shown to stay more than `negligible` nats below the best of their question are not computed to
+    /// their end: first tokens are weighed, then the leaders among them as a whole, then ever more tokens
+    /// of whatever could still come near. Because a row's result never depends on its neighbours, what is computed is the same bits as without this; with
+    /// infinity everything is computed at once.
+    ///
+    /// `observer` hears how many questions are done, after each pass that ends some; where it breaks, the answers of the
     /// questions that are done are returned.
     ///
     /// # Errors
@@ -38,8 +55,9 @@ impl<D: Device> Model<D> {
     pub fn choose(
         &mut self,
         questions: &[Question<'_>],
+        negligible: f64,
         mut observer: impl FnMut(usize) -> ControlFlow<()>,
-    ) -> Result<Vec<Vec<f64>>, EngineError> {
+    ) -> Result<Vec<Vec<Weight>>, EngineError> {
         let use_ = self.uses().scoring.ok_or(EngineError::NotPlanned { what: "scoring" })?;
         for (index, question) in questions.iter().enumerate() {
             question.check(index, self.config(), &use_)?;
@@ -49,33 +67,28 @@ impl<D: Device> Model<D> {
         if prefix > 0 {
             self.cache_prefix(&prompts[0][..prefix]);
         }
-        let mut answers: Vec<Vec<f64>> = questions.iter().map(|question| vec![0.0; question.continuations.len()]).collect();
-        let mut pass = ChoicePass::default();
-        for (index, question) in questions.iter().enumerate() {
-            // A question that does not fit as a whole is cut into fewer continuations at a time.
-            let mut waiting = Vec::from([(0, question.continuations.len())]);
-            while let Some((from, to)) = waiting.pop() {
-                let part = Part::of(question, index, from..to, prefix);
-                if !part.fits(&use_) {
-                    if to - from == 1 {
-                        return Err(part.too_large(&use_));
-                    }
-                    let middle = from.midpoint(to);
-                    waiting.extend([(middle, to), (from, middle)]);
-                    continue;
+        let mut answers: Vec<Vec<Weight>> = Vec::with_capacity(questions.len());
+        while answers.len() < questions.len() {
+            let block = block(&questions[answers.len()..], prefix, &use_);
+            let first = answers.len();
+            answers.extend(block.iter().map(|question| vec![Weight { log_prob: 0.0, tokens: 0 }; question.continuations.len()]));
+            loop {
+                let mut passes = Passes { model: self, use_, prefix, pass: ChoicePass::default() };
+                let mut asked = false;
+                for (index, question) in questions.iter().enumerate().take(answers.len()).skip(first) {
+                    let picks = next_picks(question, &answers[index], negligible);
+                    asked |= !picks.is_empty();
+                    passes.weigh(question, index, picks, &mut answers)?;
                 }
-                if !pass.has_room_for(&part, &use_) {
-                    self.choose_pass(&mut pass, prefix, &mut answers);
-                    if observer(index).is_break() {
-                        answers.truncate(index);
-                        return Ok(answers);
-                    }
+                passes.compute(&mut answers);
+                if !asked {
+                    break;
                 }
-                pass.push(part);
+            }
+            if observer(answers.len()).is_break() {
+                break;
             }
         }
-        self.choose_pass(&mut pass, prefix, &mut answers);
-        let _ = observer(questions.len()); // nothing is left to stop
         Ok(answers)
     }
 
@@ -89,19 +102,86 @@ impl<D: Device> Model<D> {
         let keys = |layer: usize| Keys::Cache { rows: &positions, key: cache[layer].0, value: cache[layer].1 };
         self.forward_blocks(Kind::Scoring, tokens, pass, keys);
     }
+}
 
-    /// Computes what `pass` has gathered and empties it.
-    fn choose_pass(&mut self, pass: &mut ChoicePass, prefix: usize, answers: &mut [Vec<f64>]) {
-        let ChoicePass { trie, entries, paths, .. } = std::mem::take(pass);
+/// The questions whose prompts fit one pass together, at least one.
+fn block<'q, 'a>(questions: &'q [Question<'a>], prefix: usize, use_: &ScoringUse) -> &'q [Question<'a>] {
+    let mut rows = 0;
+    let fitting = questions.iter().take_while(|question| {
+        rows += question.prompt.len() - prefix;
+        rows <= use_.pass.rows
+    });
+    &questions[..fitting.count().max(1)]
+}
+
+/// A continuation and how many of its tokens are to be weighed.
+type Pick = (usize, usize);
+
+/// What to compute next for a question; nothing where the rest is negligible.
+fn next_picks(question: &Question<'_>, known: &[Weight], negligible: f64) -> Vec<Pick> {
+    let length = |index: usize| question.continuations[index].len();
+    let at_once = negligible == f64::INFINITY || known.len() == 1;
+    let (whole, open): (Vec<usize>, Vec<usize>) = (0..known.len()).partition(|&index| known[index].tokens == length(index));
+    let top = |of: &[usize]| of.iter().map(|&index| known[index].log_prob).fold(f64::NEG_INFINITY, f64::max);
+    let near = |least: f64| open.iter().copied().filter(move |&index| known[index].log_prob >= least);
+    if at_once {
+        open.iter().map(|&index| (index, length(index))).collect()
+    } else if open.iter().any(|&index| known[index].tokens == 0) {
+        open.iter().map(|&index| (index, 1)).collect()
+    } else if whole.is_empty() {
+        near(top(&open) - LEADERS).map(|index| (index, length(index))).collect()
+    } else {
+        near(top(&whole) - negligible).map(|index| (index, length(index).min(2 * known[index].tokens + 1))).collect()
+    }
+}
+
+/// Parts of questions on their way through the model, a full pass at a time.
+struct Passes<'m, D: Device> {
+    model: &'m mut Model<D>,
+    use_: ScoringUse,
+    prefix: usize,
+    pass: ChoicePass,
+}
+
+impl<D: Device> Passes<'_, D> {
+    /// Weighs some continuations of a question, now or with the next pass.
+    fn weigh(&mut self, question: &Question<'_>, index: usize, picks: Vec<Pick>, answers: &mut [Vec<Weight>]) -> Result<(), EngineError> {
+        // What does not fit as a whole is cut into fewer continuations at a time.
+        let mut waiting = vec![picks];
+        while let Some(mut picks) = waiting.pop() {
+            if picks.is_empty() {
+                continue;
+            }
+            let part = Part::of(question, index, &picks, self.prefix);
+            if !part.fits(&self.use_) {
+                if picks.len() == 1 {
+                    return Err(part.too_large(&self.use_));
+                }
+                let rest = picks.split_off(picks.len() / 2);
+                waiting.extend([rest, picks]);
+                continue;
+            }
+            if !self.pass.has_room_for(&part, &self.use_) {
+                self.compute(answers);
+            }
+            self.pass.push(part);
+        }
+        Ok(())
+    }
+
+    /// Computes what has been gathered.
+    fn compute(&mut self, answers: &mut [Vec<Weight>]) {
+        let ChoicePass { trie, entries, paths, .. } = std::mem::take(&mut self.pass);
         if entries.is_empty() {
             return;
         }
         let (head_rows, head) = head_entries(&entries);
-        let prepared = Prepared { runs: run_table(&trie.segments, prefix), head_rows, entries: head };
+        let prepared = Prepared { runs: run_table(&trie.segments, self.prefix), head_rows, entries: head };
         let batch = Batch { tokens: &trie.tokens, positions: &trie.positions, draw_keys: &[], segments: &trie.segments, entries: &entries };
-        let log_prob = self.score(&batch, &prepared, prefix);
+        let log_prob = self.model.score(&batch, &prepared, self.prefix);
         for path in paths {
-            answers[path.question][path.continuation] = path.entries.iter().map(|&entry| log_prob[entry]).sum();
+            let log_prob = path.entries.iter().map(|&entry| log_prob[entry]).sum();
+            answers[path.question][path.continuation] = Weight { log_prob, tokens: path.entries.len() };
         }
     }
 }
@@ -163,13 +243,14 @@ struct Part {
 }
 
 impl Part {
-    fn of(question: &Question<'_>, index: usize, range: std::ops::Range<usize>, prefix: usize) -> Part {
+    fn of(question: &Question<'_>, index: usize, picks: &[Pick], prefix: usize) -> Part {
         let mut trie = Trie::default();
         let rest = &question.prompt[prefix..];
         // One level of the depth is the prefix.
         let prompt_rows = trie.append(&[rest], None, prefix, 1, MAX_DEPTH - 1);
         let last = *prompt_rows[0].last().expect("a prompt has a token after the prefix");
-        let continuations = &question.continuations[range.clone()];
+        let continuations: Vec<&[u32]> =
+            picks.iter().map(|&(continuation, tokens)| &question.continuations[continuation][..tokens]).collect();
         let stems: Vec<&[u32]> = continuations.iter().map(|continuation| &continuation[..continuation.len() - 1]).collect();
         let rows = trie.append(&stems, Some(0), question.prompt.len(), 1, MAX_DEPTH - 1);
 
@@ -182,12 +263,12 @@ impl Part {
         targets.values_mut().enumerate().for_each(|(entry, place)| *place = entry);
         let entries: Vec<LossEntry> =
             targets.keys().map(|&(row, target)| LossEntry { row, target, weight: 1.0, sequence: index as u32 }).collect();
-        let path = |(offset, (continuation, rows)): (usize, (&&[u32], &Vec<u32>))| Path {
+        let path = |(&(continuation, _), (targets_of, rows)): (&Pick, (&&[u32], &Vec<u32>))| Path {
             question: index,
-            continuation: range.start + offset,
-            entries: continuation.iter().zip(std::iter::once(&last).chain(rows)).map(|(&target, &row)| targets[&(row, target)]).collect(),
+            continuation,
+            entries: targets_of.iter().zip(std::iter::once(&last).chain(rows)).map(|(&target, &row)| targets[&(row, target)]).collect(),
         };
-        let paths = continuations.iter().zip(&rows).enumerate().map(path).collect();
+        let paths = picks.iter().zip(continuations.iter().zip(&rows)).map(path).collect();
         let head_rows = entries.chunk_by(|a, b| a.row == b.row).count();
         Part { trie, entries, paths, head_rows }
     }
@@ -250,13 +331,31 @@ mod tests {
     fn continuations_share_rows_and_entries() {
         // 5 → 1 2 3 | 1 2 4 | 1 9: rows 5, 1, 2; targets 1 after 5, 2 and 9 after 1, 3 and 4 after 2
         let question = Question { prompt: &[8, 5], continuations: &[&[1, 2, 3], &[1, 2, 4], &[1, 9]] };
-        let part = Part::of(&question, 0, 0..3, 1);
+        let part = Part::of(&question, 0, &[(0, 3), (1, 3), (2, 2)], 1);
         assert_eq!(part.trie.tokens, [5, 1, 2]);
         assert_eq!(part.trie.positions, [1, 2, 3]);
         let targets: Vec<(u32, u32)> = part.entries.iter().map(|e| (e.row, e.target)).collect();
         assert_eq!(targets, [(0, 1), (1, 2), (1, 9), (2, 3), (2, 4)]);
         assert_eq!(part.paths[1].entries, [0, 1, 4]);
         assert_eq!(part.head_rows, 3);
+    }
+
+    #[test]
+    fn what_cannot_come_near_is_left() {
+        let question = Question { prompt: &[8], continuations: &[&[1, 2], &[3, 4, 5, 6, 7, 8, 9, 10, 11], &[6, 7], &[9, 1]] };
+        let weight = |log_prob, tokens| Weight { log_prob, tokens };
+        let mut known = [weight(0.0, 0); 4];
+        assert_eq!(next_picks(&question, &known, f64::INFINITY), [(0, 2), (1, 9), (2, 2), (3, 2)]);
+        assert_eq!(next_picks(&question, &known, 12.0), [(0, 1), (1, 1), (2, 1), (3, 1)]);
+        // No whole one yet: the leaders first.
+        known = [weight(-1.0, 1), weight(-4.5, 1), weight(-9.0, 1), weight(-30.0, 1)];
+        assert_eq!(next_picks(&question, &known, 12.0), [(0, 2)]);
+        known[0] = weight(-6.0, 2);
+        assert_eq!(next_picks(&question, &known, 12.0), [(1, 3), (2, 2)]);
+        (known[1], known[2]) = (weight(-5.0, 3), weight(-40.0, 2));
+        assert_eq!(next_picks(&question, &known, 12.0), [(1, 7)]);
+        known[1] = weight(-19.0, 7);
+        assert_eq!(next_picks(&question, &known, 12.0), []);
     }
 
     #[test]

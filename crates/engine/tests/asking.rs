@@ -8,7 +8,7 @@ use common::*;
 use engine::{
     EngineError,
     batch::{Batch, PassLimits, Segment},
-    choose::Question,
+    choose::{Question, Weight},
     cpu::CpuDevice,
     device::Device,
     generate::{Completion, Event, Finish, Flow, Prompt, Sampling},
@@ -41,6 +41,7 @@ fn sequence(seed: u64, length: u64) -> Vec<u32> {
 fn choices_are_plain_log_probs<D: Device>(device: impl Fn() -> D, tolerance: Tolerance) {
     let dense = PassLimits { entries: 256, ..PassLimits::dense(128) };
     let narrow = PassLimits { rows: 16, chain: 40, head_rows: 12, entries: 14 };
+    let mut left = 0;
     for (tiny, pass, prefix) in [
         (TinyModel::llama(1), dense, 32),
         (TinyModel::windowed(2), dense, 32),
@@ -57,11 +58,14 @@ fn choices_are_plain_log_probs<D: Device>(device: impl Fn() -> D, tolerance: Tol
             prompts.iter().enumerate().map(|(q, prompt)| Question { prompt, continuations: &labels[q..] }).collect();
         let mut heard = Vec::new();
         let answers = model
-            .choose(&questions, |done| {
+            .choose(&questions, f64::INFINITY, |done| {
                 heard.push(done);
                 ControlFlow::Continue(())
             })
             .expect("sound questions");
+        let hasty = model.choose(&questions, 1.0, |_| ControlFlow::Continue(())).expect("sound questions");
+        left += near_ones_are_the_same(&hasty, &answers, tolerance);
+        let answers: Vec<Vec<f64>> = answers.iter().map(|weights| weights.iter().map(|weight| weight.log_prob).collect()).collect();
         assert_eq!(heard.last(), Some(&questions.len()));
         let mut alone = asked(device(), &tiny, dense, 0, GENERATION);
         for (q, (question, answers)) in questions.iter().zip(&answers).enumerate() {
@@ -71,6 +75,25 @@ fn choices_are_plain_log_probs<D: Device>(device: impl Fn() -> D, tolerance: Tol
             tolerance.check(&format!("choices of {q}, prefix {prefix}, rows {}", pass.rows), answers, &expected);
         }
     }
+    assert!(left > 20, "{left} were negligible: hardly a test");
+}
+
+/// What is within a nat of the best is computed whole, to the same figure; the rest is bounded from above. Gives how
+/// many were left.
+fn near_ones_are_the_same(hasty: &[Vec<Weight>], complete: &[Vec<Weight>], tolerance: Tolerance) -> usize {
+    let mut left = 0;
+    for (hasty, complete) in hasty.iter().zip(complete) {
+        let best = complete.iter().map(|weight| weight.log_prob).fold(f64::NEG_INFINITY, f64::max);
+        for (hasty, complete) in hasty.iter().zip(complete) {
+            if hasty.tokens == complete.tokens {
+                tolerance.check("weighed in rounds", &[hasty.log_prob], &[complete.log_prob]);
+            } else {
+                assert!(complete.log_prob < best - 1.0 && hasty.log_prob >= complete.log_prob);
+                left += 1;
+            }
+        }
+    }
+    left
 }
 
 /// Greedy and sampled answers, by computing every prefix from scratch.
@@ -171,9 +194,9 @@ fn refusals_name_the_limit() {
     let mut model = asked(ReferenceDevice::new(), &tiny, PassLimits::dense(16), 8, GenerationUse { cache_rows: 20, ..GENERATION });
     let continue_ = |_| ControlFlow::Continue(());
     let question = |prompt| Question { prompt, continuations: &[&[1, 2], &[1]] };
-    assert!(matches!(model.choose(&[question(&[])], continue_), Err(EngineError::Empty { index: 0, .. })));
-    assert!(matches!(model.choose(&[question(&[1, 61])], continue_), Err(EngineError::Token { token: 61, .. })));
-    assert!(matches!(model.choose(&[question(&[1; 16])], continue_), Err(EngineError::Limit { given: 17, limit: 16, .. })));
+    assert!(matches!(model.choose(&[question(&[])], f64::INFINITY, continue_), Err(EngineError::Empty { index: 0, .. })));
+    assert!(matches!(model.choose(&[question(&[1, 61])], f64::INFINITY, continue_), Err(EngineError::Token { token: 61, .. })));
+    assert!(matches!(model.choose(&[question(&[1; 16])], f64::INFINITY, continue_), Err(EngineError::Limit { given: 17, limit: 16, .. })));
     let generate = |model: &mut Model<ReferenceDevice>, prompt| model.generate(&[prompt], &Sampling::GREEDY, |_| Flow::Continue);
     let prompt = Prompt { tokens: &[1, 2], max_new: 19, stop: &[], draw_key: 0 };
     assert!(matches!(generate(&mut model, prompt), Err(EngineError::Limit { given: 21, limit: 20, .. })));
@@ -182,7 +205,7 @@ fn refusals_name_the_limit() {
     let hot = Sampling { temperature: f32::NAN, ..Sampling::GREEDY };
     assert!(matches!(model.generate(&[prompt], &hot, |_| Flow::Continue), Err(EngineError::Sampling { what: "temperature", .. })));
     model.reserve(&Uses::default()).expect("memory");
-    assert!(matches!(model.choose(&[question(&[1])], continue_), Err(EngineError::NotPlanned { what: "scoring" })));
+    assert!(matches!(model.choose(&[question(&[1])], f64::INFINITY, continue_), Err(EngineError::NotPlanned { what: "scoring" })));
 }
 
 on_devices!(reference, ReferenceDevice::new; cached_generation_is_from_scratch, observers_and_stop_tokens_end_answers);

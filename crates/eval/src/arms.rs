@@ -226,20 +226,30 @@ impl Trial {
         self.samples.iter().map(Sample::prompt).collect()
     }
 
-    /// Measures free generation, and the loss of the gold answers after the same prompts.
-    pub fn free<S: Subject>(&self, subject: &mut S, name: &str, prompts: &[Prompt]) -> Result<ArmResult, S::Error> {
+    /// Measures free generation; `losses` are [`Trial::gold_losses`] after the same prompts, where they were asked for.
+    pub fn free<S: Subject>(
+        &self,
+        subject: &mut S,
+        name: &str,
+        prompts: &[Prompt],
+        losses: Option<Vec<AnswerLoss>>,
+    ) -> Result<ArmResult, S::Error> {
         let answers = subject.generate(prompts)?;
-        let losses = self.gold_losses(subject, prompts)?;
-        Ok(self.from_answers(name, Decode::Free, &answers, Some(losses))?)
+        Ok(self.from_answers(name, Decode::Free, &answers, losses)?)
     }
 
-    /// Measures the choice among labels, and the loss of the gold answers after the same prompts.
-    pub fn choose<S: Subject>(&self, subject: &mut S, name: &str, prompts: &[Prompt]) -> Result<ArmResult, S::Error> {
+    /// Measures the choice among labels; `losses` as in [`Trial::free`].
+    pub fn choose<S: Subject>(
+        &self,
+        subject: &mut S,
+        name: &str,
+        prompts: &[Prompt],
+        losses: Option<Vec<AnswerLoss>>,
+    ) -> Result<ArmResult, S::Error> {
         let Task::Classification { labels } = &self.task else {
             return Err(Error::TaskDiffers { what: "a choice among labels", expected: "classification", got: self.task.name() }.into());
         };
         let choices = subject.choose(prompts, labels)?;
-        let losses = self.gold_losses(subject, prompts)?;
         self.check_count("choices", choices.len())?;
         let mut answers = Vec::with_capacity(choices.len());
         for (sample, choice) in self.samples.iter().zip(&choices) {
@@ -250,10 +260,11 @@ impl Trial {
             })?;
             answers.push(Answer { text: label.clone(), finished: true, log_prob: choice.log_probs.get(choice.index).copied() });
         }
-        Ok(self.from_answers(name, Decode::Choose, &answers, Some(losses))?)
+        Ok(self.from_answers(name, Decode::Choose, &answers, losses)?)
     }
 
-    fn gold_losses<S: Subject>(&self, subject: &mut S, prompts: &[Prompt]) -> Result<Vec<AnswerLoss>, S::Error> {
+    /// How likely the gold answers are after these prompts, whatever the decoding.
+    pub fn gold_losses<S: Subject>(&self, subject: &mut S, prompts: &[Prompt]) -> Result<Vec<AnswerLoss>, S::Error> {
         let golds: Vec<String> = self.samples.iter().map(|sample| sample.answer.clone()).collect();
         subject.log_probs(prompts, &golds)
     }

@@ -73,7 +73,9 @@ fn labels(trial: &Trial, wrong: impl Fn(usize) -> bool) -> Table {
 }
 
 fn free(trial: &Trial, name: &str, wrong: impl Fn(usize) -> bool) -> ArmResult {
-    trial.free(&mut labels(trial, wrong), name, &trial.prompts()).unwrap()
+    let (prompts, mut subject) = (trial.prompts(), labels(trial, wrong));
+    let losses = trial.gold_losses(&mut subject, &prompts).unwrap();
+    trial.free(&mut subject, name, &prompts, Some(losses)).unwrap()
 }
 
 #[test]
@@ -81,7 +83,8 @@ fn tables_of_a_classification() {
     let trial = label_trial(60, Metric::Accuracy);
     let mut subject = labels(&trial, |item| item % 3 == 0 && item < 30);
     subject.answers.insert("t-59".to_owned(), "no idea".to_owned());
-    let arm = trial.free(&mut subject, "tuned", &trial.prompts()).unwrap();
+    let losses = trial.gold_losses(&mut subject, &trial.prompts()).unwrap();
+    let arm = trial.free(&mut subject, "tuned", &trial.prompts(), Some(losses)).unwrap();
     assert_eq!((arm.n, arm.decode), (60, Decode::Free));
     assert!((arm.score - 49.0 / 60.0).abs() < 1e-12);
     assert_eq!(arm.invalid, [(Invalid::NotALabel, 1)]);
@@ -97,7 +100,7 @@ fn tables_of_a_classification() {
     assert!((loss.nats_per_token - 1.0).abs() < 1e-12 && loss.interval.is_none());
     assert!((loss.perplexity - 1.0_f64.exp()).abs() < 1e-12);
 
-    let chosen = trial.choose(&mut subject, "tuned", &trial.prompts()).unwrap();
+    let chosen = trial.choose(&mut subject, "tuned", &trial.prompts(), None).unwrap();
     assert_eq!((chosen.decode, chosen.invalid.len()), (Decode::Choose, 0));
     assert!((chosen.items[0].probability.unwrap() - 0.8).abs() < 1e-12);
 }
@@ -156,9 +159,9 @@ fn base_against_base_never_ships() {
 fn rivals_are_met_in_tuneds_way_of_answering() {
     let trial = label_trial(90, Metric::Accuracy);
     let prompts = trial.prompts();
-    let tuned = trial.choose(&mut labels(&trial, |_| false), "tuned", &prompts).unwrap();
+    let tuned = trial.choose(&mut labels(&trial, |_| false), "tuned", &prompts, None).unwrap();
     let weak = free(&trial, "base", |item| item % 2 == 0);
-    let strong = trial.choose(&mut labels(&trial, |_| false), "base", &prompts).unwrap();
+    let strong = trial.choose(&mut labels(&trial, |_| false), "base", &prompts, None).unwrap();
     let gate = Gate { beats: vec!["base".to_owned()], at_least: Vec::new() };
     let decision = gate.decide(&trial, &tuned, &[weak, strong]).unwrap();
     assert_eq!(decision.verdict, Verdict::NotEnoughEvidence);
@@ -286,7 +289,7 @@ fn wrong_shapes_are_refused() {
         Err(Error::MetricNotForTask { .. })
     ));
     let records = record_trial(4);
-    assert!(matches!(records.choose(&mut labels(&trial, |_| false), "x", &records.prompts()), Err(Error::TaskDiffers { .. })));
+    assert!(matches!(records.choose(&mut labels(&trial, |_| false), "x", &records.prompts(), None), Err(Error::TaskDiffers { .. })));
 }
 
 #[test]

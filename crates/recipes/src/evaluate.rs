@@ -148,17 +148,24 @@ impl<'a> Evaluator<'a> {
     ) -> Result<Vec<Arm>> {
         let prompts = examples.prompts(&self.trial);
         let mut arms = Vec::new();
+        let mut losses: Option<Vec<AnswerLoss>> = None;
         for decode in self.decodes() {
             if let Some(kept) = self.read_answers(name, decode)? {
+                losses = Some(kept.losses.clone());
                 let result = self.trial.from_answers(name, decode, &kept.answers, Some(kept.losses))?;
                 arms.push(Arm { result, seconds: kept.seconds, note: examples.note.clone() });
                 continue;
             }
             let started = self.context.clock.seconds();
             let mut responder = Responder::new(self.base, model, self.answer_tokens(), observer, format!("{name}, {}", decode.name()))?;
+            let gold = match losses.take() {
+                Some(known) => known, // the decoding does not change them
+                None => self.trial.gold_losses(&mut responder, &prompts)?,
+            };
+            losses = Some(gold.clone());
             let result = match decode {
-                Decode::Choose => self.trial.choose(&mut responder, name, &prompts)?,
-                _ => self.trial.free(&mut responder, name, &prompts)?,
+                Decode::Choose => self.trial.choose(&mut responder, name, &prompts, Some(gold))?,
+                _ => self.trial.free(&mut responder, name, &prompts, Some(gold))?,
             };
             let seconds = self.context.clock.seconds() - started;
             self.write_answers(&result, &responder.answers, seconds)?;
@@ -194,8 +201,8 @@ impl<'a> Evaluator<'a> {
                 let label = format!("few-shot, {}", examples.name);
                 let mut responder = Responder::new(self.base, model, self.answer_tokens(), observer, label)?;
                 let arm = match self.decode() {
-                    Decode::Choose => trial.choose(&mut responder, "few-shot", &prompts)?,
-                    _ => trial.free(&mut responder, "few-shot", &prompts)?,
+                    Decode::Choose => trial.choose(&mut responder, "few-shot", &prompts, None)?,
+                    _ => trial.free(&mut responder, "few-shot", &prompts, None)?,
                 };
                 arm.score
             };

@@ -26,6 +26,10 @@ const PASS_ROWS: usize = 1024;
 /// Answers that are written at the same time.
 const SEQUENCES: usize = 32;
 
+/// Labels this many nats below the best, e⁻¹² = 6e-6 of its probability, are not weighed to their last token: their
+/// share of the distribution is told from above, and stays below that.
+const NEGLIGIBLE: f64 = 12.0;
+
 /// A model that answers prompts, for one arm.
 pub struct Responder<'a> {
     chat: &'a ChatFormat,
@@ -50,7 +54,7 @@ impl<'a> Responder<'a> {
         Ok(Responder { chat: base.chat()?, model, stop: stop_ids(base)?, answer_tokens, observer, label, answers: Vec::new() })
     }
 
-    /// Σ ln p of every continuation of every prompt; what the prompts begin with is computed once.
+    /// Σ ln p of every continuation of every prompt, those far below the best from above; what the prompts begin with is computed once.
     fn weigh<'c>(&mut self, prompts: &[Vec<u32>], continuations: &[impl AsRef<[&'c [u32]]>], label: String) -> Result<Vec<Vec<f64>>> {
         let prefix = shared(prompts).saturating_sub(1);
         let answer = continuations.iter().flat_map(|list| list.as_ref()).map(|ids| ids.len()).max().unwrap_or(1);
@@ -60,7 +64,7 @@ impl<'a> Responder<'a> {
             prompts.iter().zip(continuations).map(|(prompt, list)| Question { prompt, continuations: list.as_ref() }).collect();
         self.observer.event(Event::Start { what: label, total: prompts.len() as u64, unit: "answers" });
         let observer = &mut *self.observer;
-        let log_probs = self.model.choose(&questions, |done| {
+        let weights = self.model.choose(&questions, NEGLIGIBLE, |done| {
             observer.event(Event::Progress { done: done as u64, loss: None, validation: None });
             if observer.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
@@ -68,7 +72,7 @@ impl<'a> Responder<'a> {
         if self.observer.stopped() {
             return Err(Error::Interrupted);
         }
-        Ok(log_probs)
+        Ok(weights.into_iter().map(|weights| weights.into_iter().map(|weight| weight.log_prob).collect()).collect())
     }
 
     fn prompt_ids(&self, prompts: &[Prompt]) -> Result<Vec<Vec<u32>>> {
