@@ -392,6 +392,9 @@ impl Error {
             Error::Changed { id, .. } => {
                 format!("put it back, or start a new run with `tunesmith run`; `tunesmith audit {id}` names every change")
             }
+            Error::Engine(engine::EngineError::NotFinite { .. }) => {
+                "set [tune] learning_rate to a tenth and start again with `tunesmith run`".into()
+            }
             Error::NoRecords { .. } => "longer records need a larger [prepare] max_tokens, and a base with that context".into(),
             Error::Vocabulary { .. } => "take the tokenizer.json that was published with these weights".into(),
             Error::OtherBase { .. } => "name the base that it was trained on: adapter_config.json says which".into(),
@@ -403,7 +406,7 @@ impl Error {
                 }
                 source => return source.hint(),
             },
-            Error::Store(store::StoreError::Missing { .. }) => "paths in a run file start at the run file's folder".into(),
+            Error::Store(store::StoreError::Missing { .. }) => "check its path; those in a run file start at the run file's folder".into(),
             Error::Store(error) => return error.hint(),
             Error::Data(error) => return data_hint(error).map(str::to_owned),
             _ => return None,

@@ -83,6 +83,13 @@ pub fn init(_context: &Context<'_>, observer: &mut dyn Observer, file: &Path, ou
             path: run_file,
         });
     }
+    if file.is_dir() {
+        return Err(Error::Mismatch {
+            what: "what to look at",
+            given: "a folder".into(),
+            expected: "a data file: csv, tsv, json or jsonl".into(),
+        });
+    }
     let extension = file.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default();
     // What a run file calls this format, where the extension alone does not say it.
     let named = match extension.as_str() {

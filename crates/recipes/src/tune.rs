@@ -281,6 +281,11 @@ impl Looker<'_> {
         if step == 0 {
             return Ok(false);
         }
+        let before = progress.looks[0].loss;
+        if loss >= before || loss.is_nan() {
+            let text = format!("validation loss {loss:.3} after step {step}, and {before:.3} before training: is learning_rate too high?");
+            observer.event(Event::Warning(text));
+        }
         let improved = progress.best_loss.is_none_or(|best| loss < best);
         if improved {
             (progress.best_step, progress.best_loss, progress.looks_without_gain) = (step, Some(loss), 0);

@@ -125,6 +125,14 @@ fn a_gate_that_is_not_reached_refuses() {
     assert_eq!(json["verdict"], "do not ship");
 }
 
+#[test]
+fn training_that_leaves_the_numbers_is_refused() {
+    let project = Project::labels();
+    project.edit("learning_rate = 0.005", "learning_rate = 1e30");
+    let ended = project.tunesmith(&["tune", "tickets"]);
+    ended.refused(&["step ", "is not finite", "hint: set [tune] learning_rate to a tenth"]);
+}
+
 /// Base against base: an adapter that learned nothing must not beat the model it sits on.
 #[test]
 fn base_against_base_does_not_ship() {
