@@ -89,6 +89,9 @@ pub(crate) fn json_text(text: &str) -> String {
 pub struct Origin {
     /// Name of the source (its path in the run file).
     pub source: String,
+    /// Where within the source: the path of a file below its folder, a member of an archive, a sheet, nested ones joined
+    /// by `!`. Empty where the source is one plain file.
+    pub inner: String,
     /// Row, from 1, a header not counted.
     pub row: u64,
     /// Line of the file where it starts, from 1.
@@ -104,6 +107,9 @@ pub struct Document {
     pub fields: Vec<(String, Value)>,
     /// Where it came from.
     pub origin: Origin,
+    /// What was noticed about it, in the order noticed: by the reader (a repaired encoding, quoted text) and by steps.
+    /// No part of its identity.
+    pub attributes: Vec<(&'static str, Value)>,
 }
 
 impl Document {
@@ -116,12 +122,21 @@ impl Document {
             hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
             hasher.update(&(value.len() as u64).to_le_bytes()).update(value.as_bytes());
         }
-        let id = format!("{}:{}:{}", origin.source, origin.row, &hasher.finalize().to_hex()[..8]);
-        Self { id, fields, origin }
+        let hash = hasher.finalize().to_hex();
+        let id = match origin.inner.as_str() {
+            "" => format!("{}:{}:{}", origin.source, origin.row, &hash[..8]),
+            inner => format!("{}:{inner}:{}:{}", origin.source, origin.row, &hash[..8]),
+        };
+        Self { id, fields, origin, attributes: Vec::new() }
     }
 
     /// The field of a name.
     pub fn field(&self, name: &str) -> Option<&Value> {
         self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value)
+    }
+
+    /// The attribute of a name.
+    pub fn attribute(&self, name: &str) -> Option<&Value> {
+        self.attributes.iter().find(|(attribute, _)| *attribute == name).map(|(_, value)| value)
     }
 }

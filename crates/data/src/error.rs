@@ -4,6 +4,20 @@
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[non_exhaustive]
 pub enum DataError {
+    /// A file that could not be read from.
+    #[error("{origin} cannot be read: {problem}")]
+    Io {
+        /// The source.
+        origin: String,
+        /// The system's word.
+        problem: String,
+    },
+    /// Neither name nor content say how it is written.
+    #[error("{origin}: neither its name nor its content says how it is written")]
+    UnknownFormat {
+        /// The source or the file within it.
+        origin: String,
+    },
     /// Nothing in it.
     #[error("{origin} has no rows")]
     Empty {

@@ -18,7 +18,7 @@ pub use document::{Document, Origin, Value};
 pub use error::DataError;
 pub use pack::{PackPlan, PackedBatch, PackedEntry, PackedSegment, Step, TokenRow, TrainRows};
 pub use profile::{Guess, Profile};
-pub use read::{Dataset, Format, Limits, Shape};
+pub use read::{BrokenRows, Dataset, Format, Input, Item, Limits, ReadOptions, Reader, Shape};
 pub use record::{Answer, ColumnKind, FieldValue, Lineage, Record, RecordRecipe, Recorded};
 pub use split::{HeldOut, Portion, SourceRole, Split, SplitPlan, SplitReport, TrainSet};
 pub use steps::{Reason, Rejected};

@@ -8,6 +8,11 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
+    /// It cannot be read.
+    Unreadable {
+        /// What is wrong.
+        problem: String,
+    },
     /// The input is empty.
     EmptyInput,
     /// The answer is empty.
@@ -48,6 +53,7 @@ impl Reason {
     /// A short name, the same for all records with this reason.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Unreadable { .. } => "cannot be read",
             Self::EmptyInput => "empty input",
             Self::EmptyTarget => "empty target",
             Self::Duplicate => "duplicate",
@@ -65,6 +71,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong { given, limit, unit } => write!(f, "{given} {unit}, at most {limit}"),
+            Self::Unreadable { problem } => write!(f, "cannot be read: {problem}"),
             Self::Malformed { problem } => write!(f, "malformed: {problem}"),
             Self::Unrenderable { problem } => write!(f, "cannot be rendered: {problem}"),
             Self::HeldOut { part } => write!(f, "shares a group or input with records of the {part} set"),

@@ -363,7 +363,15 @@ pub fn write(run: &RunFolder, prepared: &Prepared, story: &Story) -> Result<()> 
 
 fn document_json(document: &Document) -> Value {
     let fields: Vec<Value> = document.fields.iter().map(|(name, value)| json!([name, value_json(value)])).collect();
-    json!({ "id": document.id, "source": document.origin.source, "row": document.origin.row, "line": document.origin.line, "fields": fields })
+    let origin = &document.origin;
+    let mut json = json!({ "id": document.id, "source": origin.source, "row": origin.row, "line": origin.line, "fields": fields });
+    if !origin.inner.is_empty() {
+        json["inner"] = json!(origin.inner);
+    }
+    if !document.attributes.is_empty() {
+        json["attributes"] = document.attributes.iter().map(|(name, value)| json!([name, value_json(value)])).collect();
+    }
+    json
 }
 
 pub(crate) fn value_json(value: &data::Value) -> Value {

@@ -1,171 +1,28 @@
-//! Bytes to documents: CSV, TSV, JSONL and JSON arrays.
-//!
-//! A file is read whole or not at all: a row that cannot be read is an error that names its line, because a file with
-//! one broken row is a file that was cut or exported wrongly. What a row *means* is decided later, row by row.
+//! CSV, TSV, JSONL and JSON arrays.
 
+use super::{Format, Limits};
 use crate::error::LineProblem;
 use crate::{DataError, Document, Origin, Value};
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::collections::HashSet;
 use std::fmt;
 
-/// How a source is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Values parted by a delimiter, the first row names the columns. Where that has no comma, semicolons or tabs are
-    /// taken for it.
-    Csv {
-        /// The delimiter.
-        delimiter: u8,
-    },
-    /// A JSON object per line.
-    JsonLines,
-    /// One JSON array of objects.
-    Json,
-}
-
-impl Format {
-    /// By a file name's extension (csv, tsv, jsonl, ndjson, json), or by such a word alone.
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name.rsplit('.').next().unwrap_or(name).to_ascii_lowercase().as_str() {
-            "csv" => Some(Self::Csv { delimiter: b',' }),
-            "tsv" | "tab" => Some(Self::Csv { delimiter: b'\t' }),
-            "ssv" => Some(Self::Csv { delimiter: b';' }),
-            "jsonl" | "ndjson" => Some(Self::JsonLines),
-            "json" => Some(Self::Json),
-            _ => None,
-        }
-    }
-}
-
-/// The shape of a source's rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// Named columns: `input` and `target` say which.
-    Columns,
-    /// OpenAI's `messages`.
-    Messages,
-    /// `prompt` and `completion`, as texts or as lists of messages.
-    PromptCompletion,
-    /// `inputs` and `targets`.
-    InputsTargets,
-    /// `instruction`, `input` and `output`.
-    Alpaca,
-    /// `conversations` of `from` and `value`.
-    ShareGpt,
-    /// `chosen` and `rejected`: recognised, not trained on yet.
-    Preference,
-}
-
-impl Shape {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Columns => "columns",
-            Self::Messages => "messages",
-            Self::PromptCompletion => "prompt/completion",
-            Self::InputsTargets => "inputs/targets",
-            Self::Alpaca => "Alpaca (instruction/input/output)",
-            Self::ShareGpt => "ShareGPT (conversations)",
-            Self::Preference => "preference pairs (chosen/rejected)",
-        }
-    }
-
-    fn of(columns: &[String]) -> Self {
-        let has = |name: &str| columns.iter().any(|column| column == name);
-        if has("chosen") && has("rejected") {
-            Self::Preference
-        } else if has("messages") {
-            Self::Messages
-        } else if has("conversations") {
-            Self::ShareGpt
-        } else if has("prompt") && has("completion") {
-            Self::PromptCompletion
-        } else if has("inputs") && has("targets") {
-            Self::InputsTargets
-        } else if has("instruction") && has("output") {
-            Self::Alpaca
-        } else {
-            Self::Columns
-        }
-    }
-}
-
-/// What may be read at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of a source.
-    pub source_bytes: usize,
-    /// Rows of a source.
-    pub rows: usize,
-    /// Bytes of a row.
-    pub row_bytes: usize,
-    /// Bytes of a field.
-    pub field_bytes: usize,
-    /// Columns of a source.
-    pub columns: usize,
-    /// JSON nesting.
-    pub depth: usize,
-}
-
-/// The limits used unless a caller has its own: far above any instruction data, far below what exhausts memory.
-pub const LIMITS: Limits =
-    Limits { source_bytes: 4 << 30, rows: 20_000_000, row_bytes: 16 << 20, field_bytes: 8 << 20, columns: 4096, depth: 32 };
-
-/// A source as documents.
-#[derive(Clone, Debug)]
-pub struct Dataset {
-    /// Name of the source.
-    pub source: String,
-    /// The recognised shape.
-    pub shape: Shape,
-    /// Whether its format has numbers and booleans; in CSV everything is text.
-    pub typed: bool,
-    /// Names of columns in the order first seen.
-    pub columns: Vec<String>,
-    /// The documents in order.
-    pub documents: Vec<Document>,
-}
-
-/// Reads a source. `source` names it in ids and errors.
-///
-/// ```
-/// use data::{Format, Shape, read};
-/// let csv = "message,intent\n\"Where is it, please?\",order\n";
-/// let dataset = read::read("tickets.csv", csv.as_bytes(), Format::Csv { delimiter: b',' }, &read::LIMITS)?;
-/// assert_eq!((dataset.shape, dataset.documents.len()), (Shape::Columns, 1));
-/// # Ok::<(), data::DataError>(())
-/// ```
-pub fn read(source: &str, bytes: &[u8], format: Format, limits: &Limits) -> Result<Dataset, DataError> {
-    let reader = Reader { source, limits };
+/// The documents of a table or of JSON, from all of its bytes.
+pub(super) fn documents(source: &str, inner: &str, bytes: &[u8], format: Format, limits: &Limits) -> Result<Vec<Document>, DataError> {
+    let reader = Reader { source, inner, limits };
     reader.limit(None, "bytes", bytes.len(), limits.source_bytes)?;
     let text = reader.text(bytes)?;
-    let documents = match format {
-        Format::Csv { delimiter } => reader.csv(text, delimiter)?,
+    match format {
+        Format::Csv { delimiter } => reader.csv(text, delimiter),
         // A .json file with an object per line is common; an array begins with a bracket.
-        Format::Json if text.trim_start().starts_with('[') => reader.json_array(text)?,
-        Format::Json | Format::JsonLines => reader.json_lines(text)?,
-    };
-    if documents.is_empty() {
-        return Err(DataError::Empty { origin: source.into() });
+        Format::Json if text.trim_start().starts_with('[') => reader.json_array(text),
+        Format::Json | Format::JsonLines => reader.json_lines(text),
     }
-    let (mut columns, mut seen) = (Vec::new(), HashSet::new());
-    for document in &documents {
-        for (name, _) in &document.fields {
-            if !seen.contains(name.as_str()) {
-                seen.insert(name.as_str());
-                columns.push(name.clone());
-            }
-        }
-    }
-    reader.limit(None, "columns", columns.len(), limits.columns)?;
-    let shape = Shape::of(&columns);
-    let typed = !matches!(format, Format::Csv { .. });
-    Ok(Dataset { source: source.into(), shape, typed, columns, documents })
 }
 
 struct Reader<'a> {
     source: &'a str,
+    inner: &'a str,
     limits: &'a Limits,
 }
 
@@ -236,7 +93,7 @@ impl Reader<'_> {
             }
             self.limit(Some(line), "rows", documents.len() + 1, self.limits.rows)?;
             let fields = names.iter().cloned().zip(row.iter().map(|cell| Value::Text(cell.into()))).collect();
-            let origin = Origin { source: self.source.into(), row: documents.len() as u64 + 1, line };
+            let origin = Origin { source: self.source.into(), inner: self.inner.into(), row: documents.len() as u64 + 1, line };
             documents.push((start, Document::new(fields, origin)));
         }
         Ok(documents.into_iter().map(|(_, document)| document).collect())
@@ -310,7 +167,7 @@ impl Reader<'_> {
     fn document(&self, value: Value, index: usize, line: u64) -> Result<Document, DataError> {
         let found = match value {
             Value::Object(fields) => {
-                let origin = Origin { source: self.source.into(), row: index as u64 + 1, line };
+                let origin = Origin { source: self.source.into(), inner: self.inner.into(), row: index as u64 + 1, line };
                 return Ok(Document::new(fields, origin));
             }
             Value::Null => "null",
