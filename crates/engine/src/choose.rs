@@ -42,8 +42,8 @@ impl<D: Device> Model<D> {
     /// Σ ln p(token | prompt, tokens before) of every continuation of every question.
     ///
     /// Continuations that are shown to stay more than `negligible` nats below the best of their question are not computed to
-    /// their end: first tokens are weighed, then the leaders among them as a whole, then ever more tokens
-    /// of whatever could still come near. Because a row's result never depends on its neighbours, what is computed is the same bits as without this; with
+    /// their end: first tokens are weighed, then the leaders among them as a whole, then whatever could
+    /// still come near. Because a row's result never depends on its neighbours, what is computed is the same bits as without this; with
     /// infinity everything is computed at once.
     ///
     /// `observer` hears how many questions are done, after each pass that ends some; where it breaks, the answers of the
@@ -131,7 +131,7 @@ fn next_picks(question: &Question<'_>, known: &[Weight], negligible: f64) -> Vec
     } else if whole.is_empty() {
         near(top(&open) - LEADERS).map(|index| (index, length(index))).collect()
     } else {
-        near(top(&whole) - negligible).map(|index| (index, length(index).min(2 * known[index].tokens + 1))).collect()
+        near(top(&whole) - negligible).map(|index| (index, length(index))).collect()
     }
 }
 
@@ -351,10 +351,8 @@ mod tests {
         known = [weight(-1.0, 1), weight(-4.5, 1), weight(-9.0, 1), weight(-30.0, 1)];
         assert_eq!(next_picks(&question, &known, 12.0), [(0, 2)]);
         known[0] = weight(-6.0, 2);
-        assert_eq!(next_picks(&question, &known, 12.0), [(1, 3), (2, 2)]);
-        (known[1], known[2]) = (weight(-5.0, 3), weight(-40.0, 2));
-        assert_eq!(next_picks(&question, &known, 12.0), [(1, 7)]);
-        known[1] = weight(-19.0, 7);
+        assert_eq!(next_picks(&question, &known, 12.0), [(1, 9), (2, 2)]);
+        (known[1], known[2]) = (weight(-19.0, 9), weight(-40.0, 2));
         assert_eq!(next_picks(&question, &known, 12.0), []);
     }
 

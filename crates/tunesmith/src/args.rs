@@ -238,6 +238,71 @@ pub(crate) enum BenchAction {
         after_help = "Example:\n  tunesmith bench train --model smollm2-135m-instruct --batch 2 --length 512 --method lora --rank 16 --json"
     )]
     Train(BenchTrain),
+    /// The matrix product on the five shapes that dominate SmolLM2-135M: GFLOP/s each and their mean
+    #[command(after_help = "Example:\n  tunesmith bench gemm --json")]
+    Gemm,
+    /// One epoch of fine-tuning on a table, loss on the answer: examples per second, losses, tokens computed
+    #[command(
+        after_help = "Example:\n  tunesmith bench sft messages.csv --input text --target category --instruction \"Classify the message.\" --records 160 --batch 8 --model smollm2-135m-instruct --json"
+    )]
+    Sft(BenchSft),
+    /// Reading 512 tokens, writing 128, and writing 32 texts at a time: tokens per second
+    #[command(after_help = "Example:\n  tunesmith bench generate --model smollm2-135m-instruct --json")]
+    Generate {
+        /// Base model: catalogue name, folder, GGUF file or pip:…
+        #[arg(long)]
+        model: String,
+    },
+    /// Choosing each item's label among all labels of a table: items per second, choices
+    #[command(
+        after_help = "Example:\n  tunesmith bench choose messages.csv --input text --target category --instruction \"Classify the message.\" --records 50 --model smollm2-135m-instruct --json"
+    )]
+    Choose(BenchChoose),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchTable {
+    /// CSV, TSV, JSON or JSONL file, used in its order
+    pub(crate) file: PathBuf,
+    /// Column with the text
+    #[arg(long)]
+    pub(crate) input: String,
+    /// Column with the label
+    #[arg(long)]
+    pub(crate) target: String,
+    /// System message of every record
+    #[arg(long, default_value = "")]
+    pub(crate) instruction: String,
+    /// How many of its records
+    #[arg(long)]
+    pub(crate) records: usize,
+    /// Base model: catalogue name, folder, GGUF file or pip:…
+    #[arg(long)]
+    pub(crate) model: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchSft {
+    #[command(flatten)]
+    pub(crate) table: BenchTable,
+    /// Records of an optimiser step
+    #[arg(long, default_value_t = 8)]
+    pub(crate) batch: usize,
+    /// LoRA rank
+    #[arg(long, default_value_t = 16)]
+    pub(crate) rank: usize,
+    /// Constant learning rate
+    #[arg(long, default_value_t = 2e-4)]
+    pub(crate) learning_rate: f64,
+    /// PEFT adapter folder to start from
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter_start: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchChoose {
+    #[command(flatten)]
+    pub(crate) table: BenchTable,
 }
 
 #[derive(Args, Debug)]

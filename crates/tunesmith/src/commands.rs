@@ -13,7 +13,7 @@ use recipes::run::{Outcome, Overrides, Until};
 use serde_json::json;
 
 use crate::Exit;
-use crate::args::{Arguments, BenchAction, BenchTrain, ChatArguments, Command, Global, Memory, RunsAction};
+use crate::args::{Arguments, BenchAction, BenchSft, BenchTable, BenchTrain, ChatArguments, Command, Global, Memory, RunsAction};
 use crate::clock::SystemClock;
 use crate::output::{closed, emit, emit_json, emit_piece};
 use crate::progress::{Progress, duration};
@@ -93,7 +93,13 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
             Ok(Exit::Done)
         }
         Command::Audit { run, head } => audit(session, run.as_deref(), head.as_deref()),
-        Command::Bench { action: BenchAction::Train(bench) } => bench_train(session, &bench),
+        Command::Bench { action } => match action {
+            BenchAction::Train(bench) => bench_train(session, &bench),
+            BenchAction::Gemm => bench_gemm(session),
+            BenchAction::Sft(bench) => bench_sft(session, bench),
+            BenchAction::Generate { model } => bench_generate(session, &model),
+            BenchAction::Choose(bench) => bench_choose(session, bench.table),
+        },
         Command::Doctor => doctor(session),
     }
 }
@@ -432,7 +438,7 @@ fn audit(session: &mut Session<'_>, run: Option<&str>, head: Option<&str>) -> Re
 }
 
 fn bench_train(session: &mut Session<'_>, bench: &BenchTrain) -> Result<Exit> {
-    let options = recipes::bench::BenchTrainOptions {
+    let options = recipes::bench::train::BenchTrainOptions {
         model: &bench.model,
         batch: bench.batch,
         length: bench.length,
@@ -441,7 +447,7 @@ fn bench_train(session: &mut Session<'_>, bench: &BenchTrain) -> Result<Exit> {
         ids: bench.ids.as_deref(),
         adapter_start: bench.adapter_start.as_deref(),
     };
-    let result = recipes::bench::train(&session.context, &mut session.progress, options)?;
+    let result = recipes::bench::train::train(&session.context, &mut session.progress, options)?;
     if session.json {
         emit_json(&result);
     } else {
@@ -452,8 +458,87 @@ fn bench_train(session: &mut Session<'_>, bench: &BenchTrain) -> Result<Exit> {
             megabytes(result.peak_rss_bytes),
             megabytes(result.planned_bytes)
         ));
-        let losses: Vec<String> = result.losses.iter().map(|loss| format!("{loss:.6}")).collect();
-        emit(&format!("losses {}", losses.join(" ")));
+        emit(&losses_line(&result.losses));
+    }
+    Ok(Exit::Done)
+}
+
+fn bench_gemm(session: &mut Session<'_>) -> Result<Exit> {
+    let result = recipes::bench::gemm::gemm(&session.context, &mut session.progress)?;
+    if session.json {
+        emit_json(&result);
+    } else {
+        for shape in &result.shapes {
+            emit(&format!("{} x {} x {}: {:.1} GFLOP/s", shape.rows, shape.inner, shape.outer, shape.gflops));
+        }
+        emit(&format!("mean {:.1} GFLOP/s on {} threads", result.mean_gflops, result.threads));
+    }
+    Ok(Exit::Done)
+}
+
+fn bench_records(table: &BenchTable) -> recipes::bench::Table {
+    recipes::bench::Table {
+        file: table.file.clone(),
+        input: table.input.clone(),
+        target: table.target.clone(),
+        instruction: table.instruction.clone(),
+    }
+}
+
+fn bench_sft(session: &mut Session<'_>, bench: BenchSft) -> Result<Exit> {
+    let options = recipes::bench::sft::BenchSftOptions {
+        model: &bench.table.model,
+        table: bench_records(&bench.table),
+        records: bench.table.records,
+        batch: bench.batch,
+        rank: bench.rank,
+        learning_rate: bench.learning_rate,
+        adapter_start: bench.adapter_start.as_deref(),
+    };
+    let result = recipes::bench::sft::sft(&session.context, &mut session.progress, &options)?;
+    if session.json {
+        emit_json(&result);
+    } else {
+        emit(&format!(
+            "{:.2} examples/s   {} tokens rendered, {} computed   peak {}   planned {}",
+            result.examples_per_second,
+            result.tokens_rendered,
+            result.tokens_computed,
+            megabytes(result.peak_rss_bytes),
+            megabytes(result.planned_bytes)
+        ));
+        emit(&losses_line(&result.losses));
+    }
+    Ok(Exit::Done)
+}
+
+fn losses_line(losses: &[f64]) -> String {
+    let losses: Vec<String> = losses.iter().map(|loss| format!("{loss:.6}")).collect();
+    format!("losses {}", losses.join(" "))
+}
+
+fn bench_generate(session: &mut Session<'_>, model: &str) -> Result<Exit> {
+    let result = recipes::bench::generate::generate(&session.context, &mut session.progress, model)?;
+    if session.json {
+        emit_json(&result);
+    } else {
+        emit(&format!("prefill     {:.1} tokens/s ({} tokens)", result.prefill_tokens_per_second, result.prefill_tokens));
+        emit(&format!("generation  {:.1} tokens/s", result.generate_tokens_per_second));
+        emit(&format!("32 texts    {:.1} tokens/s", result.batch32_tokens_per_second));
+    }
+    Ok(Exit::Done)
+}
+
+fn bench_choose(session: &mut Session<'_>, table: BenchTable) -> Result<Exit> {
+    let options = recipes::bench::choose::BenchChooseOptions { model: &table.model, table: bench_records(&table), records: table.records };
+    let result = recipes::bench::choose::choose(&session.context, &mut session.progress, &options)?;
+    if session.json {
+        emit_json(&result);
+    } else {
+        for choice in &result.choices {
+            emit(choice);
+        }
+        emit(&format!("{:.2} items/s among {} labels, {:.1} % right", result.items_per_second, result.labels, 100.0 * result.accuracy));
     }
     Ok(Exit::Done)
 }

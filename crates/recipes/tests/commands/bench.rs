@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use recipes::bench::{BenchTrain, BenchTrainOptions, train};
+use recipes::bench::train::{BenchTrain, BenchTrainOptions, train};
 use recipes::context::{Context, MemoryPolicy, Silent};
 use recipes::score::score;
 use serde_json::json;

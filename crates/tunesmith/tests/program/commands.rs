@@ -205,6 +205,36 @@ fn bench_train_measures_a_tiny_model() {
 }
 
 #[test]
+fn bench_sft_shares_the_instruction_and_takes_the_adapter() {
+    let project = Project::new();
+    let file = project.path("tickets/tickets.csv").display().to_string();
+    let table = ["--input", "message", "--target", "intent", "--instruction", "Say what it is about.", "--model", "base", "--json"];
+    let command = [&["bench", "sft", &file, "--records", "10", "--batch", "4", "--rank", "4"][..], &table].concat();
+    let json = project.tunesmith(&command).expect(0).json();
+    assert_eq!((&json["steps"], json["losses"].as_array().map(Vec::len)), (&json!(3), Some(3)));
+    assert!(json["tokens_computed"].as_u64() < json["tokens_rendered"].as_u64(), "nothing was shared: {json}");
+    for key in ["examples_per_second", "peak_rss_bytes"] {
+        assert!(json[key].is_number(), "no {key}: {json}");
+    }
+    let too_many = [&["bench", "sft", &file, "--records", "100000"][..], &table].concat();
+    project.tunesmith(&too_many).refused(&["--records: 100000", "from 1 to the file's"]);
+
+    let command = [&["bench", "choose", &file, "--records", "6"][..], &table].concat();
+    let json = project.tunesmith(&command).expect(0).json();
+    assert!(json["items_per_second"].as_f64() > Some(0.0), "{json}");
+    let choices = json["choices"].as_array().expect("choices");
+    assert!(choices.len() == 6 && choices.iter().all(|choice| project.text("tickets/tickets.csv").contains(choice.as_str().unwrap())));
+}
+
+#[test]
+fn bench_generate_reads_and_writes() {
+    let json = Project::bare().tunesmith(&["bench", "generate", "--model", "base", "--json"]).expect(0).json();
+    for key in ["prefill_tokens_per_second", "generate_tokens_per_second", "batch32_tokens_per_second"] {
+        assert!(json[key].as_f64() > Some(0.0), "no {key}: {json}");
+    }
+}
+
+#[test]
 fn runs_of_an_empty_workspace() {
     let project = Project::bare();
     let ended = project.tunesmith(&["runs"]).expect(0);

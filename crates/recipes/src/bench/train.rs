@@ -31,6 +31,7 @@ use engine::schedule::{Decay, Schedule};
 use engine::trainer::{Objective, OptimizerConfig, Trainer, TrainerConfig};
 use serde::Serialize;
 
+use super::median;
 use crate::adapters;
 use crate::base::Base;
 use crate::context::{Context, Event, MemoryPolicy, Observer};
@@ -46,7 +47,7 @@ const PASS_ROWS: usize = 512;
 /// The ids that the peer draws from: below are special tokens, above some vocabularies end.
 const IDS: std::ops::Range<usize> = 5..49_000;
 /// Seed of ids and adapter where none are given.
-const SEED: u64 = 0;
+pub(super) const SEED: u64 = 0;
 /// Largest file of ids.
 const IDS_BYTES_MAX: u64 = 1 << 30;
 
@@ -109,7 +110,12 @@ pub struct BenchTrain {
 /// Trains on dense tokens and times it.
 pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchTrainOptions<'_>) -> Result<BenchTrain> {
     let options = &options;
-    check(options)?;
+    at_least(&[
+        ("--batch", options.batch, 1),
+        ("--length", options.length, 2),
+        ("--rank", options.rank, 1),
+        ("--steps", options.steps, 2),
+    ])?;
     let base = Base::open(context, observer, options.model, "")?;
     let config = base.config().clone();
     let ids = match options.ids {
@@ -117,16 +123,9 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
         None => drawn_ids(options, config.vocab),
     };
     let adapter = match options.adapter_start {
-        Some(folder) => adapters::read(folder, &config)?,
+        Some(folder) => start_adapter(folder, options.rank, &config)?,
         None => Adapter::init(&lora(options.rank), &config, SEED)?,
     };
-    if adapter.config.rank != options.rank {
-        return Err(Error::Mismatch {
-            what: "rank of the adapter to start from",
-            given: adapter.config.rank.to_string(),
-            expected: options.rank.to_string(),
-        });
-    }
 
     let rows: Vec<TokenRow> = ids.into_iter().enumerate().map(dense_row).collect();
     let pass_rows = PASS_ROWS.max(options.length);
@@ -135,13 +134,9 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
     let borrowed: Vec<Batch<'_>> = batches.iter().map(EngineBatch::borrow).collect();
     let pass =
         PassLimits { chain: options.length, ..PassLimits::dense(borrowed.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0)) };
-    let policy = match context.memory {
-        MemoryPolicy::Keep => Policy::Keep,
-        MemoryPolicy::Recompute => Policy::Recompute,
-    };
-    let training = TrainingUse { pass, policy, reduction_leaves: 1, micro_batches: borrowed.len() };
+    let training = TrainingUse { pass, policy: policy(context), reduction_leaves: 1, micro_batches: borrowed.len() };
     let uses = Uses { training: Some(training), ..Uses::default() };
-    let mut trainer = Trainer::new(base.load(context.threads)?, &adapter, trainer_config(options.steps), &uses)?;
+    let mut trainer = Trainer::new(base.load(context.threads)?, &adapter, trainer_config(options.steps, LEARNING_RATE, None), &uses)?;
     let process_bytes: u64 = process_lines(context, config.vocab).iter().map(|(_, bytes)| bytes).sum();
     let planned_bytes = trainer.model().memory().total_bytes() as u64 + process_bytes;
 
@@ -181,16 +176,36 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
     })
 }
 
-fn check(options: &BenchTrainOptions<'_>) -> Result<()> {
-    let least =
-        [("--batch", options.batch, 1), ("--length", options.length, 2), ("--rank", options.rank, 1), ("--steps", options.steps, 2)];
-    match least.into_iter().find(|(_, given, least)| given < least) {
+/// Refuses the first option that is smaller than it may be.
+pub(super) fn at_least(least: &[(&'static str, usize, usize)]) -> Result<()> {
+    match least.iter().find(|(_, given, least)| given < least) {
         Some((what, given, least)) => Err(Error::Mismatch { what, given: given.to_string(), expected: format!("at least {least}") }),
         None => Ok(()),
     }
 }
 
-fn lora(rank: usize) -> LoraConfig {
+/// A PEFT adapter to start from; its rank must be `rank`.
+pub(super) fn start_adapter(folder: &Path, rank: usize, config: &ModelConfig) -> Result<Adapter> {
+    let adapter = adapters::read(folder, config)?;
+    if adapter.config.rank != rank {
+        return Err(Error::Mismatch {
+            what: "rank of the adapter to start from",
+            given: adapter.config.rank.to_string(),
+            expected: rank.to_string(),
+        });
+    }
+    Ok(adapter)
+}
+
+pub(super) fn policy(context: &Context<'_>) -> Policy {
+    match context.memory {
+        MemoryPolicy::Keep => Policy::Keep,
+        MemoryPolicy::Recompute => Policy::Recompute,
+    }
+}
+
+/// LoRA on all linear layers.
+pub(super) fn lora(rank: usize) -> LoraConfig {
     LoraConfig {
         rank,
         alpha: defaults::ALPHA_PER_RANK * rank as f32,
@@ -201,10 +216,10 @@ fn lora(rank: usize) -> LoraConfig {
     }
 }
 
-fn trainer_config(steps: usize) -> TrainerConfig {
-    let optimizer =
-        OptimizerConfig { beta1: defaults::BETA1, beta2: defaults::BETA2, eps: defaults::EPS, weight_decay: 0.0, max_norm: None };
-    let schedule = Schedule { peak: LEARNING_RATE, warmup_steps: 0, total_steps: steps as u32, decay: Decay::Constant };
+/// AdamW at a constant rate without decay.
+pub(super) fn trainer_config(steps: usize, learning_rate: f64, max_norm: Option<f32>) -> TrainerConfig {
+    let optimizer = OptimizerConfig { beta1: defaults::BETA1, beta2: defaults::BETA2, eps: defaults::EPS, weight_decay: 0.0, max_norm };
+    let schedule = Schedule { peak: learning_rate, warmup_steps: 0, total_steps: steps as u32, decay: Decay::Constant };
     TrainerConfig { optimizer, schedule, objective: Objective::Sft }
 }
 
@@ -269,12 +284,6 @@ pub fn flops_per_step(config: &ModelConfig, lora: &LoraConfig, batch: usize, len
     flops + 4.0 * head_rows * (config.vocab * config.hidden) as f64
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,11 +316,5 @@ mod tests {
         assert_eq!(flops_per_step(&config(), &lora(3), 2, 3), frozen + pairs_of_rank + attention + head);
         let windowed = ModelConfig { window: Some(1), ..config() };
         assert_eq!(flops_per_step(&windowed, &lora(3), 2, 3), frozen + pairs_of_rank + attention / 2.0 + head);
-    }
-
-    #[test]
-    fn the_median_is_the_peers() {
-        assert_eq!(median(&[3.0, 1.0, 2.0, 9.0]), 3.0); // seconds[len // 2] of the sorted
-        assert_eq!(median(&[5.0]), 5.0);
     }
 }
