@@ -165,11 +165,13 @@ fn beats(difference: &Difference) -> Criterion {
         None => String::new(),
     };
     let numbers = format!(
-        "{} {:.3} against {:.3}{on}, difference {:+.3} [{low:+.3}, {high:+.3}], p {}",
+        "{} {:.1} % against {:.1} %{on}, difference {:+.1} points ({:+.1} to {:+.1}), p {}",
         difference.metric.title(),
-        difference.tuned,
-        difference.rival,
-        difference.estimate,
+        100.0 * difference.tuned,
+        100.0 * difference.rival,
+        100.0 * difference.estimate,
+        100.0 * low,
+        100.0 * high,
         p_text(difference.p),
     );
     let (verdict, because) = if high < 0.0 {
@@ -196,8 +198,8 @@ fn beats(difference: &Difference) -> Criterion {
 
 fn at_least(metric: Metric, threshold: f64, value: f64, interval: Interval) -> Criterion {
     let Interval { low, high, .. } = interval;
-    let bar = short(threshold);
-    let numbers = format!("{} {value:.3} [{low:.3}, {high:.3}]", metric.title());
+    let bar = format!("{} %", short(100.0 * threshold));
+    let numbers = format!("{} {:.1} % ({:.1} to {:.1})", metric.title(), 100.0 * value, 100.0 * low, 100.0 * high);
     // A point that was computed as a mean of sixths must reach its own decimal.
     let reaches = |bound: f64| bound >= threshold - 1e-12;
     let (verdict, because) = if !reaches(value) {
@@ -213,7 +215,7 @@ fn at_least(metric: Metric, threshold: f64, value: f64, interval: Interval) -> C
     } else {
         (Verdict::NotEnoughEvidence, format!("reaches {bar}, but the lower bound does not"))
     };
-    Criterion { name: format!("{}_at_least {bar}", metric.name()), verdict, reason: format!("{numbers}: {because}") }
+    Criterion { name: format!("{}_at_least {}", metric.name(), short(threshold)), verdict, reason: format!("{numbers}: {because}") }
 }
 
 /// A p value as people write it.

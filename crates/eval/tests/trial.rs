@@ -137,7 +137,7 @@ fn a_clear_difference_ships_and_its_reverse_does_not() {
     let reverse = gate.decide(&trial, &rival, &[ArmResult { name: "few-shot".to_owned(), ..tuned }]).unwrap();
     assert_eq!(reverse.verdict, Verdict::DoNotShip);
     assert!(reverse.criteria[0].reason.ends_with("the whole interval is below zero"), "{}", reverse.criteria[0].reason);
-    assert!(reverse.criteria[1].reason.ends_with("the whole interval is below 0.8"), "{}", reverse.criteria[1].reason);
+    assert!(reverse.criteria[1].reason.ends_with("the whole interval is below 80 %"), "{}", reverse.criteria[1].reason);
 }
 
 #[test]
