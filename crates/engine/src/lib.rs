@@ -9,6 +9,7 @@
 pub mod adapter;
 pub mod batch;
 pub mod block;
+pub mod budget;
 pub mod choose;
 pub mod config;
 pub mod cpu;

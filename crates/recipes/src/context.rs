@@ -31,8 +31,12 @@ pub struct Context<'a> {
 /// Which activations are saved for the backward pass. Never changes the result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MemoryPolicy {
-    /// All that backward needs.
+    /// As much as the memory has room for that is available now.
     #[default]
+    Auto,
+    /// As much as a run of so many bytes in all has room for.
+    Within(u64),
+    /// All that backward needs.
     Keep,
     /// Only the input of each block; the rest is computed again.
     Recompute,

@@ -94,7 +94,7 @@ fn memory() -> Check {
     let (whole, available) = (store::disk::memory_bytes(), store::disk::memory_available_bytes());
     let enough = available.is_none_or(|bytes| bytes >= MEMORY_BYTES);
     let detail = format!("{} available of {}", gigabytes(available), gigabytes(whole));
-    Check::new("memory", enough, detail, "close other programs; `--memory recompute` needs less and gives the same result")
+    Check::new("memory", enough, detail, "close other programs; training computes again what it has no room to keep")
 }
 
 fn disk(name: &str, folder: &Path, hint: &str) -> Check {

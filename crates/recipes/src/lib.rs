@@ -9,6 +9,7 @@ pub mod adapters;
 pub mod audit;
 pub mod base;
 pub mod bench;
+mod budget;
 pub mod chat;
 mod classical;
 pub mod context;

@@ -1,7 +1,7 @@
 //! `plan`: what a run would do, before it does it: data, steps, memory, and what the test set can prove.
 
 use engine::cpu::CpuDevice;
-use engine::memory::{self, MemoryPlan, Uses};
+use engine::memory::{self, MemoryPlan, Policy, Uses};
 use eval::Task;
 use eval::power::{Design, Variation, independent_items, items_needed, minimum_detectable_difference};
 use std::collections::BTreeMap;
@@ -11,7 +11,8 @@ use data::pack;
 
 use crate::adapters;
 use crate::base::Base;
-use crate::context::{Context, MemoryPolicy, Observer};
+use crate::budget;
+use crate::context::{Context, Observer};
 use crate::error::{Error, Result};
 use crate::evaluate::{self, metric_for};
 use crate::prepare::{Prepared, prepare};
@@ -66,6 +67,8 @@ pub struct Planned {
     pub memory: MemoryFacts,
     /// What the test set can prove.
     pub power: PowerFacts,
+    /// What training saves of its forward passes.
+    pub policy: Policy,
     /// Optimiser steps at most.
     pub steps: u64,
 }
@@ -93,15 +96,17 @@ pub(crate) fn tested(planned: &Planned) -> Result<()> {
 pub(crate) fn planned(context: &Context<'_>, plan: &RunPlan, folder: &Path, base: &Base, mut prepared: Prepared) -> Result<Planned> {
     let rows = Rows::new(plan, &prepared, base)?;
     count_tokens(&rows, &mut prepared)?;
-    let memory = memory_facts(context, plan, base, &prepared, &rows)?;
+    let policy = policy(context, plan, base, &prepared, &rows)?;
+    let memory = memory_facts(context, plan, base, &prepared, &rows, &policy)?;
     let power = power(plan, &prepared)?;
     evaluate::gate(plan, &prepared.task)?;
     if plan.evaluate.arms.iter().any(|arm| arm == "imported") {
         evaluate::read_imported(&folder.join(&plan.evaluate.answers))?;
     }
     let steps = Steps::of(&plan.tune, rows.train.rows().len());
-    let lines = lines(plan, base, &prepared, &steps);
-    Ok(Planned { lines, memory, power, steps: steps.total as u64, prepared, plan: plan.clone() })
+    let mut lines = lines(plan, base, &prepared, &steps);
+    lines.push(("saved".into(), budget::words(&policy, base.config().layers)));
+    Ok(Planned { lines, memory, power, policy, steps: steps.total as u64, prepared, plan: plan.clone() })
 }
 
 /// Rendered, computed and loss tokens of the first epoch, into the facts.
@@ -208,37 +213,39 @@ pub(crate) fn lines(plan: &RunPlan, base: &Base, prepared: &Prepared, steps: &St
     lines
 }
 
-/// Planned memory of a whole run, and a refusal if it does not fit.
-pub(crate) fn memory_facts(context: &Context<'_>, plan: &RunPlan, base: &Base, prepared: &Prepared, rows: &Rows) -> Result<MemoryFacts> {
-    let facts = memory_lines(context, plan, base, prepared, rows, context.memory)?;
-    if let Some(available) = store::disk::memory_available_bytes().filter(|available| *available < facts.planned_bytes) {
-        let smaller = memory_lines(context, plan, base, prepared, rows, MemoryPolicy::Recompute)?;
-        let nearest = if context.memory == MemoryPolicy::Keep && smaller.planned_bytes <= available {
-            format!("`--memory recompute` needs {} MB and gives the same result", smaller.planned_bytes >> 20)
-        } else {
-            format!(
-                "with `--memory recompute` and [tune] micro_batch_tokens = {} it needs less",
-                (plan.tune.micro_batch_tokens / 4).max(16)
-            )
-        };
-        return Err(Error::Memory { needed: facts.planned_bytes >> 20, available: available >> 20, nearest });
-    }
-    Ok(facts)
+/// What training saves, so that the run fits the memory that it may use; a refusal names the nearest run that does.
+fn policy(context: &Context<'_>, plan: &RunPlan, base: &Base, prepared: &Prepared, rows: &Rows) -> Result<Policy> {
+    let bytes = |plan: &RunPlan, rows: &Rows, policy: &Policy| Ok(memory_facts(context, plan, base, prepared, rows, policy)?.planned_bytes);
+    let nearest = |budget: u64| {
+        if bytes(plan, rows, &Policy::Recompute)? <= budget {
+            return Ok("without `--memory keep` it fits, and gives the same result".to_owned());
+        }
+        let mut smaller = plan.clone();
+        while smaller.tune.micro_batch_tokens > 16 {
+            smaller.tune.micro_batch_tokens /= 2;
+            if bytes(&smaller, &Rows::new(&smaller, prepared, base)?, &Policy::Recompute)? <= budget {
+                return Ok(format!("with [tune] micro_batch_tokens = {} it fits", smaller.tune.micro_batch_tokens));
+            }
+        }
+        Ok("a smaller base, a smaller [prepare] max_tokens or fewer arms need less".to_owned())
+    };
+    budget::policy(context.memory, base.config().layers, |policy| bytes(plan, rows, policy), nearest)
 }
 
-fn memory_lines(
+/// Planned memory of a whole run.
+pub(crate) fn memory_facts(
     context: &Context<'_>,
     plan: &RunPlan,
     base: &Base,
     prepared: &Prepared,
     rows: &Rows,
-    policy: MemoryPolicy,
+    policy: &Policy,
 ) -> Result<MemoryFacts> {
     let storages = base.storages()?;
     let lora = adapters::lora_config(&plan.tune)?;
     let device = CpuDevice::new(context.threads);
     let table = |uses: &Uses| memory::plan(&device, base.config(), |name| storages[&name], Some(&lora), uses);
-    let training = table(&rows.uses(&plan.tune, policy));
+    let training = table(&rows.uses(&plan.tune, policy.clone()));
     let answering = table(&responder::planned_uses(base, plan, prepared)?);
     let largest = |of: fn(&MemoryPlan) -> usize| of(&training).max(of(&answering)) as u64;
     let adapter_bytes = 4 * lora.parameters(base.config()) as u64;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use engine::cpu::CpuDevice;
+use engine::memory::Policy;
 use engine::model::Model;
 use eval::Verdict;
 use serde::Serialize;
@@ -277,7 +278,7 @@ impl Stages<'_> {
         let mut stages = vec![("prepare".to_owned(), seconds)];
         let mut timed = |name: &str, from: f64| stages.push((name.to_owned(), self.context.clock.seconds() - from));
 
-        let Planned { prepared, lines, memory, power, .. } = planned;
+        let Planned { prepared, lines, memory, power, policy, .. } = planned;
         if let Some(story) = story {
             prepare::write(&self.run, &prepared, story)?;
             self.governance.prepared(&self.run, &prepared)?;
@@ -299,7 +300,7 @@ impl Stages<'_> {
 
         observer.event(Event::Stage("Tune".into()));
         let from = self.context.clock.seconds();
-        let (mut model, training) = self.tuned(&prepared, model, observer)?;
+        let (mut model, training) = self.tuned(&prepared, &policy, model, observer)?;
         timed("tune", from);
         if until == Until::Tuned {
             self.governance.manifest(&self.run, &self.plan, &self.base, &prepared)?;
@@ -384,6 +385,7 @@ impl Stages<'_> {
     fn tuned(
         &self,
         prepared: &Prepared,
+        policy: &Policy,
         mut model: Model<CpuDevice>,
         observer: &mut dyn Observer,
     ) -> Result<(Model<CpuDevice>, TrainingFacts)> {
@@ -399,7 +401,8 @@ impl Stages<'_> {
             })?;
             return Ok((model, training));
         }
-        let (model, adapter, mut training) = tune::tune(self.context, &self.plan, &self.base, prepared, &self.run, model, observer)?;
+        let (model, adapter, mut training) =
+            tune::tune(self.context, &self.plan, &self.base, prepared, &self.run, policy, model, observer)?;
         tune::write_adapter(&self.run, &self.base, &self.plan, &adapter, &mut training, self.governance.lineage(&self.plan)?)?;
         self.governance.trained(&self.run, &training)?;
         observer.event(Event::Note(format!("kept step {} of {} ({})", training.kept_step, training.steps.len(), training.ended)));

@@ -22,7 +22,7 @@ use store::{RunFolder, jsonl};
 
 use crate::adapters;
 use crate::base::Base;
-use crate::context::{Context, Event, MemoryPolicy, Observer};
+use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 use crate::evaluate::{self, answer_tokens};
 use crate::prepare::{Prepared, SHARED_MIN, token_row, train_rows};
@@ -85,11 +85,7 @@ impl Rows {
     }
 
     /// What the engine is to lay out memory for.
-    pub(crate) fn uses(&self, tune: &Tune, memory: MemoryPolicy) -> Uses {
-        let policy = match memory {
-            MemoryPolicy::Keep => Policy::Keep,
-            MemoryPolicy::Recompute => Policy::Recompute,
-        };
+    pub(crate) fn uses(&self, tune: &Tune, policy: Policy) -> Uses {
         let training = TrainingUse { pass: self.limits(), policy, reduction_leaves: tune.reduction_leaves, micro_batches: tune.batch };
         Uses { training: Some(training), scoring: Some(ScoringUse { pass: self.limits(), prefix: 0 }), generation: None }
     }
@@ -141,6 +137,7 @@ pub fn tune(
     base: &Base,
     prepared: &Prepared,
     run: &RunFolder,
+    policy: &Policy,
     model: Model<CpuDevice>,
     observer: &mut dyn Observer,
 ) -> Result<(Model<CpuDevice>, Adapter, TrainingFacts)> {
@@ -149,7 +146,7 @@ pub fn tune(
     let lora = adapters::lora_config(&plan.tune)?;
     let config = base.config().clone();
     let start = Adapter::init(&lora, &config, plan.project.seed)?;
-    let uses = rows.uses(&plan.tune, context.memory);
+    let uses = rows.uses(&plan.tune, policy.clone());
     let mut trainer = Trainer::new(model, &start, trainer_config(&plan.tune, &steps), &uses)?;
     let validation = pack::pack_for_scoring(&rows.validation, rows.plan.batch_rows, rows.plan.shared_min)?;
 

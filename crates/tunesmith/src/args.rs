@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use recipes::context::MemoryPolicy;
 
 /// Fine-tune language models on your own documents, on computers you own, and prove what you did.
 #[derive(Debug, Parser)]
@@ -29,16 +30,27 @@ pub(crate) struct Global {
     /// Folder of fetched models [default: the user's cache folder, or $TUNESMITH_CACHE]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
-    /// What training keeps in memory: `keep` is faster, `recompute` smaller; never changes a result
-    #[arg(long, global = true, value_enum, default_value_t = Memory::Keep)]
-    pub(crate) memory: Memory,
+    /// Memory that training may use: a size such as 2GiB, `auto` (what is there), `keep` (fastest) or `recompute` (smallest); never changes a result
+    #[arg(long, global = true, value_name = "SIZE", default_value = "auto", value_parser = memory_policy)]
+    pub(crate) memory: MemoryPolicy,
 }
 
-/// See [`Global::memory`].
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Memory {
-    Keep,
-    Recompute,
+/// See [`Global::memory`]. Sizes are powers of 1024 with an `i` (GiB), of 1000 without (GB).
+fn memory_policy(given: &str) -> Result<MemoryPolicy, String> {
+    const UNITS: [(&str, u64); 7] =
+        [("kib", 1 << 10), ("mib", 1 << 20), ("gib", 1 << 30), ("tib", 1 << 40), ("mb", 1_000_000), ("gb", 1_000_000_000), ("kb", 1000)];
+    match given {
+        "auto" => return Ok(MemoryPolicy::Auto),
+        "keep" => return Ok(MemoryPolicy::Keep),
+        "recompute" => return Ok(MemoryPolicy::Recompute),
+        _ => {}
+    }
+    let lower = given.to_lowercase();
+    let size = UNITS.iter().find_map(|(unit, bytes)| {
+        let number: f64 = lower.strip_suffix(unit)?.trim().parse().ok()?;
+        (number.is_finite() && number > 0.0).then_some((number * *bytes as f64) as u64)
+    });
+    size.map(MemoryPolicy::Within).ok_or_else(|| "expected a size such as 800MB or 2GiB, or auto, keep, recompute".to_owned())
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,13 +7,13 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result, bail};
 use recipes::Verdict;
-use recipes::context::{Context, MemoryPolicy};
+use recipes::context::Context;
 use recipes::report::facts::{DataFacts, MemoryFacts};
 use recipes::run::{Outcome, Overrides, Until};
 use serde_json::json;
 
 use crate::Exit;
-use crate::args::{Arguments, BenchAction, BenchSft, BenchTable, BenchTrain, ChatArguments, Command, Global, Memory, RunsAction};
+use crate::args::{Arguments, BenchAction, BenchSft, BenchTable, BenchTrain, ChatArguments, Command, Global, RunsAction};
 use crate::clock::SystemClock;
 use crate::output::{closed, emit, emit_json, emit_piece};
 use crate::progress::{Progress, duration};
@@ -126,10 +126,7 @@ fn context<'a>(global: &Global, clock: &'a SystemClock) -> Result<Context<'a>> {
         python: variable("TUNESMITH_PYTHON")
             .map_or_else(|| vec!["python3".into(), "python".into()], |python| vec![python.display().to_string()]),
         threads,
-        memory: match global.memory {
-            Memory::Keep => MemoryPolicy::Keep,
-            Memory::Recompute => MemoryPolicy::Recompute,
-        },
+        memory: global.memory,
         entropy: entropy(),
         clock,
     })

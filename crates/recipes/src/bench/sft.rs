@@ -11,7 +11,7 @@ use data::TokenRow;
 use data::pack::{self, PackPlan, TrainRows};
 use engine::adapter::Adapter;
 use engine::batch::{Batch, PassLimits};
-use engine::memory::{TrainingUse, Uses};
+use engine::memory::TrainingUse;
 use engine::trainer::Trainer;
 use serde::Serialize;
 use text::{ChatFormat, LossOn};
@@ -21,7 +21,6 @@ use super::{Table, first};
 use crate::base::Base;
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
-use crate::plan::process_lines;
 use crate::prepare::SHARED_MIN;
 use crate::tune::EngineBatch;
 
@@ -121,12 +120,10 @@ pub fn sft(context: &Context<'_>, observer: &mut dyn Observer, options: &BenchSf
         entries: batches().map(|batch| batch.entries.len()).max().unwrap_or(1),
     };
     let micro_batches = packed.iter().map(|step| step.batches.len()).max().unwrap_or(1);
-    let training = TrainingUse { pass, policy: train::policy(context), reduction_leaves: 1, micro_batches };
-    let uses = Uses { training: Some(training), ..Uses::default() };
+    let training = |policy| TrainingUse { pass, policy, reduction_leaves: 1, micro_batches };
+    let (uses, planned_bytes) = train::fitted(context, &base, &adapter.config, training)?;
     let optimizer = trainer_config(steps, options.learning_rate, Some(MAX_NORM));
     let mut trainer = Trainer::new(base.load(context.threads)?, &adapter, optimizer, &uses)?;
-    let process_bytes: u64 = process_lines(context, config.vocab).iter().map(|(_, bytes)| bytes).sum();
-    let planned_bytes = trainer.model().memory().total_bytes() as u64 + process_bytes;
 
     observer.event(Event::Start { what: "training".into(), total: steps as u64, unit: "steps" });
     let (mut losses, mut tokens_computed) = (Vec::with_capacity(steps), 0);

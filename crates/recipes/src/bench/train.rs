@@ -25,7 +25,8 @@ use data::pack;
 use engine::adapter::{Adapter, LoraConfig};
 use engine::batch::{Batch, PassLimits};
 use engine::config::{Linear, ModelConfig};
-use engine::memory::{Policy, TrainingUse, Uses};
+use engine::cpu::CpuDevice;
+use engine::memory::{self, Policy, TrainingUse, Uses};
 use engine::random::{self, Purpose};
 use engine::schedule::{Decay, Schedule};
 use engine::trainer::{Objective, OptimizerConfig, Trainer, TrainerConfig};
@@ -34,7 +35,8 @@ use serde::Serialize;
 use super::median;
 use crate::adapters;
 use crate::base::Base;
-use crate::context::{Context, Event, MemoryPolicy, Observer};
+use crate::budget;
+use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 use crate::plan::process_lines;
 use crate::spec::defaults;
@@ -134,11 +136,9 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
     let borrowed: Vec<Batch<'_>> = batches.iter().map(EngineBatch::borrow).collect();
     let pass =
         PassLimits { chain: options.length, ..PassLimits::dense(borrowed.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0)) };
-    let training = TrainingUse { pass, policy: policy(context), reduction_leaves: 1, micro_batches: borrowed.len() };
-    let uses = Uses { training: Some(training), ..Uses::default() };
+    let training = |policy| TrainingUse { pass, policy, reduction_leaves: 1, micro_batches: borrowed.len() };
+    let (uses, planned_bytes) = fitted(context, &base, &adapter.config, training)?;
     let mut trainer = Trainer::new(base.load(context.threads)?, &adapter, trainer_config(options.steps, LEARNING_RATE, None), &uses)?;
-    let process_bytes: u64 = process_lines(context, config.vocab).iter().map(|(_, bytes)| bytes).sum();
-    let planned_bytes = trainer.model().memory().total_bytes() as u64 + process_bytes;
 
     observer.event(Event::Start { what: "training".into(), total: options.steps as u64, unit: "steps" });
     let (mut losses, mut step_seconds) = (Vec::new(), Vec::new());
@@ -197,11 +197,24 @@ pub(super) fn start_adapter(folder: &Path, rank: usize, config: &ModelConfig) ->
     Ok(adapter)
 }
 
-pub(super) fn policy(context: &Context<'_>) -> Policy {
-    match context.memory {
-        MemoryPolicy::Keep => Policy::Keep,
-        MemoryPolicy::Recompute => Policy::Recompute,
-    }
+/// Training as large as the memory allows, and the bytes that the process is planned to take.
+pub(super) fn fitted(
+    context: &Context<'_>,
+    base: &Base,
+    lora: &LoraConfig,
+    training: impl Fn(Policy) -> TrainingUse,
+) -> Result<(Uses, u64)> {
+    let config = base.config();
+    let storages = base.storages()?;
+    let device = CpuDevice::new(context.threads);
+    let process: u64 = process_lines(context, config.vocab).iter().map(|(_, bytes)| bytes).sum();
+    let uses = |policy: &Policy| Uses { training: Some(training(policy.clone())), ..Uses::default() };
+    let planned = |policy: &Policy| {
+        Ok(memory::plan(&device, config, |name| storages[&name], Some(lora), &uses(policy)).total_bytes() as u64 + process)
+    };
+    let nearest = |_| Ok("fewer or shorter sequences, or a smaller base, need less".to_owned());
+    let policy = budget::policy(context.memory, config.layers, planned, nearest)?;
+    Ok((uses(&policy), planned(&policy)?))
 }
 
 /// LoRA on all linear layers.

@@ -40,6 +40,18 @@ fn the_loss_is_that_of_the_whole_batch_whatever_is_kept() {
     let recomputing = Context { memory: MemoryPolicy::Recompute, threads: 1, ..home.context() };
     let recomputed = train(&recomputing, &mut Silent, options(&model, &file, &adapter)).unwrap();
     assert_eq!(recomputed.losses, result.losses);
+    let alone = Context { threads: 1, ..home.context() };
+    let kept = train(&alone, &mut Silent, options(&model, &file, &adapter)).unwrap();
+    let between = (recomputed.planned_bytes + kept.planned_bytes) / 2;
+    let fitted = train(&Context { memory: MemoryPolicy::Within(between), ..alone }, &mut Silent, options(&model, &file, &adapter)).unwrap();
+    assert!(
+        recomputed.planned_bytes < fitted.planned_bytes && fitted.planned_bytes <= between && between < kept.planned_bytes,
+        "{fitted:?}"
+    );
+    assert_eq!(fitted.losses, result.losses);
+    let none = Context { memory: MemoryPolicy::Within(1 << 20), ..home.context() };
+    let error = train(&none, &mut Silent, options(&model, &file, &adapter)).unwrap_err();
+    assert!(error.hint().is_some_and(|hint| hint.contains("fewer or shorter sequences")), "{error}");
 }
 
 #[test]

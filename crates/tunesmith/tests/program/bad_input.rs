@@ -477,7 +477,7 @@ fn files_for_init() {
     refused("table.xlsx", b"PK", &["xlsx", "csv, tsv, json or jsonl"]);
     refused("text.jsonl", b"hello\n", &["text.jsonl line 1"]);
     refused("nul.csv", b"a,b\n\0,x\n", &["nul.csv line 2"]);
-    project.tunesmith(&["init", "mine"]).refused(&["extension", "csv, tsv, json or jsonl"]);
+    project.tunesmith(&["init", "mine"]).refused(&["a folder", "csv, tsv, json or jsonl"]);
     project.tunesmith(&["init", "no-such.csv"]).refused(&["no-such.csv"]);
 }
 

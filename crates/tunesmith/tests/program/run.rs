@@ -190,6 +190,7 @@ fn an_adapter_is_the_same_bytes_at_any_thread_count_and_under_both_memory_polici
         assert_eq!(losses, other_losses, "{options:?}");
         assert!(adapter == other, "{options:?}: other bytes");
     }
+    project.tunesmith(&["tune", "tickets", "--memory", "1MiB"]).refused(&["MB", "hint: "]);
 }
 
 #[test]
