@@ -9,6 +9,7 @@
 
 mod crash;
 mod layers;
+mod memory;
 mod parity;
 
 use std::process::{Command, ExitCode};
@@ -22,6 +23,7 @@ usage: cargo xtask <task>
   check     formatting, clippy, layers, tests, docs: what CI runs
   layers    the crate edges, forbidden dependencies and licences
   crash     kill -9 at random instants, resume, same bytes; [--runs 25] [--project DIR] (minutes)
+  memory    planned against measured memory of training in 20 shapes a model; --model MODEL (minutes)
   parity    figures beside PyTorch's and llama.cpp's on a real model; --peers DIR [--only PART,…] [--rounds 3] (minutes)
 ";
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Some("check") => check(),
         Some("layers") => layers::check(),
         Some("crash") => crash::crash(&arguments[1..]),
+        Some("memory") => memory::memory(&arguments[1..]),
         Some("parity") => parity::parity(&arguments[1..]),
         _ => {
             eprint!("{USAGE}");

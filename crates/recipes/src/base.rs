@@ -137,6 +137,11 @@ fn obtain(
 }
 
 impl Base {
+    /// Whether it is a GGUF file.
+    pub(crate) fn is_gguf(&self) -> bool {
+        self.naming == Naming::Gguf
+    }
+
     /// Finds, verifies and describes a base. `template` names a built-in one to use instead of its own; empty: its own.
     pub fn open(context: &Context<'_>, observer: &mut dyn Observer, name: &str, template: &str) -> Result<Base> {
         let (path, entry) = locate(context, observer, name, false)?;
@@ -269,7 +274,7 @@ impl WeightSource for Base {
         let info = self.info(&placed.source);
         let unreadable = |error: Error| SourceError::Unreadable(std::io::Error::other(error));
         let mut bytes = self.files.read(&placed.source).map_err(|error| unreadable(error.into()))?;
-        if self.naming == Naming::Gguf
+        if self.is_gguf()
             && let Some(order) = families::gguf::row_order(name, self.config())
         {
             bytes = families::gguf::reorder_rows(&bytes, &order);

@@ -30,11 +30,14 @@ const PLANNED_DEVIATION: f64 = 0.35;
 /// Assumed correlation of items of one group, for planning.
 const PLANNED_CORRELATION: f64 = 0.2;
 /// Code, runtime and the pages that reading files leaves in the process, measured on Linux.
-const PROGRAM_BYTES: u64 = 24 << 20;
+const PROGRAM_BYTES: u64 = 14 << 20;
 /// Stack and bookkeeping of a thread of the pool that it really touches.
 const THREAD_BYTES: u64 = 1 << 20;
-/// Bytes per vocabulary entry in tokenizer and template engine, measured with a byte-level BPE of 49,152 entries.
-const TOKENIZER_BYTES_PER_TOKEN: u64 = 900;
+/// Bytes per vocabulary entry in tokenizer and template engine, measured with a byte-level BPE of 49,152 entries: from a
+/// tokenizer.json.
+const TOKENIZER_BYTES_PER_TOKEN: u64 = 150;
+/// The same from a GGUF file, whose vocabulary is rebuilt as a tokenizer.json on the way.
+const GGUF_TOKENIZER_BYTES_PER_TOKEN: u64 = 600;
 
 /// The run file at a path: the file itself, or `tunesmith.toml` in a folder; and the folder.
 pub fn locate(path: &Path) -> Result<(PathBuf, PathBuf)> {
@@ -262,18 +265,20 @@ pub(crate) fn memory_facts(
         ("activations".into(), largest(|plan| plan.activation_bytes)),
         ("kernel scratch".into(), largest(|plan| plan.scratch_bytes)),
         ("sampling".into(), answering.host_bytes() as u64),
+        ("adapter on the host".into(), adapter_bytes),
         ("checkpoint being written".into(), 3 * adapter_bytes),
         ("records".into(), 4 * prepared.facts.tokens_rendered * 8),
     ]);
-    lines.extend(process_lines(context, base.config().vocab));
+    lines.extend(process_lines(context, base));
     let planned_bytes = lines.iter().map(|(_, bytes)| bytes).sum();
     Ok(MemoryFacts { lines, planned_bytes, peak_rss_bytes: 0 })
 }
 
 /// What the process takes beside the engine's tables, by line.
-pub(crate) fn process_lines(context: &Context<'_>, vocab: usize) -> [(String, u64); 3] {
+pub(crate) fn process_lines(context: &Context<'_>, base: &Base) -> [(String, u64); 3] {
+    let per_token = if base.is_gguf() { GGUF_TOKENIZER_BYTES_PER_TOKEN } else { TOKENIZER_BYTES_PER_TOKEN };
     [
-        ("tokenizer and template".into(), vocab as u64 * TOKENIZER_BYTES_PER_TOKEN),
+        ("tokenizer and template".into(), base.config().vocab as u64 * per_token),
         ("threads".into(), context.threads as u64 * THREAD_BYTES),
         ("program".into(), PROGRAM_BYTES),
     ]

@@ -148,6 +148,7 @@ pub fn tune(
     let start = Adapter::init(&lora, &config, plan.project.seed)?;
     let uses = rows.uses(&plan.tune, policy.clone());
     let mut trainer = Trainer::new(model, &start, trainer_config(&plan.tune, &steps), &uses)?;
+    drop(start); // the device has its own
     let validation = pack::pack_for_scoring(&rows.validation, rows.plan.batch_rows, rows.plan.shared_min)?;
 
     let metric_items = metric_trial(plan, prepared)?;

@@ -124,6 +124,7 @@ pub fn sft(context: &Context<'_>, observer: &mut dyn Observer, options: &BenchSf
     let (uses, planned_bytes) = train::fitted(context, &base, &adapter.config, training)?;
     let optimizer = trainer_config(steps, options.learning_rate, Some(MAX_NORM));
     let mut trainer = Trainer::new(base.load(context.threads)?, &adapter, optimizer, &uses)?;
+    drop(adapter); // the device has its own
 
     observer.event(Event::Start { what: "training".into(), total: steps as u64, unit: "steps" });
     let (mut losses, mut tokens_computed) = (Vec::with_capacity(steps), 0);

@@ -139,6 +139,8 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
     let training = |policy| TrainingUse { pass, policy, reduction_leaves: 1, micro_batches: borrowed.len() };
     let (uses, planned_bytes) = fitted(context, &base, &adapter.config, training)?;
     let mut trainer = Trainer::new(base.load(context.threads)?, &adapter, trainer_config(options.steps, LEARNING_RATE, None), &uses)?;
+    let flops_per_step = flops_per_step(&config, &adapter.config, options.batch, options.length);
+    drop(adapter); // the device has its own
 
     observer.event(Event::Start { what: "training".into(), total: options.steps as u64, unit: "steps" });
     let (mut losses, mut step_seconds) = (Vec::new(), Vec::new());
@@ -155,7 +157,6 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
     observer.event(Event::End);
 
     let seconds = median(&step_seconds[1..]).max(1e-9);
-    let flops_per_step = flops_per_step(&config, &adapter.config, options.batch, options.length);
     Ok(BenchTrain {
         tokens_per_second: (options.batch * options.length) as f64 / seconds,
         losses,
@@ -207,7 +208,9 @@ pub(super) fn fitted(
     let config = base.config();
     let storages = base.storages()?;
     let device = CpuDevice::new(context.threads);
-    let process: u64 = process_lines(context, config.vocab).iter().map(|(_, bytes)| bytes).sum();
+    // Made on the host and freed, but in pieces that the allocator keeps.
+    let host = 4 * lora.parameters(config) as u64;
+    let process: u64 = process_lines(context, base).iter().map(|(_, bytes)| bytes).sum::<u64>() + host;
     let uses = |policy: &Policy| Uses { training: Some(training(policy.clone())), ..Uses::default() };
     let planned = |policy: &Policy| {
         Ok(memory::plan(&device, config, |name| storages[&name], Some(lora), &uses(policy)).total_bytes() as u64 + process)
