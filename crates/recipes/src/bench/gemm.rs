@@ -1,6 +1,6 @@
 //! `bench gemm`: the rate of the matrix product on the five f32 shapes that dominate SmolLM2-135M at 1,024 rows.
 //!
-//! A product of m × k with k × n counts 2·m·k·n operations. Of [`ROUNDS`] repetitions the fastest counts, as in the
+//! A product of m × k with k × n counts 2·m·k·n operations. Of 13 repetitions the fastest counts, as in the
 //! peer's script; the mean is over the shapes. The weight is held as the engine holds it, which its loading pays for,
 //! not the product.
 
