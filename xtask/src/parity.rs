@@ -1,5 +1,5 @@
 //! The slow proofs against what a user would pick instead: PyTorch with transformers and PEFT, and llama.cpp, on the
-//! real SmolLM2-135M. Every figure is printed beside its bound; a bound that is missed fails the whole.
+//! real SmolLM2-135M and Gemma 3 270M, and on the tiny models of every family. Every figure is printed beside its bound; a bound that is missed fails the whole.
 //!
 //! Needs a virtual environment with the peers, the models below it, and the peers' own parity.py and lora_dense.py; the
 //! other scripts that run there are in xtask/parity. Times are ratios of runs that took turns, and mean
@@ -17,7 +17,7 @@ usage: cargo xtask parity --peers DIR --scripts DIR [--only PART,…] [--rounds 
 
   --peers DIR    virtual environment with torch, transformers, peft and llama-cpp-python, and models/ in it
   --scripts DIR  folder of the peers' parity.py and lora_dense.py
-  --only PARTS   of engine, score, adapters, train, llama [default: all]
+  --only PARTS   of engine, score, adapters, train, llama, gemma, families [default: all]
   --rounds N     turns of the speed comparison [default: 3]
 ";
 
@@ -43,7 +43,8 @@ const PLANNED: std::ops::RangeInclusive<f64> = 0.98..=1.05;
 const ANSWER_TOKENS: &str = "24";
 
 const MODEL: &str = "smollm2-135m-instruct";
-const PARTS: [&str; 5] = ["engine", "score", "adapters", "train", "llama"];
+const GEMMA: &str = "gemma-3-270m";
+const PARTS: [&str; 7] = ["engine", "score", "adapters", "train", "llama", "gemma", "families"];
 
 struct Options {
     peers: PathBuf,
@@ -64,7 +65,9 @@ pub(crate) fn parity(arguments: &[String]) -> Result<()> {
             "score" => proof.score()?,
             "adapters" => proof.adapters()?,
             "train" => proof.train(options.rounds)?,
-            _ => proof.llama()?,
+            "llama" => proof.llama()?,
+            "gemma" => proof.gemma()?,
+            _ => proof.families()?,
         }
     }
     let (held, missed) = (proof.held, proof.missed);
@@ -103,6 +106,8 @@ struct Proof {
     folder: PathBuf,
     /// The same, quantised.
     gguf: PathBuf,
+    /// Gemma 3 as a Hugging Face folder in f32; beside it, the same quantised.
+    gemma: PathBuf,
     /// Where everything is left.
     work: PathBuf,
     target: PathBuf,
@@ -122,6 +127,7 @@ impl Proof {
             scripts: options.scripts.clone(),
             folder: models.join(MODEL),
             gguf: models.join(format!("{MODEL}-q4_1.gguf")),
+            gemma: models.join(GEMMA),
             work,
             target,
             held: 0,
@@ -141,18 +147,55 @@ impl Proof {
 
     /// Logits, gradients and ten steps, element by element, on the peer's own file and on a longer one.
     fn engine(&mut self) -> Result<()> {
+        self.engine_on(&self.folder.clone(), "parity")
+    }
+
+    /// The same on any folder; files of the peer's answers begin with `name`.
+    fn engine_on(&mut self, folder: &Path, name: &str) -> Result<()> {
         for length in ["24", "48"] {
-            let file = self.work.join(format!("parity-{length}.safetensors"));
+            let file = self.work.join(format!("{name}-{length}.safetensors"));
             if !file.exists() {
-                self.peer(&self.scripts.join("parity.py"), &[&text(&self.folder), &text(&file), length])?;
+                self.peer(&self.scripts.join("parity.py"), &[&text(folder), &text(&file), length])?;
             }
-            let figures = json(&self.example("parity", &[&text(&self.folder), &text(&file)])?)?;
+            let figures = json(&self.example("parity", &[&text(folder), &text(&file)])?)?;
             let figure = |path: &str| figures.pointer(path).and_then(Value::as_f64).with_context(|| format!("no {path} in {figures}"));
-            self.at_most(&format!("logits of the base, 2 x {length}"), figure("/base.logits")?, LOGITS);
-            self.at_most(&format!("logits with adapter, 2 x {length}"), figure("/adapter.logits")?, LOGITS);
-            self.at_most(&format!("the worst of 420 gradients, 2 x {length}"), figure("/gradients/figure")?, GRADIENTS);
-            self.at_most(&format!("the worst of ten losses, 2 x {length}"), figure("/losses")?, LOSSES);
+            let of = file_name(folder);
+            self.at_most(&format!("{of}: logits of the base, 2 x {length}"), figure("/base.logits")?, LOGITS);
+            self.at_most(&format!("{of}: logits with adapter, 2 x {length}"), figure("/adapter.logits")?, LOGITS);
+            self.at_most(&format!("{of}: the worst of all gradients, 2 x {length}"), figure("/gradients/figure")?, GRADIENTS);
+            self.at_most(&format!("{of}: the worst of ten losses, 2 x {length}"), figure("/losses")?, LOSSES);
         }
+        Ok(())
+    }
+
+    /// Gemma 3 at full size: the engine, and the ids of its SentencePiece vocabulary from GGUF.
+    fn gemma(&mut self) -> Result<()> {
+        let gguf = self.gemma.with_file_name(format!("{GEMMA}-q4_k_m.gguf"));
+        for path in [&self.gemma, &gguf] {
+            ensure!(path.exists(), "{} is missing\n\n{USAGE}", path.display());
+        }
+        self.engine_on(&self.gemma.clone(), "gemma")?;
+        self.awkward(&gguf, "awkward_gemma3.json")
+    }
+
+    /// Each tiny model of golden/models as a GGUF file that llama.cpp reads: its logits are PyTorch's, so that what we take for its
+    /// conventions (names, row order, what is added to gains, what a file does not say) are.
+    fn families(&mut self) -> Result<()> {
+        let models = text(&self.root.join("golden/models"));
+        let figures = json(&self.ours("gguf_families.py", &[&models, &text(&self.work)])?)?;
+        for (name, figure) in figures.as_object().context("an object")? {
+            self.at_most(&format!("logits of tiny {name} in llama.cpp and in PyTorch"), figure.as_f64().context("a figure")?, LOGITS);
+        }
+        Ok(())
+    }
+
+    /// Ids of the awkward strings with a GGUF file's vocabulary.
+    fn awkward(&mut self, gguf: &Path, strings: &str) -> Result<()> {
+        let vocabulary = text(&self.work.join(format!("{}.json", file_name(gguf))));
+        self.ours("vocabulary.py", &[&text(gguf), &vocabulary])?;
+        let said = self.example("awkward", &[&vocabulary, &text(&self.root.join("golden/tokenizer").join(strings))]);
+        println!("     {}", said.as_ref().map_or_else(|error| format!("{error:#}"), |said| said.trim().to_owned()));
+        self.at_least(&format!("ids of awkward strings are llama.cpp's: {}", file_name(gguf)), f64::from(said.is_ok()), 1.0);
         Ok(())
     }
 
@@ -279,13 +322,7 @@ impl Proof {
         let farthest = unpacked.iter().map(|(id, e)| (given[id] - e).abs()).fold(0.0, f64::max);
         self.at_most("Q4_1 here against the f32 folder made of it", farthest, 0.0);
 
-        let vocabulary = text(&self.work.join("vocabulary.json"));
-        self.ours("vocabulary.py", &[&text(&self.gguf), &vocabulary])?;
-        let awkward = text(&self.root.join("golden/tokenizer/awkward.json"));
-        let said = self.example("awkward", &[&vocabulary, &awkward]);
-        println!("     {}", said.as_ref().map_or("differences", |said| said.trim()));
-        self.at_least("ids of awkward strings are llama.cpp's", f64::from(said.is_ok()), 1.0);
-        Ok(())
+        self.awkward(&self.gguf.clone(), "awkward.json")
     }
 
     /// Two adapters trained by PEFT: everything, and a part with another factor.

@@ -2,6 +2,9 @@
 //!
 //! `A` is `[rank, in]`, `B` is `[out, rank]`, s = alpha / rank, or alpha / √rank with rsLoRA (Kalajdzievski
 //! 2023). `B` starts at zero, so that training starts exactly at the base.
+//!
+//! Where a family stores several layers as one matrix (Phi's `qkv_proj`), the adapter is that of the one matrix, as `peft`
+//! trains it: the layers share A, and each has its rows of B.
 
 use std::collections::BTreeMap;
 
@@ -37,9 +40,9 @@ impl LoraConfig {
         if self.rslora { self.alpha / (self.rank as f32).sqrt() } else { self.alpha / self.rank as f32 }
     }
 
-    /// The pairs it names, in the order of the forward pass.
+    /// The pairs it names, in the order of the forward pass: fused layers have one pair, under the first of them.
     pub fn places(&self, config: &ModelConfig) -> Vec<(usize, Linear)> {
-        let mut targets = self.targets.clone();
+        let mut targets: Vec<Linear> = self.targets.iter().map(|&linear| config.fused_with(linear)[0]).collect();
         targets.sort_unstable();
         targets.dedup();
         let mut layers = self.layers.clone().unwrap_or_else(|| (0..config.layers).collect());
@@ -63,6 +66,11 @@ impl LoraConfig {
         if let Some(&layer) = self.layers.iter().flatten().find(|&&layer| layer >= config.layers) {
             return Err(EngineError::AdapterLayer { layer, layers: config.layers });
         }
+        for &given in &self.targets {
+            if let Some(&missing) = config.fused_with(given).iter().find(|member| !self.targets.contains(member)) {
+                return Err(EngineError::AdapterFused { given, missing });
+            }
+        }
         if self.places(config).is_empty() {
             return refuse("number of adapted layers", 0.0, "at least 1");
         }
@@ -74,14 +82,15 @@ impl LoraConfig {
         self.places(config)
             .iter()
             .map(|&(_, linear)| {
-                let (out, inner) = config.linear_shape(linear);
+                let (out, inner) = config.adapter_shape(linear);
                 self.rank * (out + inner)
             })
             .sum()
     }
 }
 
-/// The two matrices beside one linear layer.
+/// The two matrices beside one linear layer, or beside several that are one matrix in the model's files: the rows of B
+/// then follow each other in the order of [`ModelConfig::fused_with`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraPair {
     /// `[rank, in]`.
@@ -90,7 +99,7 @@ pub struct LoraPair {
     pub b: Vec<f32>,
 }
 
-/// Pairs by layer and linear layer. Gradients and moments of an adapter have the same form.
+/// Pairs by layer and linear layer, see [`LoraConfig::places`]. Gradients and moments of an adapter have the same form.
 pub type LoraTensors = BTreeMap<(usize, Linear), LoraPair>;
 
 /// A LoRA adapter.
@@ -108,7 +117,7 @@ impl Adapter {
     pub fn init(lora: &LoraConfig, config: &ModelConfig, seed: u64) -> Result<Adapter, EngineError> {
         lora.validate(config)?;
         let pair = |(layer, linear): (usize, Linear)| {
-            let (out, inner) = config.linear_shape(linear);
+            let (out, inner) = config.adapter_shape(linear);
             let key = random::key(seed, Purpose::AdapterInit, &[layer as u64, linear as u64]);
             let bound = 1.0 / (inner as f32).sqrt();
             let a = (0..lora.rank * inner).map(|i| (2.0 * random::uniform(key, i as u64) - 1.0) * bound).collect();
@@ -128,7 +137,7 @@ impl Adapter {
             return Err(EngineError::AdapterTargets { given: self.tensors.len(), expected: places.len() });
         }
         for (&(layer, linear), pair) in &self.tensors {
-            let ((out, inner), rank) = (config.linear_shape(linear), self.config.rank);
+            let ((out, inner), rank) = (config.adapter_shape(linear), self.config.rank);
             for (part, given, rows, cols) in [("A", pair.a.len(), rank, inner), ("B", pair.b.len(), out, rank)] {
                 if given != rows * cols {
                     return Err(EngineError::AdapterShape { layer, linear, part, given, rows, cols });

@@ -1,4 +1,4 @@
-//! A Llama block: the forward calls, and below them the backward calls in reverse, names mirrored.
+//! The block of every family: the forward calls, and below them the backward calls in reverse, names mirrored.
 //!
 //! ```text
 //! n1 = rms_norm(x)                      NormAttention, RstdAttention
@@ -7,19 +7,29 @@
 //! x2 = x + Wo o                         Middle
 //! n2 = rms_norm(x2)                     NormMlp, RstdMlp
 //! gate, up = Wg n2, Wu n2               Gate, Up
-//! h = silu(gate) · up                   Inner
+//! h = act(gate) · up                    Inner
 //! y = x2 + Wd h                         Output
 //! ```
-//! Each `W x` is `W x + s · B (A drop(x))` where the layer carries an adapter; `A drop(x)` is `Low`.
+//! Each `W x` is `W x + s · B (A drop(x))` where the layer carries an adapter, and `+ b` where it has a bias;
+//! `A drop(x)` is `Low`. Where the family norms more, what goes into the norm has a place of its own:
+//!
+//! ```text
+//! q = rms_norm(Wq n1), k alike          QueryRaw, RstdQuery, KeyRaw, RstdKey
+//! x2 = x + rms_norm(Wo o)               AttentionOut, NormAttentionOut, RstdAttentionOut
+//! y = x2 + rms_norm(Wd h)               MlpOut, NormMlpOut, RstdMlpOut
+//! ```
 //!
 //! What the backward needs is a *set of saved tensors*. What is needed and not saved is computed again by
 //! the same calls on the same shapes, so that a policy never changes a bit.
 
 use crate::{
     batch::RunTable,
-    config::{Linear, ModelConfig},
+    config::{Linear, LinearSet, ModelConfig},
     device::{AttentionShape, Device, Product, Slot, WeightId},
 };
+
+/// Activations that there are.
+pub const ACTIVATIONS: usize = 31;
 
 /// A tensor of a block's forward pass; rows of the pass by [`Activation::width`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +38,16 @@ pub enum Activation {
     NormAttention,
     /// 1 / rms of the block input.
     RstdAttention,
+    /// Queries before their norm.
+    QueryRaw,
+    /// 1 / rms of every head's query.
+    RstdQuery,
     /// Queries after rotary.
     Query,
+    /// Keys before their norm.
+    KeyRaw,
+    /// 1 / rms of every head's key.
+    RstdKey,
     /// Keys after rotary.
     Key,
     /// Values.
@@ -38,40 +56,77 @@ pub enum Activation {
     Mixed,
     /// Log-sum-exp of every query's scores.
     LogSum,
+    /// Output projection of attention, before its norm.
+    AttentionOut,
+    /// Normed `AttentionOut`.
+    NormAttentionOut,
+    /// 1 / rms of `AttentionOut`.
+    RstdAttentionOut,
     /// Residual stream between attention and MLP.
     Middle,
     /// Normed `Middle`.
     NormMlp,
     /// 1 / rms of `Middle`.
     RstdMlp,
-    /// Gate before its silu.
+    /// Gate before its activation.
     Gate,
     /// Up projection.
     Up,
-    /// silu(gate) · up.
+    /// act(gate) · up.
     Inner,
     /// A drop(x) of an adapted linear layer.
     Low(Linear),
+    /// Down projection, before its norm.
+    MlpOut,
+    /// Normed `MlpOut`.
+    NormMlpOut,
+    /// 1 / rms of `MlpOut`.
+    RstdMlpOut,
     /// Block output.
     Output,
 }
 
+/// Which of the optional parts a block has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Linear layers with adapters.
+    pub adapted: LinearSet,
+    /// Norms of queries and keys.
+    pub qk_norms: bool,
+    /// Norms of what is added to the residual stream.
+    pub post_norms: bool,
+}
+
+impl Parts {
+    /// Of a model's block that carries `adapted`.
+    pub fn of(config: &ModelConfig, adapted: LinearSet) -> Parts {
+        Parts { adapted, qk_norms: config.qk_norms, post_norms: config.post_norms }
+    }
+}
+
 impl Activation {
     /// All of them, in the order in which the forward makes them.
-    pub const ALL: [Activation; 21] = {
+    pub const ALL: [Activation; ACTIVATIONS] = {
         use Activation::*;
         [
             NormAttention,
             RstdAttention,
             Low(Linear::Query),
+            QueryRaw,
+            RstdQuery,
             Query,
             Low(Linear::Key),
+            KeyRaw,
+            RstdKey,
             Key,
             Low(Linear::Value),
             Value,
             Mixed,
             LogSum,
             Low(Linear::Output),
+            AttentionOut,
+            NormAttentionOut,
+            RstdAttentionOut,
             Middle,
             NormMlp,
             RstdMlp,
@@ -81,6 +136,9 @@ impl Activation {
             Up,
             Inner,
             Low(Linear::Down),
+            MlpOut,
+            NormMlpOut,
+            RstdMlpOut,
             Output,
         ]
     };
@@ -92,14 +150,16 @@ impl Activation {
 
     /// Elements per row, with adapters of rank `rank`.
     pub fn width(self, config: &ModelConfig, rank: usize) -> usize {
+        use Activation::*;
         match self {
-            Activation::NormAttention | Activation::NormMlp | Activation::Middle | Activation::Output => config.hidden,
-            Activation::RstdAttention | Activation::RstdMlp => 1,
-            Activation::Query | Activation::Mixed => config.heads * config.head_dim,
-            Activation::Key | Activation::Value => config.kv_heads * config.head_dim,
-            Activation::LogSum => config.heads,
-            Activation::Gate | Activation::Up | Activation::Inner => config.intermediate,
-            Activation::Low(_) => rank,
+            NormAttention | NormMlp | Middle | Output | AttentionOut | NormAttentionOut | MlpOut | NormMlpOut => config.hidden,
+            RstdAttention | RstdMlp | RstdAttentionOut | RstdMlpOut => 1,
+            QueryRaw | Query | Mixed => config.heads * config.head_dim,
+            KeyRaw | Key | Value => config.kv_heads * config.head_dim,
+            LogSum | RstdQuery => config.heads,
+            RstdKey => config.kv_heads,
+            Gate | Up | Inner => config.intermediate,
+            Low(_) => rank,
         }
     }
 
@@ -108,17 +168,27 @@ impl Activation {
         match self {
             Activation::NormAttention => "norm_attention",
             Activation::RstdAttention => "rstd_attention",
+            Activation::QueryRaw => "query_raw",
+            Activation::RstdQuery => "rstd_query",
             Activation::Query => "query",
+            Activation::KeyRaw => "key_raw",
+            Activation::RstdKey => "rstd_key",
             Activation::Key => "key",
             Activation::Value => "value",
             Activation::Mixed => "mixed",
             Activation::LogSum => "log_sum",
+            Activation::AttentionOut => "attention_out",
+            Activation::NormAttentionOut => "norm_attention_out",
+            Activation::RstdAttentionOut => "rstd_attention_out",
             Activation::Middle => "middle",
             Activation::NormMlp => "norm_mlp",
             Activation::RstdMlp => "rstd_mlp",
             Activation::Gate => "gate",
             Activation::Up => "up",
             Activation::Inner => "inner",
+            Activation::MlpOut => "mlp_out",
+            Activation::NormMlpOut => "norm_mlp_out",
+            Activation::RstdMlpOut => "rstd_mlp_out",
             Activation::Output => "output",
             Activation::Low(Linear::Query) => "low_query",
             Activation::Low(Linear::Key) => "low_key",
@@ -130,17 +200,22 @@ impl Activation {
         }
     }
 
-    /// What the forward reads to make it; the block input is always there.
-    fn inputs(self) -> &'static [Activation] {
+    /// What the forward reads to make it, of what exists; the block input is always there.
+    fn inputs(self, parts: Parts) -> &'static [Activation] {
         use Activation::*;
         match self {
             NormAttention | RstdAttention => &[],
             Low(Linear::Query | Linear::Key | Linear::Value) => &[NormAttention],
-            Query => &[NormAttention, Low(Linear::Query)],
-            Key => &[NormAttention, Low(Linear::Key)],
+            Query | RstdQuery if parts.qk_norms => &[QueryRaw],
+            Key | RstdKey if parts.qk_norms => &[KeyRaw],
+            QueryRaw | RstdQuery | Query => &[NormAttention, Low(Linear::Query)],
+            KeyRaw | RstdKey | Key => &[NormAttention, Low(Linear::Key)],
             Value => &[NormAttention, Low(Linear::Value)],
             Mixed | LogSum => &[Query, Key, Value],
             Low(Linear::Output) => &[Mixed],
+            AttentionOut => &[Mixed, Low(Linear::Output)],
+            NormAttentionOut | RstdAttentionOut => &[AttentionOut],
+            Middle if parts.post_norms => &[NormAttentionOut],
             Middle => &[Mixed, Low(Linear::Output)],
             NormMlp | RstdMlp => &[Middle],
             Low(Linear::Gate | Linear::Up) => &[NormMlp],
@@ -148,35 +223,22 @@ impl Activation {
             Up => &[NormMlp, Low(Linear::Up)],
             Inner => &[Gate, Up],
             Low(Linear::Down) => &[Inner],
+            MlpOut => &[Inner, Low(Linear::Down)],
+            NormMlpOut | RstdMlpOut => &[MlpOut],
+            Output if parts.post_norms => &[Middle, NormMlpOut],
             Output => &[Middle, Inner, Low(Linear::Down)],
         }
     }
 
-    /// What makes it when adapters make it at all.
-    fn exists(self, adapted: LinearSet) -> bool {
+    /// Whether blocks with these parts have it.
+    pub fn exists(self, parts: Parts) -> bool {
+        use Activation::*;
         match self {
-            Activation::Low(linear) => adapted.has(linear),
+            Low(linear) => parts.adapted.has(linear),
+            QueryRaw | RstdQuery | KeyRaw | RstdKey => parts.qk_norms,
+            AttentionOut | NormAttentionOut | RstdAttentionOut | MlpOut | NormMlpOut | RstdMlpOut => parts.post_norms,
             _ => true,
         }
-    }
-}
-
-/// A set of linear layers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LinearSet(u8);
-
-impl LinearSet {
-    /// With `linear` in it.
-    pub fn with(self, linear: Linear) -> LinearSet {
-        LinearSet(self.0 | 1 << linear as u8)
-    }
-    /// Whether `linear` is in it.
-    pub fn has(self, linear: Linear) -> bool {
-        self.0 & (1 << linear as u8) != 0
-    }
-    /// Whether any of `linears` is in it.
-    pub fn has_any(self, linears: &[Linear]) -> bool {
-        linears.iter().any(|&linear| self.has(linear))
     }
 }
 
@@ -193,8 +255,8 @@ impl ActivationSet {
         ActivationSet(activations.iter().fold(0, |set, a| set | 1 << a.index()))
     }
     /// Every tensor of the forward.
-    pub fn all(adapted: LinearSet) -> ActivationSet {
-        ActivationSet(Activation::ALL.iter().enumerate().filter(|(_, a)| a.exists(adapted)).fold(0, |set, (i, _)| set | 1 << i))
+    pub fn all(parts: Parts) -> ActivationSet {
+        ActivationSet(Activation::ALL.iter().enumerate().filter(|(_, a)| a.exists(parts)).fold(0, |set, (i, _)| set | 1 << i))
     }
     /// Whether `activation` is in it.
     pub fn has(self, activation: Activation) -> bool {
@@ -209,12 +271,16 @@ impl ActivationSet {
         ActivationSet(self.0 & !other.0)
     }
 
-    /// What [`backward`] reads of the forward, when the block carries `adapted` and must give `dx` or not.
-    pub fn read_by_backward(adapted: LinearSet, dx: bool) -> ActivationSet {
+    /// What [`backward`] reads of the forward, when the block has `parts` and must give `dx` or not.
+    pub fn read_by_backward(parts: Parts, dx: bool) -> ActivationSet {
         use Activation::*;
-        let mut list = Vec::with_capacity(21);
+        let adapted = parts.adapted;
+        let mut list = Vec::with_capacity(ACTIVATIONS);
         let reach = Reach::of(adapted, dx);
         list.extend(Linear::ALL.into_iter().filter(|&l| adapted.has(l)).map(Low));
+        if parts.post_norms {
+            list.extend([MlpOut, RstdMlpOut]);
+        }
         if adapted.has(Linear::Down) {
             list.push(Inner);
         }
@@ -227,11 +293,20 @@ impl ActivationSet {
         if reach.middle {
             list.extend([Middle, RstdMlp]);
         }
+        if parts.post_norms && reach.middle {
+            list.extend([AttentionOut, RstdAttentionOut]);
+        }
         if adapted.has(Linear::Output) || reach.attention {
             list.push(Mixed);
         }
         if reach.attention {
             list.extend([Query, Key, Value, LogSum]);
+        }
+        if parts.qk_norms && reach.key(adapted, dx) {
+            list.extend([KeyRaw, RstdKey]);
+        }
+        if parts.qk_norms && reach.query(adapted, dx) {
+            list.extend([QueryRaw, RstdQuery]);
         }
         if adapted.has_any(&[Linear::Query, Linear::Key, Linear::Value]) {
             list.push(NormAttention);
@@ -243,11 +318,11 @@ impl ActivationSet {
     }
 
     /// What must be computed so that all of `goal` is there, when `saved` is there already.
-    pub fn needed_for(goal: ActivationSet, saved: ActivationSet, adapted: LinearSet) -> ActivationSet {
+    pub fn needed_for(goal: ActivationSet, saved: ActivationSet, parts: Parts) -> ActivationSet {
         let mut needed = goal.without(saved);
         for activation in Activation::ALL.iter().rev() {
             if needed.has(*activation) {
-                for input in activation.inputs().iter().filter(|input| input.exists(adapted) && !saved.has(**input)) {
+                for input in activation.inputs(parts).iter().filter(|input| input.exists(parts) && !saved.has(**input)) {
                     needed = ActivationSet(needed.0 | 1 << input.index());
                 }
             }
@@ -272,6 +347,16 @@ impl Reach {
         let attention = dx || adapted.has_any(&[Linear::Query, Linear::Key, Linear::Value]);
         let middle = attention || adapted.has(Linear::Output);
         Reach { attention, middle, gate_up: middle || adapted.has_any(&[Linear::Gate, Linear::Up]) }
+    }
+
+    /// Whether the gradient of queries goes on to what they are made of.
+    fn query(self, adapted: LinearSet, dx: bool) -> bool {
+        self.attention && (dx || adapted.has(Linear::Query))
+    }
+
+    /// The same of keys.
+    fn key(self, adapted: LinearSet, dx: bool) -> bool {
+        self.attention && (dx || adapted.has(Linear::Key))
     }
 }
 
@@ -300,13 +385,33 @@ pub struct Block<'a> {
     pub layer: usize,
     /// By `Linear as usize`.
     pub linears: [WeightId; 7],
-    /// Gain of the norm before attention.
-    pub attention_norm: Slot,
-    /// Gain of the norm before the MLP.
-    pub mlp_norm: Slot,
+    /// By `Linear as usize`; where the layer has a bias.
+    pub biases: [Option<Slot>; 7],
+    /// Gains of the norms.
+    pub gains: Gains,
     /// By `Linear as usize`.
     pub lora: [Option<LoraSlots>; 7],
 }
+
+/// Gains of a block's norms; those that the family does not have are `None`.
+#[derive(Clone, Copy, Debug)]
+pub struct Gains {
+    /// Before attention.
+    pub attention: Slot,
+    /// Before the MLP.
+    pub mlp: Slot,
+    /// Of queries.
+    pub query: Option<Slot>,
+    /// Of keys.
+    pub key: Option<Slot>,
+    /// After attention.
+    pub post_attention: Option<Slot>,
+    /// After the MLP.
+    pub post_mlp: Option<Slot>,
+}
+
+/// What every norm that a configuration asks for has.
+const GAIN: &str = "the model's configuration asks for this norm";
 
 /// Where keys and values come from.
 #[derive(Clone, Copy, Debug)]
@@ -352,7 +457,7 @@ pub struct Pass<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Slots {
     /// By [`Activation::index`].
-    pub forward: [Option<Slot>; 21],
+    pub forward: [Option<Slot>; ACTIVATIONS],
     /// `drop(x)`, as wide as the widest input; where dropout is on.
     pub dropped: Option<Slot>,
 }
@@ -369,7 +474,7 @@ impl Slots {
 pub struct GradientSlots {
     /// Gradient of the residual stream, `[m, hidden]`: of the block's output on entry, of its input on return.
     pub dx: Slot,
-    /// Gradient of a norm's output, `[m, hidden]`.
+    /// Gradient of a norm's output, `[m, hidden]`; or of the input of a norm before the residual stream.
     pub dnorm: Slot,
     /// Gradient of `Inner`, `[m, intermediate]`.
     pub dinner: Slot,
@@ -387,6 +492,10 @@ pub struct GradientSlots {
     pub dvalue: Slot,
     /// Gradient of `Low`, `[m, rank]`.
     pub dlow: Slot,
+    /// Gradient of `QueryRaw`, where there is one.
+    pub dquery_raw: Option<Slot>,
+    /// Gradient of `KeyRaw`, where there is one.
+    pub dkey_raw: Option<Slot>,
 }
 
 impl Block<'_> {
@@ -395,19 +504,31 @@ impl Block<'_> {
         Linear::ALL.into_iter().filter(|&l| self.lora[l as usize].is_some()).fold(LinearSet::default(), LinearSet::with)
     }
 
+    fn parts(&self) -> Parts {
+        Parts::of(self.config, self.adapted())
+    }
+
     fn attention_shape(&self) -> AttentionShape {
         AttentionShape {
             heads: self.config.heads,
             kv_heads: self.config.kv_heads,
             head_dim: self.config.head_dim,
-            window: self.config.window,
-            scale: 1.0 / (self.config.head_dim as f32).sqrt(),
+            window: self.config.attention[self.layer].window,
+            scale: self.config.attention_scale,
+            softcap: self.config.attention_softcap,
         }
     }
 
-    /// Names the dropout masks of one linear layer.
+    /// Turns `heads` heads by their rows' positions, where this layer does; the transpose of that in the backward.
+    fn turn<D: Device>(&self, device: &mut D, x: Slot, pass: &Pass<'_>, heads: usize, transposed: bool) {
+        if let Some(rotary) = self.config.attention[self.layer].rotary {
+            device.rotary(x, pass.positions, heads, self.config.head_dim, &self.config.rotary[rotary], transposed);
+        }
+    }
+
+    /// Names the dropout masks of one linear layer. Fused layers have one input and one A: one mask.
     fn module(&self, linear: Linear) -> u32 {
-        (self.layer * Linear::ALL.len()) as u32 + linear as u32
+        (self.layer * Linear::ALL.len()) as u32 + self.config.fused_with(linear)[0] as u32
     }
 }
 
@@ -421,7 +542,7 @@ pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, sl
     let project = Project { block, pass, slots, make };
 
     if make.has(NormAttention) || make.has(RstdAttention) {
-        device.rms_norm(at(NormAttention), at(RstdAttention), x, block.attention_norm, m, c.hidden, c.norm_eps);
+        device.rms_norm(at(NormAttention), at(RstdAttention), x, block.gains.attention, m, c.hidden, c.norm_eps);
     }
     let (key_rows, own) = match pass.keys {
         Keys::Prefix { rows, .. } => (rows + m, rows * kv_width),
@@ -429,13 +550,29 @@ pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, sl
     };
     let (key, value) = (slots.at(Key, key_rows * kv_width), slots.at(Value, key_rows * kv_width));
     let (key_own, value_own) = (key.part(own, m * kv_width), value.part(own, m * kv_width));
-    project.forward(device, Linear::Query, Query, || (at(Query), at(NormAttention)), false);
-    if make.has(Query) {
-        device.rotary(at(Query), pass.positions, c.heads, c.head_dim, &c.rotary_inv_freq, false);
-    }
-    project.forward(device, Linear::Key, Key, || (key_own, at(NormAttention)), false);
-    if make.has(Key) {
-        device.rotary(key_own, pass.positions, c.kv_heads, c.head_dim, &c.rotary_inv_freq, false);
+    let parts = block.parts();
+    if parts.qk_norms {
+        project.forward(device, Linear::Query, QueryRaw, || (at(QueryRaw), at(NormAttention)), false);
+        if make.has(Query) || make.has(RstdQuery) {
+            let gain = block.gains.query.expect(GAIN);
+            device.rms_norm(at(Query), at(RstdQuery), at(QueryRaw), gain, m * c.heads, c.head_dim, c.norm_eps);
+            block.turn(device, at(Query), pass, c.heads, false);
+        }
+        project.forward(device, Linear::Key, KeyRaw, || (at(KeyRaw), at(NormAttention)), false);
+        if make.has(Key) || make.has(RstdKey) {
+            let gain = block.gains.key.expect(GAIN);
+            device.rms_norm(key_own, at(RstdKey), at(KeyRaw), gain, m * c.kv_heads, c.head_dim, c.norm_eps);
+            block.turn(device, key_own, pass, c.kv_heads, false);
+        }
+    } else {
+        project.forward(device, Linear::Query, Query, || (at(Query), at(NormAttention)), false);
+        if make.has(Query) {
+            block.turn(device, at(Query), pass, c.heads, false);
+        }
+        project.forward(device, Linear::Key, Key, || (key_own, at(NormAttention)), false);
+        if make.has(Key) {
+            block.turn(device, key_own, pass, c.kv_heads, false);
+        }
     }
     project.forward(device, Linear::Value, Value, || (value_own, at(NormAttention)), false);
     if make.has(Mixed) || make.has(LogSum) {
@@ -455,22 +592,46 @@ pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, sl
         device.attention(at(Mixed), at(LogSum), at(Query), key, value, pass.runs, block.attention_shape());
     }
     debug_assert_eq!(q_width, Mixed.width(c, 0));
+    if parts.post_norms {
+        project.forward(device, Linear::Output, AttentionOut, || (at(AttentionOut), at(Mixed)), false);
+        if make.has(NormAttentionOut) || make.has(RstdAttentionOut) {
+            let gain = block.gains.post_attention.expect(GAIN);
+            device.rms_norm(at(NormAttentionOut), at(RstdAttentionOut), at(AttentionOut), gain, m, c.hidden, c.norm_eps);
+        }
+    }
     if make.has(Middle) {
         device.copy(at(Middle), x);
+        if parts.post_norms {
+            device.add(at(Middle), at(NormAttentionOut));
+        }
     }
-    project.forward(device, Linear::Output, Middle, || (at(Middle), at(Mixed)), true);
+    if !parts.post_norms {
+        project.forward(device, Linear::Output, Middle, || (at(Middle), at(Mixed)), true);
+    }
     if make.has(NormMlp) || make.has(RstdMlp) {
-        device.rms_norm(at(NormMlp), at(RstdMlp), at(Middle), block.mlp_norm, m, c.hidden, c.norm_eps);
+        device.rms_norm(at(NormMlp), at(RstdMlp), at(Middle), block.gains.mlp, m, c.hidden, c.norm_eps);
     }
     project.forward(device, Linear::Gate, Gate, || (at(Gate), at(NormMlp)), false);
     project.forward(device, Linear::Up, Up, || (at(Up), at(NormMlp)), false);
     if make.has(Inner) {
-        device.silu_gate(at(Inner), at(Gate), at(Up));
+        device.gate(at(Inner), at(Gate), at(Up), c.gate);
+    }
+    if parts.post_norms {
+        project.forward(device, Linear::Down, MlpOut, || (at(MlpOut), at(Inner)), false);
+        if make.has(NormMlpOut) || make.has(RstdMlpOut) {
+            let gain = block.gains.post_mlp.expect(GAIN);
+            device.rms_norm(at(NormMlpOut), at(RstdMlpOut), at(MlpOut), gain, m, c.hidden, c.norm_eps);
+        }
     }
     if make.has(Output) {
         device.copy(y, at(Middle));
+        if parts.post_norms {
+            device.add(y, at(NormMlpOut));
+        }
     }
-    project.forward(device, Linear::Down, Output, || (y, at(Inner)), true);
+    if !parts.post_norms {
+        project.forward(device, Linear::Down, Output, || (y, at(Inner)), true);
+    }
 }
 
 /// The block backward: `gradients.dx` holds dy on entry and, if `dx` is asked for, the gradient of the block
@@ -489,21 +650,31 @@ pub fn backward<D: Device>(
     let (c, m) = (block.config, pass.m);
     let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
     let at = |activation: Activation| slots.at(activation, m * activation.width(c, 0));
-    let (reach, adapted) = (Reach::of(block.adapted(), dx), block.adapted());
+    let (parts, adapted) = (block.parts(), block.adapted());
+    let reach = Reach::of(adapted, dx);
     let project = Project { block, pass, slots, make: ActivationSet::EMPTY };
     let dlow = gradients.dlow;
     let dstream = gradients.dx.part(0, m * c.hidden);
     let dnorm = gradients.dnorm.part(0, m * c.hidden);
 
-    // y = middle + Wd inner
+    // y = middle + mlp_out, perhaps normed
+    let dmlp_out = if parts.post_norms {
+        let gain = block.gains.post_mlp.expect(GAIN);
+        device.zero(dnorm);
+        device.rms_norm_backward(dnorm, dstream, at(MlpOut), gain, at(RstdMlpOut), m, c.hidden);
+        dnorm
+    } else {
+        dstream
+    };
+    // mlp_out = Wd inner
     let dinner = gradients.dinner.part(0, m * c.intermediate);
-    project.backward(device, Linear::Down, reach.gate_up.then_some(dinner), dstream, Inner, dlow, false);
+    project.backward(device, Linear::Down, reach.gate_up.then_some(dinner), dmlp_out, Inner, dlow, false);
     if !reach.gate_up {
         return;
     }
-    // inner = silu(gate) · up
+    // inner = act(gate) · up
     let (dgate, dup) = (gradients.dgate.part(0, m * c.intermediate), gradients.dup.part(0, m * c.intermediate));
-    device.silu_gate_backward(dgate, dup, dinner, at(Gate), at(Up));
+    device.gate_backward(dgate, dup, dinner, at(Gate), at(Up), c.gate);
     // gate, up = Wg n2, Wu n2
     let dnorm_mlp = reach.middle.then_some(dnorm);
     project.backward(device, Linear::Up, dnorm_mlp, dup, NormMlp, dlow, false);
@@ -512,10 +683,19 @@ pub fn backward<D: Device>(
         return;
     }
     // n2 = rms_norm(middle): dstream becomes the gradient of middle
-    device.rms_norm_backward(dstream, dnorm, at(Middle), block.mlp_norm, at(RstdMlp), m, c.hidden);
-    // middle = x + Wo mixed
+    device.rms_norm_backward(dstream, dnorm, at(Middle), block.gains.mlp, at(RstdMlp), m, c.hidden);
+    // middle = x + attention_out, perhaps normed
+    let dattention_out = if parts.post_norms {
+        let gain = block.gains.post_attention.expect(GAIN);
+        device.zero(dnorm);
+        device.rms_norm_backward(dnorm, dstream, at(AttentionOut), gain, at(RstdAttentionOut), m, c.hidden);
+        dnorm
+    } else {
+        dstream
+    };
+    // attention_out = Wo mixed
     let dmixed = gradients.dmixed.part(0, m * q_width);
-    project.backward(device, Linear::Output, reach.attention.then_some(dmixed), dstream, Mixed, dlow, false);
+    project.backward(device, Linear::Output, reach.attention.then_some(dmixed), dattention_out, Mixed, dlow, false);
     if !reach.attention {
         return;
     }
@@ -540,21 +720,41 @@ pub fn backward<D: Device>(
     // q, k, v = Wq n1, Wk n1, Wv n1
     let dnorm_attention = dx.then_some(dnorm);
     project.backward(device, Linear::Value, dnorm_attention, dvalue, NormAttention, dlow, false);
-    if dx || adapted.has(Linear::Key) {
-        device.rotary(dkey, pass.positions, c.kv_heads, c.head_dim, &c.rotary_inv_freq, true);
-    }
+    let dkey = if reach.key(adapted, dx) {
+        block.turn(device, dkey, pass, c.kv_heads, true);
+        // key = rms_norm(key_raw)
+        let gain = block.gains.key.filter(|_| parts.qk_norms);
+        gain.map_or(dkey, |gain| {
+            let dkey_raw = gradients.dkey_raw.expect(GAIN).part(0, m * kv_width);
+            device.zero(dkey_raw);
+            device.rms_norm_backward(dkey_raw, dkey, at(KeyRaw), gain, at(RstdKey), m * c.kv_heads, c.head_dim);
+            dkey_raw
+        })
+    } else {
+        dkey
+    };
     project.backward(device, Linear::Key, dnorm_attention, dkey, NormAttention, dlow, true);
-    if dx || adapted.has(Linear::Query) {
-        device.rotary(dquery, pass.positions, c.heads, c.head_dim, &c.rotary_inv_freq, true);
-    }
+    let dquery = if reach.query(adapted, dx) {
+        block.turn(device, dquery, pass, c.heads, true);
+        // query = rms_norm(query_raw)
+        let gain = block.gains.query.filter(|_| parts.qk_norms);
+        gain.map_or(dquery, |gain| {
+            let dquery_raw = gradients.dquery_raw.expect(GAIN).part(0, m * q_width);
+            device.zero(dquery_raw);
+            device.rms_norm_backward(dquery_raw, dquery, at(QueryRaw), gain, at(RstdQuery), m * c.heads, c.head_dim);
+            dquery_raw
+        })
+    } else {
+        dquery
+    };
     project.backward(device, Linear::Query, dnorm_attention, dquery, NormAttention, dlow, true);
     // n1 = rms_norm(x): dstream becomes the gradient of x
     if dx {
-        device.rms_norm_backward(dstream, dnorm, x, block.attention_norm, at(RstdAttention), m, c.hidden);
+        device.rms_norm_backward(dstream, dnorm, x, block.gains.attention, at(RstdAttention), m, c.hidden);
     }
 }
 
-/// A linear layer with its adapter: y = W x + s · B (A drop(x)).
+/// A linear layer with its adapter and its bias: y = W x + s · B (A drop(x)) + b.
 struct Project<'a> {
     block: &'a Block<'a>,
     pass: &'a Pass<'a>,
@@ -590,6 +790,9 @@ impl Project<'_> {
             if let Some(lora) = lora {
                 let low = self.slots.at(Activation::Low(linear), m * lora.rank);
                 device.matmul(y, low, lora.b, product(m, n, lora.rank, false, true, lora.scale, true));
+            }
+            if let Some(bias) = self.block.biases[linear as usize] {
+                device.add_rows(y, bias);
             }
         }
     }
@@ -648,30 +851,49 @@ fn product(m: usize, n: usize, k: usize, a_transposed: bool, b_transposed: bool,
 mod tests {
     use super::*;
 
+    fn parts(adapted: LinearSet) -> Parts {
+        Parts { adapted, qk_norms: false, post_norms: false }
+    }
+
     #[test]
     fn every_activation_has_its_index() {
         for (i, activation) in Activation::ALL.iter().enumerate() {
             assert_eq!(activation.index(), i);
-            assert!(activation.inputs().iter().all(|input| input.index() < i), "{activation:?} reads something later");
+            for (qk_norms, post_norms) in [(false, false), (false, true), (true, false), (true, true)] {
+                let parts = Parts { adapted: LinearSet::of(&Linear::ALL), qk_norms, post_norms };
+                let inputs = activation.inputs(parts);
+                assert!(inputs.iter().all(|input| input.index() < i), "{activation:?} reads something later");
+                let there = inputs.iter().all(|input| input.exists(parts));
+                assert!(there || !activation.exists(parts), "{activation:?} reads what {parts:?} does not have");
+            }
         }
     }
 
     #[test]
     fn gradients_stop_at_the_lowest_adapter() {
-        let down = LinearSet::default().with(Linear::Down);
+        let down = parts(LinearSet::of(&[Linear::Down]));
         assert_eq!(ActivationSet::read_by_backward(down, false), ActivationSet::of(&[Activation::Inner, Activation::Low(Linear::Down)]));
-        let value = LinearSet::default().with(Linear::Value);
+        let value = parts(LinearSet::of(&[Linear::Value]));
         assert!(ActivationSet::read_by_backward(value, false).has(Activation::LogSum));
         assert!(!ActivationSet::read_by_backward(value, false).has(Activation::RstdAttention));
+        // Norms of queries and keys are passed only on the way to their adapters or to the block's input.
+        let normed =
+            |adapted: Linear, dx| ActivationSet::read_by_backward(Parts { qk_norms: true, ..parts(LinearSet::of(&[adapted])) }, dx);
+        assert!(!normed(Linear::Value, false).has(Activation::QueryRaw) && normed(Linear::Value, true).has(Activation::QueryRaw));
+        assert!(normed(Linear::Key, false).has(Activation::RstdKey) && !normed(Linear::Key, false).has(Activation::RstdQuery));
     }
 
     #[test]
     fn what_is_not_saved_is_made_with_all_it_reads() {
-        let adapted = LinearSet::default().with(Linear::Down);
+        let adapted = parts(LinearSet::of(&[Linear::Down]));
         let saved = ActivationSet::of(&[Activation::Gate, Activation::Up]);
         let goal = ActivationSet::of(&[Activation::Inner, Activation::Low(Linear::Down), Activation::Gate]);
         assert_eq!(ActivationSet::needed_for(goal, saved, adapted), ActivationSet::of(&[Activation::Inner, Activation::Low(Linear::Down)]));
         let all = ActivationSet::needed_for(goal, ActivationSet::EMPTY, adapted);
         assert!(all.has(Activation::NormAttention) && all.has(Activation::Mixed) && !all.has(Activation::Output));
+        assert!(!all.has(Activation::QueryRaw) && !all.has(Activation::AttentionOut));
+        let normed = Parts { qk_norms: true, post_norms: true, ..adapted };
+        let all = ActivationSet::needed_for(goal, ActivationSet::EMPTY, normed);
+        assert!(all.has(Activation::QueryRaw) && all.has(Activation::AttentionOut) && !all.has(Activation::MlpOut));
     }
 }

@@ -16,7 +16,22 @@ const RUNGS: [&[Activation]; 3] = {
     use Activation::*;
     [
         &[Gate, Up, Low(Linear::Gate), Low(Linear::Up)],
-        &[Gate, Up, Low(Linear::Gate), Low(Linear::Up), Query, Key, Value, Low(Linear::Query), Low(Linear::Key), Low(Linear::Value)],
+        &[
+            Gate,
+            Up,
+            Low(Linear::Gate),
+            Low(Linear::Up),
+            QueryRaw,
+            RstdQuery,
+            Query,
+            KeyRaw,
+            RstdKey,
+            Key,
+            Value,
+            Low(Linear::Query),
+            Low(Linear::Key),
+            Low(Linear::Value),
+        ],
         &Activation::ALL,
     ]
 };

@@ -5,6 +5,7 @@
 //! of them changes threads.
 
 use crate::batch::{HeadEntry, RunTable};
+use crate::config::{Gate, Rotary};
 use crate::device::{AdamW, AttentionShape, Device, DeviceError, Limits, Product, Slot, Storage, WeightId};
 use kernels::attention::MAX_HEAD_DIM;
 use kernels::matmul::Weight;
@@ -23,14 +24,16 @@ pub struct CpuDevice {
     /// The largest of all limits that were reserved.
     limits: Limits,
     scratch: Vec<f32>,
-    angles: Angles,
+    /// One for each way of turning; the one used last stands first.
+    angles: Vec<Angles>,
 }
 
-/// The sines and cosines of the positions that were turned last: all layers of a pass ask for the same.
+/// The sines and cosines of the positions that were turned last: all layers of a pass that turn alike ask for the same.
 #[derive(Default)]
 struct Angles {
     positions: Vec<u32>,
     inv_freq: Vec<f32>,
+    scale: f32,
     table: Vec<f32>,
 }
 
@@ -52,9 +55,9 @@ impl CpuDevice {
             pool: Arc::new(pool),
             arenas: Arenas::default(),
             weights: Vec::new(),
-            limits: Limits { rows: 0, chain: 0, width: 0, head_rows: 0, vocab: 0, hidden: 0 },
+            limits: Limits { rows: 0, chain: 0, width: 0, head_rows: 0, vocab: 0, hidden: 0, rotaries: 0 },
             scratch: Vec::new(),
-            angles: Angles::default(),
+            angles: Vec::new(),
         }
     }
 
@@ -72,8 +75,8 @@ impl CpuDevice {
     pub fn bytes(&self) -> usize {
         let arenas: usize = self.arenas.0.iter().flatten().map(|arena| 4 * arena.len()).sum();
         let weights: usize = self.weights.iter().map(Weight::bytes).sum();
-        let Angles { positions, inv_freq, table } = &self.angles;
-        arenas + weights + 4 * (self.scratch.len() + table.len() + positions.capacity() + inv_freq.capacity())
+        let angles = self.angles.iter().map(|a| a.table.len() + a.positions.capacity() + a.inv_freq.capacity()).sum::<usize>();
+        arenas + weights + 4 * (self.scratch.len() + angles)
     }
 
     fn scratch_len(&self, limits: &Limits) -> usize {
@@ -87,6 +90,27 @@ impl CpuDevice {
     /// Rows' angles of heads as wide as attention takes them.
     fn angles_len(limits: &Limits) -> usize {
         limits.rows * limits.width.min(MAX_HEAD_DIM)
+    }
+
+    /// Puts the table for these positions first, computed anew where none of the tables is it.
+    fn find_angles(&mut self, positions: &[u32], rotary: &Rotary) {
+        let len = positions.len() * 2 * rotary.inv_freq.len();
+        let same = |a: &Angles| a.positions == positions && a.inv_freq == rotary.inv_freq && a.scale == rotary.scale;
+        let known = self.angles.iter().position(same);
+        let place = known.unwrap_or(self.angles.len().saturating_sub(1));
+        assert!(place < self.angles.len(), "no room for angles was reserved");
+        self.angles[..=place].rotate_right(1);
+        if known.is_some() {
+            return;
+        }
+        let angles = &mut self.angles[0];
+        assert!(len <= angles.table.len(), "{} rows of angles, room for {} elements", positions.len(), angles.table.len());
+        angles.positions.clear();
+        angles.positions.extend_from_slice(positions);
+        angles.inv_freq.clear();
+        angles.inv_freq.extend_from_slice(&rotary.inv_freq);
+        angles.scale = rotary.scale;
+        self.pool.install(|| rotary::angles(&mut angles.table[..len], positions, &rotary.inv_freq, rotary.scale));
     }
 }
 
@@ -162,8 +186,8 @@ fn find<'a>(read: &mut [Option<&'a [f32]>], inputs: &[Slot], index: usize, start
 
 impl From<AttentionShape> for attention::Shape {
     fn from(shape: AttentionShape) -> attention::Shape {
-        let AttentionShape { heads, kv_heads, head_dim, window, scale } = shape;
-        attention::Shape { heads, kv_heads, head_dim, window, scale }
+        let AttentionShape { heads, kv_heads, head_dim, window, scale, softcap } = shape;
+        attention::Shape { heads, kv_heads, head_dim, window, scale, softcap }
     }
 }
 
@@ -200,19 +224,22 @@ impl Device for CpuDevice {
             head_rows: limits.head_rows.max(held.head_rows),
             vocab: limits.vocab.max(held.vocab),
             hidden: limits.hidden.max(held.hidden),
+            rotaries: limits.rotaries.max(held.rotaries),
         };
         let len = self.scratch_len(&limits);
         grow(&mut self.scratch, len, "scratch of the kernels")?;
-        let Angles { positions, inv_freq, table } = &mut self.angles;
-        grow(table, CpuDevice::angles_len(&limits), "rotary angles")?;
-        reserve(positions, limits.rows, "rotary positions")?;
-        reserve(inv_freq, MAX_HEAD_DIM / 2, "rotary frequencies")?;
+        self.angles.resize_with(limits.rotaries, Angles::default);
+        for Angles { positions, inv_freq, table, .. } in &mut self.angles {
+            grow(table, CpuDevice::angles_len(&limits), "rotary angles")?;
+            reserve(positions, limits.rows, "rotary positions")?;
+            reserve(inv_freq, MAX_HEAD_DIM / 2, "rotary frequencies")?;
+        }
         self.limits = limits;
         Ok(())
     }
 
     fn scratch_bytes(&self, limits: &Limits) -> usize {
-        4 * (self.scratch_len(limits) + CpuDevice::angles_len(limits) + limits.rows + MAX_HEAD_DIM / 2)
+        4 * (self.scratch_len(limits) + limits.rotaries * (CpuDevice::angles_len(limits) + limits.rows + MAX_HEAD_DIM / 2))
     }
 
     fn upload(&mut self, slot: Slot, values: &[f32]) {
@@ -306,26 +333,12 @@ impl Device for CpuDevice {
         self.pool.install(|| norm::rms_norm_backward(level, dx, dy, x, gain, rstd, m, c));
     }
 
-    fn rotary(&mut self, x: Slot, positions: &[u32], heads: usize, head_dim: usize, inv_freq: &[f32], inverse: bool) {
-        assert_eq!(inv_freq.len(), head_dim / 2);
-        let x = self.arenas.write(x);
-        let (level, angles) = (self.level, &mut self.angles);
-        let len = positions.len() * head_dim;
-        assert!(len <= angles.table.len(), "{} rows of angles, room for {} elements", positions.len(), angles.table.len());
-        let table = &mut angles.table[..len];
-        let known = angles.positions == positions && angles.inv_freq == inv_freq;
-        if !known {
-            angles.positions.clear();
-            angles.positions.extend_from_slice(positions);
-            angles.inv_freq.clear();
-            angles.inv_freq.extend_from_slice(inv_freq);
-        }
-        self.pool.install(|| {
-            if !known {
-                rotary::angles(table, positions, inv_freq);
-            }
-            rotary::rotary(level, x, table, heads, head_dim, inverse);
-        });
+    fn rotary(&mut self, x: Slot, positions: &[u32], heads: usize, head_dim: usize, rotary: &Rotary, transposed: bool) {
+        self.find_angles(positions, rotary);
+        let turned = 2 * rotary.inv_freq.len();
+        let (x, table) = (self.arenas.write(x), &self.angles[0].table[..positions.len() * turned]);
+        let level = self.level;
+        self.pool.install(|| rotary::rotary(level, x, table, heads, head_dim, turned, transposed));
     }
 
     fn attention(&mut self, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape) {
@@ -353,16 +366,26 @@ impl Device for CpuDevice {
         self.pool.install(|| attention::attention_backward(level, dq, dk, dv, dout, out, lse, q, k, v, runs, shape.into(), scratch));
     }
 
-    fn silu_gate(&mut self, h: Slot, gate: Slot, up: Slot) {
+    fn gate(&mut self, h: Slot, gate: Slot, up: Slot, act: Gate) {
         let ([h], [gate, up]) = self.arenas.split([h], [gate, up]);
         let level = self.level;
-        self.pool.install(|| elementwise::silu_gate(level, h, gate, up));
+        self.pool.install(|| elementwise::gate(level, h, gate, up, act));
     }
 
-    fn silu_gate_backward(&mut self, dgate: Slot, dup: Slot, dh: Slot, gate: Slot, up: Slot) {
+    fn gate_backward(&mut self, dgate: Slot, dup: Slot, dh: Slot, gate: Slot, up: Slot, act: Gate) {
         let ([dgate, dup], [dh, gate, up]) = self.arenas.split([dgate, dup], [dh, gate, up]);
         let level = self.level;
-        self.pool.install(|| elementwise::silu_gate_backward(level, dgate, dup, dh, gate, up));
+        self.pool.install(|| elementwise::gate_backward(level, dgate, dup, dh, gate, up, act));
+    }
+
+    fn add_rows(&mut self, y: Slot, bias: Slot) {
+        let ([y], [bias]) = self.arenas.split([y], [bias]);
+        self.pool.install(|| elementwise::add_rows(y, bias));
+    }
+
+    fn softcap(&mut self, x: Slot, cap: f32) {
+        let (level, x) = (self.level, self.arenas.write(x));
+        self.pool.install(|| elementwise::softcap(level, x, cap));
     }
 
     fn add(&mut self, y: Slot, x: Slot) {
@@ -377,25 +400,39 @@ impl Device for CpuDevice {
     }
 
     // ---- loss --------------------------------------------------------------------------------
-    fn head(&mut self, log_prob: Slot, expected: Option<Slot>, x: Slot, w: WeightId, entries: &[HeadEntry], m: usize) {
-        let (log_prob, expected, x) = match expected {
-            Some(expected) => {
-                let ([log_prob, expected], [x]) = self.arenas.split([log_prob, expected], [x]);
-                (log_prob, Some(expected), x)
-            }
-            None => {
-                let ([log_prob], [x]) = self.arenas.split([log_prob], [x]);
-                (log_prob, None, x)
-            }
-        };
+    fn head(
+        &mut self,
+        log_prob: Slot,
+        expected: Option<Slot>,
+        slope: Option<Slot>,
+        x: Slot,
+        w: WeightId,
+        entries: &[HeadEntry],
+        m: usize,
+        softcap: Option<f32>,
+    ) {
+        // What is not asked for is a slot of nothing, past the end of what is.
+        let nothing = |beside: Slot| Slot { offset: beside.offset + beside.len, len: 0, ..beside };
+        let [asked_expected, asked_slope] = [expected, slope].map(|slot| slot.unwrap_or_else(|| nothing(log_prob)));
+        let ([log_prob, e, g], [x]) = self.arenas.split([log_prob, asked_expected, asked_slope], [x]);
+        let (e, g) = (expected.map(|_| e), slope.map(|_| g));
         let (level, w, scratch) = (self.level, &self.weights[w.0 as usize], &mut self.scratch);
-        self.pool.install(|| head::head(level, log_prob, expected, x, w, entries, m, scratch));
+        self.pool.install(|| head::head(level, log_prob, e, g, x, w, entries, m, softcap, scratch));
     }
 
-    fn head_backward(&mut self, dx: Slot, expected: Slot, w: WeightId, entries: &[HeadEntry], coefficients: &[f32], m: usize) {
-        let ([dx], [expected]) = self.arenas.split([dx], [expected]);
-        let (w, scratch) = (&self.weights[w.0 as usize], &mut self.scratch);
-        self.pool.install(|| head::head_backward(dx, expected, w, entries, coefficients, m, scratch));
+    fn head_backward(
+        &mut self,
+        dx: Slot,
+        expected: Slot,
+        slope: Option<Slot>,
+        w: WeightId,
+        entries: &[HeadEntry],
+        coefficients: &[f32],
+        m: usize,
+    ) {
+        let ([dx], [expected, g]) = self.arenas.split([dx], [expected, slope.unwrap_or(expected)]);
+        let (g, w, scratch) = (slope.map(|_| g), &self.weights[w.0 as usize], &mut self.scratch);
+        self.pool.install(|| head::head_backward(dx, expected, g, w, entries, coefficients, m, scratch));
     }
 
     // ---- optimiser ---------------------------------------------------------------------------
@@ -466,7 +503,7 @@ mod tests {
     #[test]
     fn memory_is_counted() {
         let mut device = CpuDevice::new(2);
-        let limits = Limits { rows: 64, chain: 100, width: 96, head_rows: 10, vocab: 50, hidden: 32 };
+        let limits = Limits { rows: 64, chain: 100, width: 96, head_rows: 10, vocab: 50, hidden: 32, rotaries: 2 };
         let before = device.bytes();
         device.reserve(&limits).unwrap();
         assert_eq!(device.bytes() - before, device.scratch_bytes(&limits));

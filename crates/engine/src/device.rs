@@ -8,6 +8,7 @@
 //! Sizes are agreed before the first step; operations assert and do not fail.
 
 use crate::batch::{HeadEntry, RunTable};
+use crate::config::{Gate, Rotary};
 
 /// A place of `len` elements in one of the device's arenas. Copied freely; owns nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,8 @@ pub struct AttentionShape {
     pub window: Option<usize>,
     /// Factor on q·k before the softmax.
     pub scale: f32,
+    /// Scores s become cap · tanh(s / cap).
+    pub softcap: Option<f32>,
 }
 
 /// AdamW (Loshchilov & Hutter 2019), as PyTorch computes it.
@@ -132,6 +135,8 @@ pub struct Limits {
     pub vocab: usize,
     /// Residual channels.
     pub hidden: usize,
+    /// Ways of turning that a pass takes turns in.
+    pub rotaries: usize,
 }
 
 /// A device: arenas, frozen weights, and the operations of a transformer's forward and backward.
@@ -197,8 +202,9 @@ pub trait Device {
     fn rms_norm(&mut self, y: Slot, rstd: Slot, x: Slot, gain: Slot, m: usize, c: usize, eps: f32);
     /// dx += ∂/∂x of `rms_norm`; gain frozen.
     fn rms_norm_backward(&mut self, dx: Slot, dy: Slot, x: Slot, gain: Slot, rstd: Slot, m: usize, c: usize);
-    /// `x[m, heads, head_dim]` rotated in place by position ("rotate half" pairs i, i + d/2); `inverse` turns back (the backward).
-    fn rotary(&mut self, x: Slot, positions: &[u32], heads: usize, head_dim: usize, inv_freq: &[f32], inverse: bool);
+    /// The first 2n elements of each head of `x[m, heads, head_dim]`, n = `rotary.inv_freq.len()`, rotated in place by position
+    /// ("rotate half" pairs i, i + n); `transposed` applies the transpose of that (the backward).
+    fn rotary(&mut self, x: Slot, positions: &[u32], heads: usize, head_dim: usize, rotary: &Rotary, transposed: bool);
     /// `out[m,h,d]` = softmax(scale · q kᵀ) v over each run's chain; saves `lse[m,h]`. k, v: `[key rows, g, d]`.
     fn attention(&mut self, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape);
     /// dq =, dk +=, dv += : a run's dK and dV are summed over its readers in the table's order.
@@ -216,12 +222,16 @@ pub trait Device {
         runs: &RunTable,
         shape: AttentionShape,
     );
-    /// h = silu(gate) * up.
-    fn silu_gate(&mut self, h: Slot, gate: Slot, up: Slot);
+    /// h = act(gate) * up.
+    fn gate(&mut self, h: Slot, gate: Slot, up: Slot, act: Gate);
     /// dgate =, dup = ; `dgate`/`dup` may be the slots of nothing else.
-    fn silu_gate_backward(&mut self, dgate: Slot, dup: Slot, dh: Slot, gate: Slot, up: Slot);
+    fn gate_backward(&mut self, dgate: Slot, dup: Slot, dh: Slot, gate: Slot, up: Slot, act: Gate);
     /// y += x.
     fn add(&mut self, y: Slot, x: Slot);
+    /// `y[m,n]` += `bias[n]`, every row.
+    fn add_rows(&mut self, y: Slot, bias: Slot);
+    /// x = cap · tanh(x / cap).
+    fn softcap(&mut self, x: Slot, cap: f32);
     /// y = x · mask / (1 - p), or += where `accumulate` (the backward is the same mask on dy).
     /// The mask is counter-based: element j of row i is drawn from (`keys[i]`, module, j).
     fn dropout(&mut self, y: Slot, x: Slot, keys: &[u64], module: u32, p: f32, c: usize, accumulate: bool);
@@ -230,10 +240,31 @@ pub trait Device {
     /// For the head rows `x[m,c]`: `log_prob[e]` = `ln softmax(x[row_e] · wᵀ)[target_e]`; with `expected` also
     /// `expected[m,c]` = Σ_v p_v w_v per row, from which every entry's gradient follows. Walks the
     /// vocabulary in tiles: logits are never materialised. `HeadEntry::row` counts rows of `x`.
-    fn head(&mut self, log_prob: Slot, expected: Option<Slot>, x: Slot, w: WeightId, entries: &[HeadEntry], m: usize);
-    /// `dx[m,c]` = Σ over the row's entries of coefficient_e · (`w[target_e]` − `expected[row]`): the gradient of
-    /// Σ coefficient_e · `log_prob[e]`.
-    fn head_backward(&mut self, dx: Slot, expected: Slot, w: WeightId, entries: &[HeadEntry], coefficients: &[f32], m: usize);
+    /// With `softcap` logits z become y = cap · tanh(z / cap) of slope g = 1 − (y / cap)²; `expected` is Σ_v p_v g_v w_v, and
+    /// `slope[e]` becomes g of the entry's target.
+    fn head(
+        &mut self,
+        log_prob: Slot,
+        expected: Option<Slot>,
+        slope: Option<Slot>,
+        x: Slot,
+        w: WeightId,
+        entries: &[HeadEntry],
+        m: usize,
+        softcap: Option<f32>,
+    );
+    /// `dx[m,c]` = Σ over the row's entries of coefficient_e · (slope_e · `w[target_e]` − `expected[row]`): the gradient of
+    /// Σ coefficient_e · `log_prob[e]`. Without `slope` it is 1.
+    fn head_backward(
+        &mut self,
+        dx: Slot,
+        expected: Slot,
+        slope: Option<Slot>,
+        w: WeightId,
+        entries: &[HeadEntry],
+        coefficients: &[f32],
+        m: usize,
+    );
 
     // ---- optimiser ---------------------------------------------------------------------------
     /// Σ x², in the fixed tree.

@@ -30,6 +30,14 @@ pub enum EngineError {
         /// What it must be.
         expected: String,
     },
+    /// A factor of a model that no arithmetic stands.
+    #[error("model configuration: {what} is {given}, must be a finite number above 0")]
+    ConfigFactor {
+        /// The factor.
+        what: &'static str,
+        /// As given.
+        given: f32,
+    },
     /// The source does not have a tensor.
     #[error("the model has no tensor {name}")]
     Missing {
@@ -58,8 +66,8 @@ pub enum EngineError {
         /// Columns that the configuration asks for.
         cols: usize,
     },
-    /// A norm's gain in a block format.
-    #[error("tensor {name} is stored as {storage:?}, but gains are stored as F32, F16 or BF16")]
+    /// A norm's gain or a bias in a block format.
+    #[error("tensor {name} is stored as {storage:?}, but gains and biases are stored as F32, F16 or BF16")]
     NormStorage {
         /// Its name.
         name: TensorName,
@@ -73,6 +81,14 @@ pub enum EngineError {
         layer: usize,
         /// Layers of the model.
         layers: usize,
+    },
+    /// An adapter on a part of what is one matrix.
+    #[error("the adapter has {given} but not {missing}, which is one matrix with it in this model and has one adapter with it")]
+    AdapterFused {
+        /// The layer named.
+        given: Linear,
+        /// The layer that goes with it.
+        missing: Linear,
     },
     /// An adapter tensor of the wrong size.
     #[error("adapter tensor {part} of layer {layer} {linear}: {given} elements, expected {rows} x {cols}")]

@@ -10,8 +10,8 @@ use std::ops::Range;
 use crate::{
     adapter::LoraConfig,
     batch::PassLimits,
-    block::{Activation, ActivationSet, GradientSlots, LinearSet, Slots},
-    config::{Linear, ModelConfig, TensorName},
+    block::{ACTIVATIONS, Activation, ActivationSet, GradientSlots, Parts, Slots},
+    config::{Linear, LinearSet, ModelConfig, TensorName},
     device::{Device, Limits, Slot, Storage},
     error::EngineError,
 };
@@ -22,7 +22,7 @@ const ALIGNMENT: usize = 16;
 /// What the backward finds saved, and what it computes again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Everything but the norms' outputs and silu(gate) · up, which are cheap to make again.
+    /// Everything but what norms and act(gate) · up put into linear layers, which is cheap to make again.
     Keep,
     /// Only the block inputs: every block runs again in the backward.
     Recompute,
@@ -31,21 +31,29 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// The tensors saved in `layer`.
+    /// The tensors saved in `layer`, of those that its block has.
     pub fn saved(&self, layer: usize) -> ActivationSet {
         use Activation::*;
         match self {
             Policy::Keep => ActivationSet::of(&[
                 RstdAttention,
+                QueryRaw,
+                RstdQuery,
                 Query,
+                KeyRaw,
+                RstdKey,
                 Key,
                 Value,
                 Mixed,
                 LogSum,
+                AttentionOut,
+                RstdAttentionOut,
                 Middle,
                 RstdMlp,
                 Gate,
                 Up,
+                MlpOut,
+                RstdMlpOut,
                 Low(Linear::Query),
                 Low(Linear::Key),
                 Low(Linear::Value),
@@ -143,6 +151,7 @@ impl Uses {
             width: config.hidden.max(config.intermediate).max(config.heads * config.head_dim),
             vocab: config.vocab,
             hidden: config.hidden,
+            rotaries: config.rotary.len(),
         }
     }
 }
@@ -205,7 +214,7 @@ pub struct MemoryEntry {
 /// Both tables and the kernels' scratch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemoryPlan {
-    /// Weights, gains, adapter, gradient sums, moments.
+    /// Weights, gains and biases, adapter, gradient sums, moments.
     pub parameters: Vec<MemoryEntry>,
     /// Everything of the passes.
     pub activations: Vec<MemoryEntry>,
@@ -242,18 +251,18 @@ pub fn plan<D: Device>(
     uses: &Uses,
 ) -> MemoryPlan {
     let mut parameters = Vec::new();
-    let mut gain_offset = 0;
+    let mut vector_offset = 0;
     for name in config.tensor_names() {
         let (rows, cols) = config.tensor_shape(name);
-        let gain = matches!(name, TensorName::FinalNorm | TensorName::AttentionNorm(_) | TensorName::MlpNorm(_));
-        let (bytes, place, storage) = if gain {
-            gain_offset += cols * 4;
-            (cols * 4, Place::Arena { offset: gain_offset - cols * 4 }, Storage::F32)
+        let vector = name.is_vector();
+        let (bytes, place, storage) = if vector {
+            vector_offset += cols * 4;
+            (cols * 4, Place::Arena { offset: vector_offset - cols * 4 }, Storage::F32)
         } else {
             let storage = storage(name);
             (device.weight_bytes(storage, rows, cols), Place::Device, storage)
         };
-        let shape = if gain { vec![cols] } else { vec![rows, cols] };
+        let shape = if vector { vec![cols] } else { vec![rows, cols] };
         parameters.push(MemoryEntry { name: name.to_string(), shape, storage, bytes, lifetime: Lifetime::Model, place });
     }
     if let Some(lora) = adapter {
@@ -341,25 +350,33 @@ fn life(activation: Activation) -> (u32, u32, u32) {
     match activation {
         NormAttention => (NORM_ATTENTION, QKV, QKV),
         RstdAttention => (NORM_ATTENTION, NORM_ATTENTION, NORM_ATTENTION),
-        Low(Linear::Query | Linear::Key | Linear::Value) => (QKV, QKV, QKV),
+        Low(Linear::Query | Linear::Key | Linear::Value) | QueryRaw | RstdQuery | KeyRaw | RstdKey => (QKV, QKV, QKV),
         Query | Key | Value => (QKV, ATTENTION, ATTENTION),
         Mixed => (ATTENTION, OUTPUT, ATTENTION),
         LogSum => (ATTENTION, ATTENTION, ATTENTION),
-        Low(Linear::Output) => (OUTPUT, OUTPUT, OUTPUT),
+        Low(Linear::Output) | AttentionOut | NormAttentionOut | RstdAttentionOut => (OUTPUT, OUTPUT, OUTPUT),
         Middle => (OUTPUT, DOWN, NORM_MLP),
         NormMlp => (NORM_MLP, GATE_UP, GATE_UP),
         RstdMlp => (NORM_MLP, NORM_MLP, NORM_MLP),
         Low(Linear::Gate | Linear::Up) => (GATE_UP, GATE_UP, GATE_UP),
         Gate | Up => (GATE_UP, SILU, SILU),
         Inner => (SILU, DOWN, DOWN),
-        Low(Linear::Down) | Output => (DOWN, DOWN, DOWN),
+        Low(Linear::Down) | MlpOut | NormMlpOut | RstdMlpOut | Output => (DOWN, DOWN, DOWN),
     }
 }
 
-/// Made by the same call: written whenever the other is.
+/// Made by the same call, in a block that has it: written whenever the other is.
 fn twin(activation: Activation) -> Option<Activation> {
     use Activation::*;
     match activation {
+        Query => Some(RstdQuery),
+        RstdQuery => Some(Query),
+        Key => Some(RstdKey),
+        RstdKey => Some(Key),
+        NormAttentionOut => Some(RstdAttentionOut),
+        RstdAttentionOut => Some(NormAttentionOut),
+        NormMlpOut => Some(RstdMlpOut),
+        RstdMlpOut => Some(NormMlpOut),
         NormAttention => Some(RstdAttention),
         RstdAttention => Some(NormAttention),
         NormMlp => Some(RstdMlp),
@@ -398,11 +415,13 @@ pub(crate) struct Layout {
     saved: Vec<ActivationSet>,
     streams: [usize; 2],
     inputs: Option<usize>,
-    shared: [Option<usize>; 21],
-    kept: [Option<usize>; 21],
+    shared: [Option<usize>; ACTIVATIONS],
+    kept: [Option<usize>; ACTIVATIONS],
     dropped: Option<usize>,
     gradients: Option<[usize; 10]>,
-    head: [Option<usize>; 8],
+    /// Gradients of queries and keys before their norms.
+    raw_gradients: Option<[usize; 2]>,
+    head: [Option<usize>; 9],
     cache: Option<[usize; 2]>,
 }
 
@@ -413,15 +432,20 @@ pub(crate) fn adapted(config: &ModelConfig, lora: Option<&LoraConfig>, layer: us
     if lora.layers.as_ref().is_some_and(|layers| !layers.contains(&layer)) {
         return LinearSet::default();
     }
-    lora.targets.iter().copied().fold(LinearSet::default(), LinearSet::with)
+    LinearSet::of(&lora.targets)
+}
+
+/// The parts of `layer` under an adapter.
+fn parts(config: &ModelConfig, lora: Option<&LoraConfig>, layer: usize) -> Parts {
+    Parts::of(config, adapted(config, lora, layer))
 }
 
 impl Layout {
     fn training(config: &ModelConfig, lora: Option<&LoraConfig>, use_: &TrainingUse) -> Layout {
         let first_saved = (0..config.layers).find(|&layer| adapted(config, lora, layer) != LinearSet::default()).unwrap_or(config.layers);
         let saved = (0..config.layers).map(|layer| {
-            let adapted = adapted(config, lora, layer);
-            let read = ActivationSet::read_by_backward(adapted, layer > first_saved);
+            let parts = parts(config, lora, layer);
+            let read = ActivationSet::read_by_backward(parts, layer > first_saved);
             if layer < first_saved { ActivationSet::EMPTY } else { use_.policy.saved(layer).and(read) }
         });
         let mut layout = Layout::forward("training", config, lora, use_.pass, 0, first_saved, saved.collect());
@@ -478,11 +502,12 @@ impl Layout {
             saved,
             streams: [0; 2],
             inputs: None,
-            shared: [None; 21],
-            kept: [None; 21],
+            shared: [None; ACTIVATIONS],
+            kept: [None; ACTIVATIONS],
             dropped: None,
             gradients: None,
-            head: [None; 8],
+            raw_gradients: None,
+            head: [None; 9],
             cache: None,
         };
         let m = limits.rows;
@@ -492,10 +517,9 @@ impl Layout {
             layout.inputs = Some(layout.push("input", vec![config.layers - first_saved, m, config.hidden], ALWAYS, Lifetime::Pass));
         }
         let rank = lora.map_or(0, |lora| lora.rank);
-        for (index, activation) in Activation::ALL.into_iter().enumerate().filter(|(_, a)| *a != Activation::Output) {
-            if matches!(activation, Activation::Low(linear) if !lora.is_some_and(|lora| lora.targets.contains(&linear))) {
-                continue;
-            }
+        // An adapter may leave layers out, but the parts of what is made in any layer have a place.
+        let any = Parts::of(config, lora.map_or(LinearSet::EMPTY, |lora| LinearSet::of(&lora.targets)));
+        for (index, activation) in Activation::ALL.into_iter().enumerate().filter(|(_, a)| *a != Activation::Output && a.exists(any)) {
             let rows = if matches!(activation, Activation::Key | Activation::Value) { prefix + m } else { m };
             let width = activation.width(config, rank);
             let layers = layout.saved.iter().filter(|saved| saved.has(activation)).count();
@@ -519,9 +543,9 @@ impl Layout {
             if layer < self.first_saved {
                 continue;
             }
-            let adapted = adapted(config, lora, layer);
-            let read = ActivationSet::read_by_backward(adapted, layer > self.first_saved);
-            let again = ActivationSet::needed_for(read, self.saved[layer], adapted);
+            let parts = parts(config, lora, layer);
+            let read = ActivationSet::read_by_backward(parts, layer > self.first_saved);
+            let again = ActivationSet::needed_for(read, self.saved[layer], parts);
             if again.has(activation) {
                 moments |= from_to(AGAIN + made, AGAIN + last);
                 if read.has(activation) {
@@ -541,9 +565,10 @@ impl Layout {
         let rank = lora.map_or(0, |lora| lora.rank);
         let limits = self.limits;
         self.head(config, &limits, true, None);
-        let norms = from_to(back(GATE_UP), back(NORM_MLP)) | from_to(back(QKV), back(NORM_ATTENTION));
+        let post_norms = if config.post_norms { 1 << back(DOWN) | 1 << back(OUTPUT) } else { 0 };
+        let norms = from_to(back(GATE_UP), back(NORM_MLP)) | from_to(back(QKV), back(NORM_ATTENTION)) | post_norms;
         let mut push = |name, width, moments| self.push(name, vec![m, width], moments, Lifetime::Block);
-        self.gradients = Some([
+        let gradients = [
             push("d_stream", config.hidden, from_to(HEAD, END - 1)),
             push("d_norm", config.hidden, norms),
             push("d_inner", config.intermediate, from_to(back(DOWN), back(SILU))),
@@ -554,7 +579,10 @@ impl Layout {
             push("d_key", kv, from_to(back(ATTENTION), back(QKV))),
             push("d_value", kv, from_to(back(ATTENTION), back(QKV))),
             push("d_low", rank, from_to(back(DOWN), back(QKV))),
-        ]);
+        ];
+        let of_norms = [("d_query_raw", q), ("d_key_raw", kv)];
+        let raw_gradients = config.qk_norms.then(|| of_norms.map(|(name, width)| push(name, width, 1 << back(QKV))));
+        (self.gradients, self.raw_gradients) = (Some(gradients), raw_gradients);
     }
 
     /// The head: gathered rows, their norm, log-probabilities or logits, and gradients of the gathered rows.
@@ -566,8 +594,9 @@ impl Layout {
         let norm = push("head_norm", vec![m, c]);
         let log_prob = if logits.is_none() { push("log_prob", vec![limits.entries]) } else { None };
         let logits = logits.and_then(|sequences| push("logits", vec![sequences, config.vocab]));
+        let slope = if backward && config.logit_softcap.is_some() { push("head_slope", vec![limits.entries]) } else { None };
         let mut gradient = |name| if backward { push(name, vec![m, c]) } else { None };
-        self.head = [x, rstd, norm, log_prob, logits, gradient("head_expected"), gradient("d_head_norm"), gradient("d_head_input")];
+        self.head = [x, rstd, norm, log_prob, logits, gradient("head_expected"), gradient("d_head_norm"), gradient("d_head_input"), slope];
     }
 
     /// Keys and values that outlive a pass.
@@ -629,7 +658,7 @@ impl Layout {
             }
             slots
         });
-        let [x, rstd, norm, log_prob, logits, expected, dnorm, dx] = self.head.map(|i| i.map(slot));
+        let [x, rstd, norm, log_prob, logits, expected, dnorm, dx, slope] = self.head.map(|i| i.map(slot));
         let always = "every use has a head";
         Workspace {
             limits: self.limits,
@@ -642,7 +671,8 @@ impl Layout {
             blocks: blocks.collect(),
             gradients: self.gradients.map(|gradients| {
                 let [dx, dnorm, dinner, dgate, dup, dmixed, dquery, dkey, dvalue, dlow] = gradients.map(slot);
-                GradientSlots { dx, dnorm, dinner, dgate, dup, dmixed, dquery, dkey, dvalue, dlow }
+                let [dquery_raw, dkey_raw] = self.raw_gradients.map_or([None; 2], |raw| raw.map(|i| Some(slot(i))));
+                GradientSlots { dx, dnorm, dinner, dgate, dup, dmixed, dquery, dkey, dvalue, dlow, dquery_raw, dkey_raw }
             }),
             head: HeadSlots {
                 x: x.expect(always),
@@ -653,6 +683,7 @@ impl Layout {
                 expected,
                 dnorm,
                 dx,
+                slope,
             },
             cache: self.cache.map_or(Vec::new(), |[key, value]| {
                 (0..config.layers).map(|layer| (layer_of(key, layer), layer_of(value, layer))).collect()
@@ -700,11 +731,13 @@ pub(crate) struct HeadSlots {
     pub(crate) expected: Option<Slot>,
     pub(crate) dnorm: Option<Slot>,
     pub(crate) dx: Option<Slot>,
+    pub(crate) slope: Option<Slot>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Gate, LayerAttention, Rotary};
 
     fn config() -> ModelConfig {
         ModelConfig {
@@ -716,11 +749,26 @@ mod tests {
             head_dim: 8,
             intermediate: 48,
             norm_eps: 1e-5,
-            rotary_inv_freq: vec![1.0; 4],
-            window: None,
+            gate: Gate::Silu,
+            biases: LinearSet::EMPTY,
+            qk_norms: false,
+            post_norms: false,
+            embedding_scale: None,
+            attention_scale: 0.35,
+            attention_softcap: None,
+            logit_softcap: None,
+            rotary: vec![Rotary { inv_freq: vec![1.0; 4], scale: 1.0 }],
+            attention: vec![LayerAttention { window: None, rotary: Some(0) }; 4],
+            fused_qkv: false,
+            fused_gate_up: false,
             context: 64,
             tied_embeddings: true,
         }
+    }
+
+    /// Every optional part.
+    fn normed() -> ModelConfig {
+        ModelConfig { qk_norms: true, post_norms: true, logit_softcap: Some(30.0), ..config() }
     }
 
     fn lora(layers: Option<Vec<usize>>) -> LoraConfig {
@@ -733,9 +781,9 @@ mod tests {
 
     #[test]
     fn tensors_alive_together_never_overlap() {
-        for policy in [Policy::Keep, Policy::Recompute] {
+        for (config, policy) in [config(), normed()].into_iter().flat_map(|c| [(c.clone(), Policy::Keep), (c, Policy::Recompute)]) {
             for layers in [None, Some(vec![1, 3])] {
-                let layout = Layout::training(&config(), Some(&lora(layers)), &use_(policy.clone()));
+                let layout = Layout::training(&config, Some(&lora(layers)), &use_(policy.clone()));
                 for (i, a) in layout.drafts.iter().enumerate() {
                     assert!(a.offset + a.len() <= layout.len);
                     for b in &layout.drafts[..i] {
@@ -760,7 +808,7 @@ mod tests {
 
     #[test]
     fn recomputing_takes_less_than_keeping() {
-        let config = ModelConfig { layers: 12, ..config() };
+        let config = ModelConfig { layers: 12, attention: [config().attention[0]; 12].to_vec(), ..config() };
         let keep = Layout::training(&config, Some(&lora(None)), &use_(Policy::Keep)).len;
         let recompute = Layout::training(&config, Some(&lora(None)), &use_(Policy::Recompute)).len;
         assert!(2 * recompute < keep, "{recompute} against {keep}");

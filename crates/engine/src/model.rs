@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 use crate::{
     adapter::{Adapter, LoraConfig, LoraPair, LoraTensors},
     batch::{Batch, BatchError, HeadEntry, RunTable, head_entries, run_table},
-    block::{self, ActivationSet, Block, Keys, LoraSlots, Pass},
+    block::{self, ActivationSet, Block, Gains, Keys, LoraSlots, Parts, Pass},
     config::{Linear, ModelConfig, TensorName},
     device::{Device, Slot, Storage, WeightId},
     error::EngineError,
@@ -17,12 +17,14 @@ use crate::{
 pub struct TensorView<'a> {
     /// How the numbers are stored.
     pub storage: Storage,
-    /// Outputs of a linear layer, tokens of an embedding; 1 for gains.
+    /// Outputs of a linear layer, tokens of an embedding; 1 for gains and biases.
     pub rows: usize,
     /// Inputs, channels.
     pub cols: usize,
     /// Row-major numbers, little endian, or GGUF blocks along a row.
     pub bytes: Cow<'a, [u8]>,
+    /// Added to every number of a gain: 1 where the source holds what is added to 1. Of matrices it is 0.
+    pub offset: f32,
 }
 
 /// Why a source does not give a tensor.
@@ -45,14 +47,8 @@ struct Weights {
     embedding: WeightId,
     head: WeightId,
     linears: Vec<[WeightId; 7]>,
-    /// All gains: attention and MLP norm of each block, then the final norm.
-    gains: Slot,
-}
-
-impl Weights {
-    fn gain(&self, index: usize, hidden: usize) -> Slot {
-        self.gains.part(index * hidden, hidden)
-    }
+    /// Gains and biases.
+    vectors: BTreeMap<TensorName, Slot>,
 }
 
 /// Where the pairs of an adapter lie in an arena of adapter parameters, gradients or moments.
@@ -65,7 +61,7 @@ impl AdapterPlaces {
     fn of(lora: &LoraConfig, config: &ModelConfig) -> AdapterPlaces {
         let (mut places, mut len) = (BTreeMap::new(), 0);
         for (layer, linear) in lora.places(config) {
-            let (out, inner) = config.linear_shape(linear);
+            let (out, inner) = config.adapter_shape(linear);
             let a = len..len + lora.rank * inner;
             let b = a.end..a.end + out * lora.rank;
             len = b.end;
@@ -101,15 +97,20 @@ pub(crate) struct Attached {
 }
 
 impl Attached {
-    fn lora(&self, layer: usize, gradient: Option<Slot>) -> [Option<LoraSlots>; 7] {
+    fn lora(&self, config: &ModelConfig, layer: usize, gradient: Option<Slot>) -> [Option<LoraSlots>; 7] {
         Linear::ALL.map(|linear| {
-            let (a, b) = self.places.places.get(&(layer, linear))?;
+            // Fused layers have one A, and each its rows of B.
+            let members = config.fused_with(linear);
+            let (a, b) = self.places.places.get(&(layer, members[0]))?;
+            let rows = |linear: Linear| config.linear_shape(linear).0 * self.config.rank;
+            let before: usize = members.iter().take_while(|&&member| member != linear).map(|&member| rows(member)).sum();
+            let b = b.start + before..b.start + before + rows(linear);
             let part = |slot: Slot, range: &Range<usize>| slot.part(range.start, range.len());
             Some(LoraSlots {
                 a: part(self.parameters, a),
-                b: part(self.parameters, b),
+                b: part(self.parameters, &b),
                 da: gradient.map(|slot| part(slot, a)),
-                db: gradient.map(|slot| part(slot, b)),
+                db: gradient.map(|slot| part(slot, &b)),
                 rank: self.config.rank,
                 scale: self.config.scale(),
             })
@@ -153,11 +154,13 @@ impl<D: Device> Model<D> {
     /// Loads every tensor of `config` from `source`; shapes are checked against the configuration.
     pub fn load(mut device: D, config: ModelConfig, source: &dyn WeightSource) -> Result<Model<D>, EngineError> {
         config.validate()?;
-        let hidden = config.hidden;
-        let gains = device.allocate("gains", (2 * config.layers + 1) * hidden)?;
+        let names = config.tensor_names();
+        let of_vectors = names.iter().filter(|name| name.is_vector()).map(|&name| config.tensor_shape(name).1);
+        let arena = device.allocate("gains and biases", of_vectors.sum())?;
+        let (mut vectors, mut vectors_len) = (BTreeMap::new(), 0);
         let mut storages = BTreeMap::new();
         let mut matrices: BTreeMap<TensorName, WeightId> = BTreeMap::new();
-        for name in config.tensor_names() {
+        for name in names {
             let view = source.tensor(name).map_err(|error| match error {
                 SourceError::Missing => EngineError::Missing { name },
                 SourceError::Unreadable(source) => EngineError::Unreadable { name, source },
@@ -166,14 +169,11 @@ impl<D: Device> Model<D> {
             if (view.rows, view.cols) != (rows, cols) {
                 return Err(EngineError::Shape { name, given_rows: view.rows, given_cols: view.cols, rows, cols });
             }
-            let index = match name {
-                TensorName::AttentionNorm(layer) => Some(2 * layer),
-                TensorName::MlpNorm(layer) => Some(2 * layer + 1),
-                TensorName::FinalNorm => Some(2 * config.layers),
-                TensorName::Embedding | TensorName::Head | TensorName::Linear(..) => None,
-            };
-            if let Some(index) = index {
-                device.upload(gains.part(index * hidden, hidden), &gain_values(name, &view)?);
+            if name.is_vector() {
+                let slot = arena.part(vectors_len, cols);
+                vectors_len += cols;
+                device.upload(slot, &vector_values(name, &view)?);
+                vectors.insert(name, slot);
             } else {
                 let id = device.weight(&name.to_string(), view.storage, rows, cols, &view.bytes)?;
                 matrices.insert(name, id);
@@ -186,7 +186,7 @@ impl<D: Device> Model<D> {
             embedding,
             head: matrices.get(&TensorName::Head).copied().unwrap_or(embedding),
             linears: (0..config.layers).map(linears).collect(),
-            gains,
+            vectors,
         };
         Ok(Model {
             device,
@@ -341,11 +341,22 @@ impl<D: Device> Model<D> {
         let rows = |slot: Slot| slot.part(0, pass.m * config.hidden);
         device.scope(|device| {
             device.embed(rows(workspace.input(0)), weights.embedding, tokens);
+            if let Some(factor) = config.embedding_scale {
+                device.scale(rows(workspace.input(0)), factor);
+            }
             for layer in 0..config.layers {
                 let block = block_of(config, weights, adapter.as_ref(), layer, None);
                 let pass = Pass { keys: keys(layer), ..pass };
                 let (x, y) = (rows(workspace.input(layer)), rows(workspace.input(layer + 1)));
-                block::forward(device, &block, &pass, &workspace.blocks[layer], x, y, ActivationSet::all(block.adapted()));
+                block::forward(
+                    device,
+                    &block,
+                    &pass,
+                    &workspace.blocks[layer],
+                    x,
+                    y,
+                    ActivationSet::all(Parts::of(config, block.adapted())),
+                );
             }
         });
         rows(workspace.input(config.layers))
@@ -359,7 +370,8 @@ impl<D: Device> Model<D> {
         let (norm, log_prob) =
             (head.norm.part(0, m * c), head.log_prob.expect("this use has log-probabilities").part(0, prepared.entries.len()));
         let expected = head.expected.map(|slot| slot.part(0, m * c));
-        self.device.head(log_prob, expected, norm, self.weights.head, &prepared.entries, m);
+        let slope = head.slope.map(|slot| slot.part(0, prepared.entries.len()));
+        self.device.head(log_prob, expected, slope, norm, self.weights.head, &prepared.entries, m, self.config.logit_softcap);
     }
 
     /// Gathers `rows` of the stream and norms them.
@@ -367,7 +379,7 @@ impl<D: Device> Model<D> {
         let (m, c) = (rows.len(), self.config.hidden);
         let head = &self.workspace(kind).expect("prepared before").head;
         let (x, norm, rstd) = (head.x.part(0, m * c), head.norm.part(0, m * c), head.rstd.part(0, m));
-        let gain = self.weights.gain(2 * self.config.layers, c);
+        let gain = self.weights.vectors[&TensorName::FinalNorm];
         self.device.gather(x, stream, rows, c);
         self.device.rms_norm(norm, rstd, x, gain, m, c, self.config.norm_eps);
     }
@@ -379,6 +391,9 @@ impl<D: Device> Model<D> {
         let head = &self.workspace(Kind::Generation).expect("prepared before").head;
         let (norm, slot) = (head.norm.part(0, m * c), head.logits.expect("generation has logits").part(0, m * v));
         self.device.linear(slot, norm, self.weights.head, m, false);
+        if let Some(cap) = self.config.logit_softcap {
+            self.device.softcap(slot, cap);
+        }
         logits.resize(m * v, 0.0);
         self.device.download(slot, logits);
     }
@@ -414,9 +429,10 @@ impl<D: Device> Model<D> {
             let head = &workspace.head;
             let of_rows = |slot: Option<Slot>| slot.expect("training has a head's backward").part(0, head_m * c);
             let (dnorm, dx, expected) = (of_rows(head.dnorm), of_rows(head.dx), of_rows(head.expected));
-            device.head_backward(dnorm, expected, weights.head, &prepared.entries, coefficients, head_m);
+            let slope = head.slope.map(|slot| slot.part(0, prepared.entries.len()));
+            device.head_backward(dnorm, expected, slope, weights.head, &prepared.entries, coefficients, head_m);
             device.zero(dx);
-            let gain = weights.gain(2 * config.layers, c);
+            let gain = weights.vectors[&TensorName::FinalNorm];
             device.rms_norm_backward(dx, dnorm, head.x.part(0, head_m * c), gain, head.rstd.part(0, head_m), head_m, c);
             let dstream = gradients.dx.part(0, m * c);
             device.zero(dstream);
@@ -426,8 +442,8 @@ impl<D: Device> Model<D> {
             for layer in (workspace.first_saved..config.layers).rev() {
                 let block = block_of(config, weights, adapter.as_ref(), layer, Some(gradient));
                 let (slots, x) = (&workspace.blocks[layer], workspace.input(layer).part(0, m * c));
-                let (adapted, dx) = (block.adapted(), layer > workspace.first_saved);
-                let again = ActivationSet::needed_for(ActivationSet::read_by_backward(adapted, dx), workspace.saved[layer], adapted);
+                let (parts, dx) = (Parts::of(config, block.adapted()), layer > workspace.first_saved);
+                let again = ActivationSet::needed_for(ActivationSet::read_by_backward(parts, dx), workspace.saved[layer], parts);
                 block::forward(device, &block, &pass, slots, x, x, again);
                 block::backward(device, &block, &pass, slots, gradients, x, dx);
             }
@@ -468,18 +484,27 @@ impl<D: Device> Model<D> {
 }
 
 fn block_of<'a>(config: &'a ModelConfig, weights: &Weights, adapter: Option<&Attached>, layer: usize, gradient: Option<Slot>) -> Block<'a> {
+    let vector = |name| weights.vectors.get(&name).copied();
+    let always = |name| weights.vectors[&name];
     Block {
         config,
         layer,
         linears: weights.linears[layer],
-        attention_norm: weights.gain(2 * layer, config.hidden),
-        mlp_norm: weights.gain(2 * layer + 1, config.hidden),
-        lora: adapter.map_or([None; 7], |adapter| adapter.lora(layer, gradient)),
+        biases: Linear::ALL.map(|linear| vector(TensorName::Bias(layer, linear))),
+        gains: Gains {
+            attention: always(TensorName::AttentionNorm(layer)),
+            mlp: always(TensorName::MlpNorm(layer)),
+            query: vector(TensorName::QueryNorm(layer)),
+            key: vector(TensorName::KeyNorm(layer)),
+            post_attention: vector(TensorName::PostAttentionNorm(layer)),
+            post_mlp: vector(TensorName::PostMlpNorm(layer)),
+        },
+        lora: adapter.map_or([None; 7], |adapter| adapter.lora(config, layer, gradient)),
     }
 }
 
-/// A norm's gain as f32, from any float storage.
-fn gain_values(name: TensorName, view: &TensorView<'_>) -> Result<Vec<f32>, EngineError> {
+/// A gain or a bias as f32, from any float storage.
+fn vector_values(name: TensorName, view: &TensorView<'_>) -> Result<Vec<f32>, EngineError> {
     if !matches!(view.storage, Storage::F32 | Storage::F16 | Storage::Bf16) {
         return Err(EngineError::NormStorage { name, storage: view.storage });
     }
@@ -490,5 +515,6 @@ fn gain_values(name: TensorName, view: &TensorView<'_>) -> Result<Vec<f32>, Engi
     }
     let mut values = vec![0.0; view.cols];
     kernels::quant::dequantize_row(view.storage, &view.bytes, &mut values);
+    values.iter_mut().for_each(|value| *value += view.offset);
     Ok(values)
 }

@@ -48,6 +48,9 @@ fn choices_are_plain_log_probs<D: Device>(device: impl Fn() -> D, tolerance: Tol
         (TinyModel::llama(3), dense, 0),
         (TinyModel::llama(3), dense, 3),
         (TinyModel::windowed(4), narrow, 32),
+        (TinyModel::gemma(4), narrow, 32),
+        (TinyModel::biased(4), dense, 32),
+        (TinyModel::fused(4), dense, 3),
     ] {
         let mut model = asked(device(), &tiny, pass, prefix, GENERATION);
         let system = sequence(50, 9);
@@ -121,7 +124,7 @@ fn answer<D: Device>(model: &mut Model<D>, prompts: &[Prompt<'_>], sampling: &Sa
 }
 
 fn cached_generation_is_from_scratch<D: Device>(device: impl Fn() -> D) {
-    for tiny in [TinyModel::llama(5), TinyModel::windowed(6)] {
+    for tiny in [TinyModel::llama(5), TinyModel::windowed(6), TinyModel::gemma(6), TinyModel::biased(6), TinyModel::fused(6)] {
         let mut model = asked(device(), &tiny, PassLimits::dense(64), 0, GENERATION);
         let system = sequence(51, 7);
         let tokens: Vec<Vec<u32>> = (0..7).map(|q| [&system[..], &sequence(60 + q, 1 + q)].concat()).collect();

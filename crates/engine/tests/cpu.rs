@@ -1,11 +1,12 @@
 //! Every operation of [`CpuDevice`] against the same operation of the f64 reference, all slots in one arena.
 
 use engine::batch::{HeadEntry, Run, RunTable};
+use engine::config::{Gate, Rotary};
 use engine::cpu::CpuDevice;
 use engine::device::{AdamW, AttentionShape, Device, Limits, Product, Slot, Storage, WeightId};
 use testkit::{ReferenceDevice, Tolerance};
 
-const LIMITS: Limits = Limits { rows: 32, chain: 32, width: 96, head_rows: 32, vocab: 70, hidden: 32 };
+const LIMITS: Limits = Limits { rows: 32, chain: 32, width: 96, head_rows: 32, vocab: 70, hidden: 32, rotaries: 2 };
 
 /// Uniform in -1 .. 1, from a counter.
 fn noise(seed: u64, n: usize) -> Vec<f32> {
@@ -78,20 +79,31 @@ fn block() {
     check("rms_norm_backward", [m * c, m * c, m * c, c, m], |d, [dx, dy, x, gain, rstd], _| {
         d.rms_norm_backward(dx, dy, x, gain, rstd, m, c)
     });
-    check("silu_gate", [50, 50, 50], |d, [h, gate, up], _| d.silu_gate(h, gate, up));
-    check("silu_gate_backward", [50; 5], |d, [dgate, dup, dh, gate, up], _| d.silu_gate_backward(dgate, dup, dh, gate, up));
+    for act in [Gate::Silu, Gate::GeluTanh] {
+        check("gate", [50, 50, 50], |d, [h, gate, up], _| d.gate(h, gate, up, act));
+        check("gate_backward", [50; 5], |d, [dgate, dup, dh, gate, up], _| d.gate_backward(dgate, dup, dh, gate, up, act));
+    }
+    check("add_rows", [50, 10], |d, [y, bias], _| d.add_rows(y, bias));
+    check("softcap", [50], |d, [x], _| d.softcap(x, 0.7));
     check("add", [50, 50], |d, [y, x], _| d.add(y, x));
     for accumulate in [false, true] {
         check("dropout", [50, 50], |d, [y, x], _| d.dropout(y, x, &[3, 4, 3, 5, 6], 2, 0.3, 10, accumulate));
     }
-    for inverse in [false, true] {
+    for transposed in [false, true] {
         check("rotary", [6 * 32, 6 * 16], |d, [q, k], _| {
             let positions = [0, 1, 2, 1, 2, 400];
-            d.rotary(q, &positions, 2, 16, &[1.0, 0.5, 0.3, 0.1, 0.05, 0.03, 0.01, 0.001], inverse);
-            d.rotary(k, &positions, 1, 16, &[1.0, 0.5, 0.3, 0.1, 0.05, 0.03, 0.01, 0.001], inverse);
-            // Other positions and other frequencies are not mistaken for the last ones.
-            d.rotary(k.part(0, 32), &[5, 6], 1, 16, &[1.0, 0.5, 0.3, 0.1, 0.05, 0.03, 0.01, 0.001], inverse);
-            d.rotary(k.part(0, 32), &[5, 6], 1, 16, &[0.7; 8], inverse);
+            let whole = Rotary { inv_freq: vec![1.0, 0.5, 0.3, 0.1, 0.05, 0.03, 0.01, 0.001], scale: 1.0 };
+            let part = Rotary { inv_freq: vec![0.9, 0.2, 0.01], scale: 1.2 };
+            d.rotary(q, &positions, 2, 16, &whole, transposed);
+            d.rotary(k, &positions, 1, 16, &whole, transposed);
+            // Two ways of turning take turns.
+            d.rotary(q, &positions, 2, 16, &part, transposed);
+            d.rotary(k, &positions, 1, 16, &whole, transposed);
+            d.rotary(k, &positions, 1, 16, &part, transposed);
+            // Other positions, frequencies and factors are not mistaken for the last ones.
+            d.rotary(k.part(0, 32), &[5, 6], 1, 16, &whole, transposed);
+            d.rotary(k.part(0, 32), &[5, 6], 1, 16, &Rotary { inv_freq: vec![0.7; 8], scale: 1.0 }, transposed);
+            d.rotary(k.part(0, 32), &[5, 6], 1, 16, &Rotary { inv_freq: vec![0.7; 8], scale: 1.1 }, transposed);
         });
     }
 }
@@ -100,8 +112,8 @@ fn block() {
 fn attention() {
     let runs = [(0..7, 0..1), (7..9, 1..3), (9..12, 3..5)].map(|(rows, spans)| Run { rows, spans });
     let table = RunTable { runs: runs.to_vec(), spans: vec![0..7, 0..7, 7..9, 0..7, 9..12] };
-    for window in [None, Some(4)] {
-        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, window, scale: 0.35 };
+    for (window, softcap) in [(None, None), (Some(4), None), (Some(4), Some(0.3))] {
+        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, window, scale: 0.35, softcap };
         let (q, k, l) = (12 * 32, 12 * 16, 12 * 4);
         check("attention and its backward", [q, l, q, k, k, q, k, k, q], |d, [out, lse, q, k, v, dq, dk, dv, dout], _| {
             d.attention(out, lse, q, k, v, &table, shape);
@@ -114,10 +126,15 @@ fn attention() {
 fn head() {
     let entries = [(0, 69), (2, 0), (2, 33), (4, 7)].map(|(row, target)| HeadEntry { row, target });
     check("head", [4, 5 * 32, 5 * 32, 5 * 32], |d, [log_prob, expected, x, dx], w| {
-        d.head(log_prob, Some(expected), x, w, &entries, 5);
-        d.head_backward(dx, expected, w, &entries, &[0.5, -1.0, 2.0, 0.25], 5);
+        d.head(log_prob, Some(expected), None, x, w, &entries, 5, None);
+        d.head_backward(dx, expected, None, w, &entries, &[0.5, -1.0, 2.0, 0.25], 5);
     });
-    check("head without gradient", [4, 5 * 32], |d, [log_prob, x], w| d.head(log_prob, None, x, w, &entries, 5));
+    check("head without gradient", [4, 5 * 32], |d, [log_prob, x], w| d.head(log_prob, None, None, x, w, &entries, 5, None));
+    check("capped head", [4, 4, 5 * 32, 5 * 32, 5 * 32], |d, [log_prob, slope, expected, x, dx], w| {
+        d.head(log_prob, Some(expected), Some(slope), x, w, &entries, 5, Some(2.0));
+        d.head_backward(dx, expected, Some(slope), w, &entries, &[0.5, -1.0, 2.0, 0.25], 5);
+    });
+    check("capped head without gradient", [4, 5 * 32], |d, [log_prob, x], w| d.head(log_prob, None, None, x, w, &entries, 5, Some(2.0)));
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn check_against_differences(tiny: &TinyModel, lora: &LoraConfig, policy: Policy
 
 fn small(mut tiny: TinyModel, layers: usize) -> TinyModel {
     tiny.config.layers = layers;
+    tiny.config.attention.truncate(layers);
     tiny
 }
 
@@ -54,6 +55,24 @@ fn all_linears_of_all_layers_match_differences() {
 fn windowed_attention_and_untied_heads_match_differences() {
     let lora = LoraConfig { rank: 2, rslora: true, ..lora() };
     check_against_differences(&small(TinyModel::windowed(2), 2), &lora, Policy::Recompute, 12);
+}
+
+#[test]
+fn norms_caps_and_layer_kinds_match_differences() {
+    check_against_differences(&small(TinyModel::gemma(21), 2), &lora(), Policy::Keep, 15);
+    let lora = LoraConfig { rank: 1, targets: vec![Linear::Key, Linear::Output], layers: Some(vec![1, 2]), ..lora() };
+    check_against_differences(&TinyModel::gemma(22), &lora, Policy::Recompute, 16);
+}
+
+#[test]
+fn biases_and_layers_without_positions_match_differences() {
+    check_against_differences(&small(TinyModel::biased(33), 2), &LoraConfig { rank: 2, ..lora() }, Policy::Keep, 37);
+}
+
+#[test]
+fn fused_layers_that_share_a_match_differences() {
+    let lora = LoraConfig { rank: 2, dropout: 0.2, ..lora() };
+    check_against_differences(&small(TinyModel::fused(24), 2), &lora, Policy::Recompute, 18);
 }
 
 #[test]
@@ -76,7 +95,9 @@ fn subsets_of_linears_and_layers_match_differences() {
     for (i, (targets, layers)) in subsets.into_iter().enumerate() {
         let lora = LoraConfig { rank: 1, targets: targets.to_vec(), layers, ..lora() };
         let policy = if i % 2 == 0 { Policy::Keep } else { Policy::Recompute };
-        check_against_differences(&TinyModel::llama(4), &lora, policy, 14);
+        for tiny in [TinyModel::llama(4), TinyModel::gemma(4)] {
+            check_against_differences(&tiny, &lora, policy.clone(), 14);
+        }
     }
 }
 
@@ -98,7 +119,9 @@ fn compare(actual: &Gradients, expected: &Gradients, tolerance: Tolerance) {
 /// Loss and all gradients of random trees of records, shared in several ways, against each record alone.
 fn sharing_changes_nothing<D: Device>(device: impl Fn() -> D, tolerance: Tolerance) {
     for seed in 20..26 {
-        for tiny in [TinyModel::llama(seed), TinyModel::windowed(seed)] {
+        let kinds = [TinyModel::llama, TinyModel::windowed, TinyModel::gemma, TinyModel::biased, TinyModel::fused];
+        // Each seed has its trees; the kinds take turns.
+        for tiny in [kinds[seed as usize % 5](seed), kinds[(seed as usize + 2) % 5](seed)] {
             let records = records(seed, 6, tiny.config.vocab);
             let alone = gradients(device(), &tiny, &lora(), Policy::Keep, &[unshared(&records)]);
             for (min_shared, max_depth) in [(1, 16), (2, 3), (1, 2)] {
@@ -143,8 +166,14 @@ fn splitting_changes_nothing_on_the_cpu() {
 
 /// What is saved and what is computed again never changes a bit.
 fn policies_are_bit_equal<D: Device>(device: impl Fn() -> D) {
-    for dropout in [0.0, 0.2] {
-        let (tiny, lora) = (TinyModel::llama(7), LoraConfig { dropout, ..lora() });
+    for (tiny, dropout) in [
+        (TinyModel::llama(7), 0.0),
+        (TinyModel::llama(7), 0.2),
+        (TinyModel::gemma(7), 0.2),
+        (TinyModel::biased(7), 0.0),
+        (TinyModel::fused(7), 0.2),
+    ] {
+        let lora = LoraConfig { dropout, ..lora() };
         let batch = shared(&records(31, 5, tiny.config.vocab), 1, 16);
         let keep = gradients(device(), &tiny, &lora, Policy::Keep, std::slice::from_ref(&batch));
         assert_eq!(gradients(device(), &tiny, &lora, Policy::Recompute, std::slice::from_ref(&batch)), keep);
@@ -174,7 +203,15 @@ fn policies_are_bit_equal_on_the_cpu() {
 #[test]
 fn the_cpu_agrees_with_the_reference() {
     for storage in Storage::ALL {
-        for (mut tiny, dropout) in [(TinyModel::llama(8), 0.0), (TinyModel::windowed(9), 0.0), (TinyModel::llama(10), 0.25)] {
+        let kinds = [
+            (TinyModel::llama(8), 0.0),
+            (TinyModel::windowed(9), 0.0),
+            (TinyModel::llama(10), 0.25),
+            (TinyModel::gemma(8), 0.0),
+            (TinyModel::biased(8), 0.0),
+            (TinyModel::fused(8), 0.25),
+        ];
+        for (mut tiny, dropout) in kinds {
             (tiny.storage, tiny.config.intermediate) = (storage, 64);
             let batches: Vec<OwnedBatch> = (0..3).map(|i| shared(&records(32 + i, 6, tiny.config.vocab), 1, 16)).collect();
             let lora = LoraConfig { dropout, ..lora() };
@@ -189,15 +226,16 @@ fn the_cpu_agrees_with_the_reference() {
 /// Threads and instruction sets never change a bit, gradients and optimiser included.
 #[test]
 fn bits_are_equal_at_any_thread_count_and_level() {
-    let tiny = TinyModel::windowed(11);
-    let lora = LoraConfig { dropout: 0.1, ..lora() };
-    let adapter = warm_adapter(&lora, &tiny.config, 5);
-    let batches: Vec<OwnedBatch> = (0..5).map(|i| shared(&records(50 + i, 8, tiny.config.vocab), 1, 16)).collect();
-    let borrowed: Vec<_> = batches.iter().map(OwnedBatch::borrow).collect();
-    let states = [(1, Level::detect()), (2, Level::detect()), (7, Level::detect()), (2, Level::Portable)].map(|(threads, level)| {
-        let mut trainer = trainer(CpuDevice::with_level(threads, level), &tiny, &adapter, Policy::Keep);
-        let reports: Vec<_> = (0..3).map(|_| trainer.step(&borrowed).expect("a sound step")).collect();
-        (reports, trainer.state())
-    });
-    assert!(states.iter().all(|state| *state == states[0]));
+    for tiny in [TinyModel::windowed(11), TinyModel::gemma(11), TinyModel::biased(11), TinyModel::fused(11)] {
+        let lora = LoraConfig { dropout: 0.1, ..lora() };
+        let adapter = warm_adapter(&lora, &tiny.config, 5);
+        let batches: Vec<OwnedBatch> = (0..5).map(|i| shared(&records(50 + i, 8, tiny.config.vocab), 1, 16)).collect();
+        let borrowed: Vec<_> = batches.iter().map(OwnedBatch::borrow).collect();
+        let states = [(1, Level::detect()), (2, Level::detect()), (7, Level::detect()), (2, Level::Portable)].map(|(threads, level)| {
+            let mut trainer = trainer(CpuDevice::with_level(threads, level), &tiny, &adapter, Policy::Keep);
+            let reports: Vec<_> = (0..3).map(|_| trainer.step(&borrowed).expect("a sound step")).collect();
+            (reports, trainer.state())
+        });
+        assert!(states.iter().all(|state| *state == states[0]));
+    }
 }

@@ -117,9 +117,11 @@ impl WeightSource for Merged<'_> {
     fn tensor(&self, name: TensorName) -> Result<TensorView<'_>, SourceError> {
         let mut view = self.tiny.tensor(name)?;
         let TensorName::Linear(layer, linear) = name else { return Ok(view) };
-        let (pair, rank) = (&self.adapter.tensors[&(layer, linear)], self.adapter.config.rank);
+        let members = self.tiny.config.fused_with(linear);
+        let (pair, rank) = (&self.adapter.tensors[&(layer, members[0])], self.adapter.config.rank);
+        let before: usize = members.iter().take_while(|&&m| m != linear).map(|&m| self.tiny.config.linear_shape(m).0).sum();
         let merged = view.bytes.chunks_exact(4).enumerate().flat_map(|(i, bytes)| {
-            let (row, col) = (i / view.cols, i % view.cols);
+            let (row, col) = (before + i / view.cols, i % view.cols);
             let w = f32::from_le_bytes(bytes.try_into().expect("4 bytes"));
             let product: f64 = (0..rank).map(|r| f64::from(pair.b[row * rank + r]) * f64::from(pair.a[r * view.cols + col])).sum();
             ((f64::from(w) + f64::from(self.adapter.config.scale()) * product) as f32).to_le_bytes()
@@ -130,8 +132,10 @@ impl WeightSource for Merged<'_> {
 }
 
 fn merged_is_unmerged<D: Device>(device: impl Fn() -> D) {
-    let tiny = TinyModel::windowed(5);
-    for rslora in [false, true] {
+    for (tiny, rslora) in [TinyModel::windowed(5), TinyModel::gemma(5), TinyModel::biased(5), TinyModel::fused(5)]
+        .into_iter()
+        .flat_map(|tiny| [(tiny.clone(), false), (tiny, true)])
+    {
         let adapter = warm_adapter(&LoraConfig { rslora, ..lora() }, &tiny.config, 9);
         let batch = shared(&records(42, 5, tiny.config.vocab), 1, 16);
         let mut unmerged = model(device(), &tiny);

@@ -1,4 +1,7 @@
 //! PEFT's names of adapter tensors and target modules ⇄ (layer, linear).
+//!
+//! Where a model has several linear layers as one matrix, PEFT sees one module (Phi's `qkv_proj`), and so does everything
+//! here: the pair stands under the first of the layers, see [`ModelConfig::fused_with`].
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::config::{Linear, ModelConfig};
@@ -20,7 +23,7 @@ pub enum Half {
 pub struct Pair {
     /// Block.
     pub layer: usize,
-    /// Linear layer.
+    /// Linear layer; of fused ones the first.
     pub linear: Linear,
     /// Name of A.
     pub a: String,
@@ -41,32 +44,37 @@ const MODULES: [(Linear, &str, &str); 7] = [
     (Linear::Down, "down_proj", "mlp"),
 ];
 
+/// The first of fused linear layers, and the name of what they are together.
+const FUSED: [(Linear, &str); 2] = [(Linear::Query, "qkv_proj"), (Linear::Gate, "gate_up_proj")];
+
 fn entry(linear: Linear) -> &'static (Linear, &'static str, &'static str) {
     MODULES.iter().find(|(known, _, _)| *known == linear).expect("the table has every linear layer")
 }
 
-/// `q_proj` and its like.
-pub fn module_name(linear: Linear) -> &'static str {
-    entry(linear).1
+/// `q_proj` and its like; `qkv_proj` for the queries of a model that has them fused.
+pub fn module_name(config: &ModelConfig, linear: Linear) -> &'static str {
+    let members = config.fused_with(linear);
+    let fused = FUSED.iter().find(|(leader, _)| members.len() > 1 && *leader == members[0]);
+    fused.map_or(entry(linear).1, |(_, name)| name)
 }
 
-/// The other way round.
-pub fn linear_of(module: &str) -> Option<Linear> {
-    MODULES.iter().find(|(_, name, _)| *name == module).map(|(linear, _, _)| *linear)
+/// The other way round, for the modules that the model has.
+pub fn linear_of(config: &ModelConfig, module: &str) -> Option<Linear> {
+    config.adapter_linears().into_iter().find(|&linear| module_name(config, linear) == module)
 }
 
 /// `base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight`.
-pub fn tensor_name(layer: usize, linear: Linear, half: Half) -> String {
-    let (_, module, part) = entry(linear);
+pub fn tensor_name(config: &ModelConfig, layer: usize, linear: Linear, half: Half) -> String {
+    let (_, _, part) = entry(linear);
     let half = match half {
         Half::A => "lora_A",
         Half::B => "lora_B",
     };
-    format!("{PREFIX}{layer}.{part}.{module}.{half}.weight")
+    format!("{PREFIX}{layer}.{part}.{}.{half}.weight", module_name(config, linear))
 }
 
 /// The other way round.
-pub fn parse_tensor_name(name: &str) -> Result<(usize, Linear, Half)> {
+pub fn parse_tensor_name(config: &ModelConfig, name: &str) -> Result<(usize, Linear, Half)> {
     let parse = || {
         let mut parts = name.strip_prefix(PREFIX)?.split('.');
         let layer = tensors::layer_number(parts.next()?)?;
@@ -76,36 +84,54 @@ pub fn parse_tensor_name(name: &str) -> Result<(usize, Linear, Half)> {
             "lora_B" => Half::B,
             _ => return None,
         };
-        let linear = MODULES.iter().find(|(_, m, p)| *m == module && *p == part)?.0;
+        let linear = linear_of(config, module).filter(|&linear| entry(linear).2 == part)?;
         (parts.next() == Some("weight") && parts.next().is_none()).then_some((layer, linear, half))
     };
     parse().ok_or_else(|| FamilyError::AdapterTensor { name: shown(name) })
 }
 
 /// `target_modules` for these linears, sorted, each once.
-pub fn target_modules(linears: &[Linear]) -> Vec<String> {
-    let names: BTreeSet<String> = linears.iter().map(|&linear| module_name(linear).to_owned()).collect();
+pub fn target_modules(config: &ModelConfig, linears: &[Linear]) -> Vec<String> {
+    let names: BTreeSet<String> = linears.iter().map(|&linear| module_name(config, linear).to_owned()).collect();
     names.into_iter().collect()
 }
 
 /// The linears that a list names: PEFT module names, with or without the path before them, or `all-linear`,
-/// `attention`, `mlp`. In the order of the forward pass, each once.
-pub fn linears_of(targets: &[String]) -> Result<Vec<Linear>> {
-    let mut named = BTreeSet::new();
+/// `attention`, `mlp`. In the order of the forward pass, each once; of fused ones all. Names of the layers of a fused matrix
+/// stand for it where all of them are there.
+pub fn linears_of(config: &ModelConfig, targets: &[String]) -> Result<Vec<Linear>> {
+    let known = || target_modules(config, &Linear::ALL).join(", ");
+    let in_part = |part: &str| MODULES.iter().filter(move |(_, _, p)| *p == part).map(|(linear, _, _)| *linear).collect::<Vec<_>>();
+    let (mut named, mut parts) = (BTreeSet::new(), Vec::new());
     for target in targets {
-        let part = match target.as_str() {
-            "attention" => Some("self_attn"),
-            other => Some(other).filter(|&o| o == "mlp"),
+        let last = target.rsplit('.').next().unwrap_or_default();
+        let found = match target.as_str() {
+            "all-linear" => Some(Linear::ALL.to_vec()),
+            "attention" => Some(in_part("self_attn")),
+            "mlp" => Some(in_part("mlp")),
+            _ => linear_of(config, last).map(|linear| config.fused_with(linear).to_vec()),
         };
-        match target.rsplit('.').next().and_then(linear_of) {
-            Some(linear) => named.extend([linear]),
-            None if target == "all-linear" => named.extend(Linear::ALL),
-            None if part.is_some() => named.extend(MODULES.iter().filter(|(_, _, p)| Some(*p) == part).map(|(linear, _, _)| *linear)),
-            None => return Err(FamilyError::Target { given: shown(target) }),
+        if let Some(found) = found {
+            named.extend(found);
+            continue;
+        }
+        let given = shown(target);
+        match MODULES.iter().find(|(_, name, _)| *name == last) {
+            Some((linear, _, _)) => parts.push((*linear, given)),
+            None if last == "bias" => return Err(FamilyError::TargetBias { given, known: known() }),
+            None => return Err(FamilyError::Target { given, known: known() }),
         }
     }
+    for (linear, given) in &parts {
+        let members = config.fused_with(*linear);
+        let whole = members.iter().all(|member| named.contains(member) || parts.iter().any(|(part, _)| part == member));
+        if !whole {
+            return Err(FamilyError::TargetFused { given: given.clone(), module: module_name(config, *linear).to_owned() });
+        }
+    }
+    named.extend(parts.iter().map(|(linear, _)| *linear));
     if named.is_empty() {
-        return Err(FamilyError::NoTarget);
+        return Err(FamilyError::NoTarget { known: known() });
     }
     Ok(named.into_iter().collect())
 }
@@ -115,11 +141,11 @@ pub fn linears_of(targets: &[String]) -> Result<Vec<Linear>> {
 pub fn pair(config: &ModelConfig, rank: usize, tensors: &BTreeMap<String, Vec<usize>>) -> Result<Vec<Pair>> {
     let mut places = BTreeSet::new();
     for (name, given) in tensors {
-        let (layer, linear, half) = parse_tensor_name(name)?;
+        let (layer, linear, half) = parse_tensor_name(config, name)?;
         if layer >= config.layers {
             return Err(FamilyError::AdapterLayer { name: shown(name), layer, layers: config.layers });
         }
-        let (out, inner) = config.linear_shape(linear);
+        let (out, inner) = config.adapter_shape(linear);
         let expected = match half {
             Half::A => vec![rank, inner],
             Half::B => vec![out, rank],
@@ -127,7 +153,7 @@ pub fn pair(config: &ModelConfig, rank: usize, tensors: &BTreeMap<String, Vec<us
         if *given != expected {
             return Err(FamilyError::Shape { name: shown(name), given: given.clone(), expected });
         }
-        let other = tensor_name(layer, linear, if half == Half::A { Half::B } else { Half::A });
+        let other = tensor_name(config, layer, linear, if half == Half::A { Half::B } else { Half::A });
         if !tensors.contains_key(&other) {
             return Err(FamilyError::AdapterHalf { name: shown(name), missing: other });
         }
@@ -136,8 +162,10 @@ pub fn pair(config: &ModelConfig, rank: usize, tensors: &BTreeMap<String, Vec<us
     if places.is_empty() {
         return Err(FamilyError::AdapterEmpty);
     }
-    Ok(places
-        .into_iter()
-        .map(|(layer, linear)| Pair { layer, linear, a: tensor_name(layer, linear, Half::A), b: tensor_name(layer, linear, Half::B) })
-        .collect())
+    let names = |layer, linear| [Half::A, Half::B].map(|half| tensor_name(config, layer, linear, half));
+    let pair = |(layer, linear)| {
+        let [a, b] = names(layer, linear);
+        Pair { layer, linear, a, b }
+    };
+    Ok(places.into_iter().map(pair).collect())
 }

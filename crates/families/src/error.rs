@@ -4,26 +4,28 @@
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum FamilyError {
     /// A family that is not supported.
-    #[error("{key} is {given}; supported: {supported}")]
+    #[error("{key} is {given}; supported: {supported}{differences}")]
     Architecture {
         /// Where it stands.
-        key: &'static str,
+        key: String,
         /// As the file says.
         given: String,
         /// What is supported.
-        supported: &'static str,
+        supported: String,
+        /// The supported family that is nearest, and the keys in which the description differs from it; or empty.
+        differences: String,
     },
     /// A key that must be there.
     #[error("the description has no {key}")]
     Missing {
         /// Key.
-        key: &'static str,
+        key: String,
     },
     /// A value of the wrong kind.
     #[error("{key} is {given}; {expected} expected")]
     Kind {
         /// Key.
-        key: &'static str,
+        key: String,
         /// As the file says.
         given: String,
         /// What should be there.
@@ -33,7 +35,7 @@ pub enum FamilyError {
     #[error("{key} is {given}; from {low} to {high} expected")]
     Range {
         /// Key.
-        key: &'static str,
+        key: String,
         /// As the file says.
         given: String,
         /// Lowest.
@@ -45,7 +47,7 @@ pub enum FamilyError {
     #[error("{key} is {given}; supported: {supported}")]
     Unsupported {
         /// Key.
-        key: &'static str,
+        key: String,
         /// As the file says.
         given: String,
         /// What is supported.
@@ -55,11 +57,11 @@ pub enum FamilyError {
     #[error("{key} is {given}, which {by_key} = {by} does not divide")]
     NotDivisible {
         /// Key of the number.
-        key: &'static str,
+        key: String,
         /// The number.
         given: usize,
         /// Key of the divisor.
-        by_key: &'static str,
+        by_key: String,
         /// The divisor.
         by: usize,
     },
@@ -67,11 +69,11 @@ pub enum FamilyError {
     #[error("{key} is {given}, but {other_key} is {other}: they must be equal")]
     Disagree {
         /// Key.
-        key: &'static str,
+        key: String,
         /// Its value.
         given: String,
         /// The other key.
-        other_key: &'static str,
+        other_key: String,
         /// Its value.
         other: String,
     },
@@ -96,16 +98,35 @@ pub enum FamilyError {
         expected: Vec<usize>,
     },
     /// A name of a linear layer that is not known.
-    #[error(
-        "{given:?} is no linear layer; known: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, and all-linear, attention, mlp"
-    )]
+    #[error("{given:?} is no linear layer of this model; known: {known}, and all-linear, attention, mlp")]
     Target {
         /// As given.
         given: String,
+        /// The model's linear layers.
+        known: String,
+    },
+    /// A part of what is one matrix in this model.
+    #[error("{given:?} is a part of {module:?} in this model, which has one adapter: name {module:?}")]
+    TargetFused {
+        /// As given.
+        given: String,
+        /// The module that has it.
+        module: String,
+    },
+    /// A bias.
+    #[error("{given:?} is a bias: biases stay frozen, adapters are beside the linear layers: {known}")]
+    TargetBias {
+        /// As given.
+        given: String,
+        /// The model's linear layers.
+        known: String,
     },
     /// No linear layer was named.
-    #[error("no linear layer named; known: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, and all-linear, attention, mlp")]
-    NoTarget,
+    #[error("no linear layer named; known: {known}, and all-linear, attention, mlp")]
+    NoTarget {
+        /// The model's linear layers.
+        known: String,
+    },
     /// An adapter tensor of another kind.
     #[error(
         "adapter tensor {name:?} is not a LoRA weight of a block's linear layer (base_model.model.model.layers.N.….lora_A.weight or lora_B.weight)"
@@ -137,7 +158,7 @@ pub enum FamilyError {
     AdapterEmpty,
 }
 
-fn list(names: &[String]) -> String {
+pub(crate) fn list(names: &[String]) -> String {
     const SHOWN: usize = 5;
     match names {
         [] => "none".into(),

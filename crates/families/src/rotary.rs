@@ -1,10 +1,13 @@
 //! Rotary frequencies, by arithmetic that gives the same bits on every machine.
+use engine::config::Rotary;
 
 /// How positions turn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// Base of the geometric series.
     pub theta: f64,
+    /// Elements of a head that turn, even: the first ones.
+    pub turned: usize,
     /// What stretches it.
     pub scaling: RopeScaling,
 }
@@ -32,31 +35,58 @@ pub enum RopeScaling {
     },
     /// Divisors given one by one (GGUF's `rope_freqs.weight`).
     Factors(Vec<f32>),
+    /// LongRoPE (Ding et al. 2024) as Phi has it: two lists of divisors. The long one is for texts beyond the original
+    /// context, *all* of whose positions it changes. Here the context ends where it would begin, so that a text's
+    /// beginning never depends on its length; only the short one turns.
+    Long {
+        /// Divisors up to the original context.
+        short: Vec<f32>,
+        /// Divisors beyond it.
+        long: Vec<f32>,
+        /// Factor on sine and cosine.
+        attention_factor: f64,
+        /// Context of the original training.
+        original_context: usize,
+        /// Context that the long divisors reach.
+        long_context: usize,
+    },
 }
 
-/// The `head_dim / 2` angles per position: θ^(-2i/d), each divided by its factor.
+/// The engine's form.
+pub(crate) fn rotary(rope: &Rope) -> Rotary {
+    let scale = match &rope.scaling {
+        RopeScaling::Long { attention_factor, .. } => *attention_factor as f32,
+        _ => 1.0,
+    };
+    Rotary { inv_freq: inv_freq(rope), scale }
+}
+
+/// The angles per position of the `turned / 2` pairs: θ^(-2i/turned), each divided by its factor.
 ///
 /// Powers are rounded to f32 before they are inverted, as PyTorch computes them.
-pub fn inv_freq(rope: &Rope, head_dim: usize) -> Vec<f32> {
-    let half = head_dim / 2;
-    let plain = (0..half).map(|i| f64::from(1.0 / power(rope.theta, (2 * i) as f64 / head_dim as f64) as f32));
-    plain.zip(divisors(rope, head_dim)).map(|(angle, divisor)| (angle / divisor) as f32).collect()
+pub fn inv_freq(rope: &Rope) -> Vec<f32> {
+    let (half, n) = (rope.turned / 2, rope.turned as f64);
+    let powers = (0..half).map(|i| power(rope.theta, (2 * i) as f64 / n) as f32);
+    if let RopeScaling::Long { short, .. } = &rope.scaling {
+        return powers.zip(short).map(|(power, factor)| 1.0 / (factor * power)).collect();
+    }
+    powers.zip(divisors(rope)).map(|(power, divisor)| (f64::from(1.0 / power) / divisor) as f32).collect()
 }
 
-/// What each of the `head_dim / 2` angles is divided by.
-pub(crate) fn divisors(rope: &Rope, head_dim: usize) -> Vec<f64> {
-    let half = head_dim / 2;
+/// What each of the `turned / 2` angles is divided by.
+pub(crate) fn divisors(rope: &Rope) -> Vec<f64> {
+    let (half, n) = (rope.turned / 2, rope.turned as f64);
     match &rope.scaling {
         RopeScaling::None => vec![1.0; half],
         RopeScaling::Linear { factor } => vec![*factor; half],
-        RopeScaling::Factors(factors) => {
+        RopeScaling::Factors(factors) | RopeScaling::Long { short: factors, .. } => {
             assert_eq!(factors.len(), half, "one rotary factor for each pair of a head");
             factors.iter().map(|&f| f64::from(f)).collect()
         }
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
             let divisor = |i: usize| {
                 // Turns that this pair makes within the original context: original / wavelength.
-                let turns = *original_context as f64 / (2.0 * std::f64::consts::PI * power(rope.theta, (2 * i) as f64 / head_dim as f64));
+                let turns = *original_context as f64 / (2.0 * std::f64::consts::PI * power(rope.theta, (2 * i) as f64 / n));
                 if turns < *low_freq_factor {
                     *factor
                 } else if turns > *high_freq_factor {
@@ -69,6 +99,11 @@ pub(crate) fn divisors(rope: &Rope, head_dim: usize) -> Vec<f64> {
             (0..half).map(divisor).collect()
         }
     }
+}
+
+/// LongRoPE's factor on sine and cosine: √(1 + ln s / ln original), with s = context / original; 1 where that is no stretch.
+pub(crate) fn long_attention_factor(stretch: f64, original_context: usize) -> f64 {
+    if stretch <= 1.0 { 1.0 } else { (1.0 + logarithm(stretch) / logarithm(original_context as f64)).sqrt() }
 }
 
 /// base^exponent for base ≥ 1 and exponent in [0, 1], from additions, multiplications and divisions alone:
@@ -125,7 +160,7 @@ mod tests {
     /// PyTorch 2.15: `1.0 / (theta ** (torch.arange(0, d, 2).float() / d))`, every third of the 32 for d = 64.
     #[test]
     fn plain_angles_are_pytorchs_to_the_bit() {
-        let angles = |theta, d| inv_freq(&Rope { theta, scaling: RopeScaling::None }, d);
+        let angles = |theta, d| inv_freq(&Rope { theta, turned: d, scaling: RopeScaling::None });
         assert_eq!(angles(10_000.0, 8), [1.0, 0.1, 0.01, 0.001]);
         assert_eq!(angles(500_000.0, 8), [1.0, 0.037_606_03, 0.001_414_213_4, 5.318_295_7e-5]);
         let smollm: Vec<f32> = angles(100_000.0, 64).into_iter().step_by(3).collect();
@@ -149,14 +184,15 @@ mod tests {
     #[test]
     fn llama3_angles_are_transformers() {
         let scaling = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192 };
-        let given = inv_freq(&Rope { theta: 500_000.0, scaling: scaling.clone() }, 16);
+        let given = inv_freq(&Rope { theta: 500_000.0, turned: 16, scaling: scaling.clone() });
         let expected = [1.0, 0.193_922_76, 0.037_606_03, 0.007_292_665, 0.000_524_846, 3.428_102_4e-5, 6.647_87e-6, 1.289_173_2e-6];
         for (given, expected) in given.iter().zip(expected) {
             assert!((given / expected - 1.0).abs() < 3e-7, "{given} {expected}");
         }
         // The same through GGUF's list of factors, which are rounded once more.
-        let factors = divisors(&Rope { theta: 500_000.0, scaling }, 16).iter().map(|&d| d as f32).collect();
-        for (by_factor, given) in inv_freq(&Rope { theta: 500_000.0, scaling: RopeScaling::Factors(factors) }, 16).iter().zip(given) {
+        let factors = divisors(&Rope { theta: 500_000.0, turned: 16, scaling }).iter().map(|&d| d as f32).collect();
+        for (by_factor, given) in inv_freq(&Rope { theta: 500_000.0, turned: 16, scaling: RopeScaling::Factors(factors) }).iter().zip(given)
+        {
             assert!((by_factor / given - 1.0).abs() < 2e-7, "{by_factor} {given}");
         }
     }

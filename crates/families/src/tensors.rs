@@ -1,10 +1,13 @@
 //! Engine's tensor names ⇄ Hugging Face's and GGUF's.
+//!
+//! Files hold some of the engine's tensors in another form, and [`Placed`] says which: several as the rows of one matrix
+//! (Phi), rows in another order (GGUF's q and k), gains as what is added to 1 (Gemma).
 use std::collections::BTreeMap;
 
 use engine::config::{Linear, ModelConfig, TensorName};
 
 use crate::error::shown;
-use crate::{FamilyError, Result};
+use crate::{Described, FamilyError, Result, gguf};
 
 /// Whose names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,8 +18,8 @@ pub enum Naming {
     Gguf,
 }
 
-/// A tensor of the model and where it is found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A tensor of the model, where it is found and in what form.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Placed {
     /// The engine's name.
     pub name: TensorName,
@@ -24,49 +27,77 @@ pub struct Placed {
     pub source: String,
     /// Its shape, outermost first.
     pub shape: Vec<usize>,
+    /// Shape of the file's tensor, which holds this one's rows and perhaps others'.
+    pub source_shape: Vec<usize>,
+    /// The file's row that is this one's first.
+    pub first_row: usize,
+    /// Row `i` is row `order[i]` of those; `None`: they are in order.
+    pub order: Option<Vec<usize>>,
+    /// Added to every number of a gain.
+    pub offset: f32,
+}
+
+impl Placed {
+    /// This tensor's bytes out of those of the file's tensor: whole rows, so it holds for blocks along a row as well.
+    ///
+    /// # Panics
+    /// If the bytes are not as many equal rows as the file's tensor has.
+    pub fn rows_of(&self, bytes: Vec<u8>) -> Vec<u8> {
+        if self.source_shape == self.shape && self.order.is_none() {
+            return bytes;
+        }
+        let (rows, all) = (self.shape[0], self.source_shape[0]);
+        assert!(bytes.len().is_multiple_of(all), "{} bytes are not {all} equal rows", bytes.len());
+        let row = bytes.len() / all;
+        let part = &bytes[self.first_row * row..][..rows * row];
+        match &self.order {
+            Some(order) => gguf::reorder_rows(part, order),
+            None => part.to_vec(),
+        }
+    }
 }
 
 /// What stands once in a model: engine's name, Hugging Face's, GGUF's.
 const OUTSIDE: [(TensorName, &str, &str); 3] = [
-    (TensorName::Embedding, "model.embed_tokens.weight", "token_embd.weight"),
-    (TensorName::FinalNorm, "model.norm.weight", "output_norm.weight"),
-    (TensorName::Head, "lm_head.weight", "output.weight"),
+    (TensorName::Embedding, "model.embed_tokens", "token_embd"),
+    (TensorName::FinalNorm, "model.norm", "output_norm"),
+    (TensorName::Head, "lm_head", "output"),
 ];
 
-/// What stands once in a block, in the order of the forward pass: engine's name in block 0, and what follows the number.
-const INSIDE: [(TensorName, &str, &str); 9] = [
-    (TensorName::AttentionNorm(0), "input_layernorm.weight", "attn_norm.weight"),
-    (TensorName::Linear(0, Linear::Query), "self_attn.q_proj.weight", "attn_q.weight"),
-    (TensorName::Linear(0, Linear::Key), "self_attn.k_proj.weight", "attn_k.weight"),
-    (TensorName::Linear(0, Linear::Value), "self_attn.v_proj.weight", "attn_v.weight"),
-    (TensorName::Linear(0, Linear::Output), "self_attn.o_proj.weight", "attn_output.weight"),
-    (TensorName::MlpNorm(0), "post_attention_layernorm.weight", "ffn_norm.weight"),
-    (TensorName::Linear(0, Linear::Gate), "mlp.gate_proj.weight", "ffn_gate.weight"),
-    (TensorName::Linear(0, Linear::Up), "mlp.up_proj.weight", "ffn_up.weight"),
-    (TensorName::Linear(0, Linear::Down), "mlp.down_proj.weight", "ffn_down.weight"),
+/// What stands once in a block: engine's name in block 0, and what follows the number.
+const INSIDE: [(TensorName, &str, &str); 13] = [
+    (TensorName::AttentionNorm(0), "input_layernorm", "attn_norm"),
+    (TensorName::Linear(0, Linear::Query), "self_attn.q_proj", "attn_q"),
+    (TensorName::QueryNorm(0), "self_attn.q_norm", "attn_q_norm"),
+    (TensorName::Linear(0, Linear::Key), "self_attn.k_proj", "attn_k"),
+    (TensorName::KeyNorm(0), "self_attn.k_norm", "attn_k_norm"),
+    (TensorName::Linear(0, Linear::Value), "self_attn.v_proj", "attn_v"),
+    (TensorName::Linear(0, Linear::Output), "self_attn.o_proj", "attn_output"),
+    (TensorName::PostAttentionNorm(0), "post_attention_layernorm", "post_attention_norm"),
+    (TensorName::MlpNorm(0), "pre_feedforward_layernorm", "ffn_norm"),
+    (TensorName::Linear(0, Linear::Gate), "mlp.gate_proj", "ffn_gate"),
+    (TensorName::Linear(0, Linear::Up), "mlp.up_proj", "ffn_up"),
+    (TensorName::Linear(0, Linear::Down), "mlp.down_proj", "ffn_down"),
+    (TensorName::PostMlpNorm(0), "post_feedforward_layernorm", "post_ffw_norm"),
 ];
 
-/// The same tensor in block `layer`; what stands outside the blocks stays as it is.
-fn in_layer(name: TensorName, layer: usize) -> TensorName {
-    match name {
-        TensorName::AttentionNorm(_) => TensorName::AttentionNorm(layer),
-        TensorName::MlpNorm(_) => TensorName::MlpNorm(layer),
-        TensorName::Linear(_, linear) => TensorName::Linear(layer, linear),
-        outside => outside,
-    }
-}
+/// Where there is no norm after attention, the one before the MLP has its name in Hugging Face's files.
+const MLP_NORM_ALONE: &str = "post_attention_layernorm";
+/// Fused projections: the first of their layers, Hugging Face's name, GGUF's.
+const FUSED: [(Linear, &str, &str); 2] = [(Linear::Query, "self_attn.qkv_proj", "attn_qkv"), (Linear::Gate, "mlp.gate_up_proj", "ffn_up")];
 
-fn layer_of(name: TensorName) -> Option<usize> {
+/// The same tensor in block 0, where it stands in a block, and which block that is.
+fn in_first(name: TensorName) -> (TensorName, Option<usize>) {
     match name {
-        TensorName::AttentionNorm(layer) | TensorName::MlpNorm(layer) | TensorName::Linear(layer, _) => Some(layer),
-        TensorName::Embedding | TensorName::Head | TensorName::FinalNorm => None,
-    }
-}
-
-fn prefix(naming: Naming) -> &'static str {
-    match naming {
-        Naming::HuggingFace => "model.layers.",
-        Naming::Gguf => "blk.",
+        TensorName::AttentionNorm(layer) => (TensorName::AttentionNorm(0), Some(layer)),
+        TensorName::MlpNorm(layer) => (TensorName::MlpNorm(0), Some(layer)),
+        TensorName::Linear(layer, linear) => (TensorName::Linear(0, linear), Some(layer)),
+        TensorName::Bias(layer, linear) => (TensorName::Linear(0, linear), Some(layer)),
+        TensorName::QueryNorm(layer) => (TensorName::QueryNorm(0), Some(layer)),
+        TensorName::KeyNorm(layer) => (TensorName::KeyNorm(0), Some(layer)),
+        TensorName::PostAttentionNorm(layer) => (TensorName::PostAttentionNorm(0), Some(layer)),
+        TensorName::PostMlpNorm(layer) => (TensorName::PostMlpNorm(0), Some(layer)),
+        TensorName::Embedding | TensorName::Head | TensorName::FinalNorm => (name, None),
     }
 }
 
@@ -77,22 +108,24 @@ fn pick(naming: Naming, hugging_face: &'static str, gguf: &'static str) -> &'sta
     }
 }
 
-/// The file's name of an engine tensor.
-pub fn source_name(name: TensorName, naming: Naming) -> String {
-    let (_, hugging_face, gguf) =
-        OUTSIDE.iter().chain(&INSIDE).find(|(known, _, _)| *known == in_layer(name, 0)).expect("the tables have every name");
-    let tail = pick(naming, hugging_face, gguf);
-    layer_of(name).map_or_else(|| tail.to_owned(), |layer| format!("{}{layer}.{tail}", prefix(naming)))
-}
-
-/// The engine's name of a file's tensor, if it is one of the model's.
-pub fn engine_name(source: &str, naming: Naming) -> Option<TensorName> {
-    let of = |table: &[(TensorName, &'static str, &'static str)], tail: &str| {
-        table.iter().find(|(_, h, g)| pick(naming, h, g) == tail).map(|(name, _, _)| *name)
+/// The file's name of an engine tensor: of fused layers, that of the one matrix.
+pub fn source_name(name: TensorName, config: &ModelConfig, naming: Naming) -> String {
+    let (first, layer) = in_first(name);
+    let (_, hugging_face, gguf) = OUTSIDE.iter().chain(&INSIDE).find(|(known, _, _)| *known == first).expect("the tables have every name");
+    let fused = |linear: Linear| {
+        let members = config.fused_with(linear);
+        FUSED.iter().find(|(leader, _, _)| members.len() > 1 && *leader == members[0])
     };
-    let Some(rest) = source.strip_prefix(prefix(naming)) else { return of(&OUTSIDE, source) };
-    let (number, tail) = rest.split_once('.')?;
-    Some(in_layer(of(&INSIDE, tail)?, layer_number(number)?))
+    let middle = match first {
+        TensorName::MlpNorm(_) if !config.post_norms => pick(naming, MLP_NORM_ALONE, gguf),
+        TensorName::Linear(_, linear) => fused(linear).map_or(pick(naming, hugging_face, gguf), |(_, h, g)| pick(naming, h, g)),
+        _ => pick(naming, hugging_face, gguf),
+    };
+    let tail = if matches!(name, TensorName::Bias(..)) { "bias" } else { "weight" };
+    match layer {
+        Some(layer) => format!("{}{layer}.{middle}.{tail}", pick(naming, "model.layers.", "blk.")),
+        None => format!("{middle}.{tail}"),
+    }
 }
 
 /// A layer's number as files write it: digits, no leading zero.
@@ -101,51 +134,64 @@ pub(crate) fn layer_number(text: &str) -> Option<usize> {
     if plain { text.parse().ok() } else { None }
 }
 
-/// All tensors of a model, in the order of the forward pass, with shapes.
-pub fn expected(config: &ModelConfig, naming: Naming) -> Vec<Placed> {
-    let blocks = (0..config.layers).flat_map(|layer| INSIDE.iter().map(move |(name, _, _)| in_layer(*name, layer)));
-    let head = (!config.tied_embeddings).then_some(TensorName::Head);
-    let names = [TensorName::Embedding].into_iter().chain(blocks).chain([TensorName::FinalNorm]).chain(head);
-    names.map(|name| Placed { name, source: source_name(name, naming), shape: shape(name, config) }).collect()
-}
-
-fn shape(name: TensorName, config: &ModelConfig) -> Vec<usize> {
-    match name {
-        TensorName::Embedding | TensorName::Head => vec![config.vocab, config.hidden],
-        TensorName::FinalNorm | TensorName::AttentionNorm(_) | TensorName::MlpNorm(_) => vec![config.hidden],
-        TensorName::Linear(_, linear) => {
-            let (out, inner) = config.linear_shape(linear);
-            vec![out, inner]
+/// All tensors of a model, in the order of the forward pass, with shapes and forms.
+pub fn expected(described: &Described, naming: Naming) -> Vec<Placed> {
+    let config = &described.config;
+    let outermost = |name: TensorName, rows: usize, cols: usize| if name.is_vector() { vec![cols] } else { vec![rows, cols] };
+    let placed = |name: TensorName| {
+        let (rows, cols) = config.tensor_shape(name);
+        let members = match name {
+            TensorName::Linear(_, linear) => config.fused_with(linear),
+            _ => &[],
+        };
+        let rows_of = |linear: &Linear| config.linear_shape(*linear).0;
+        let all = if members.is_empty() { rows } else { members.iter().map(rows_of).sum() };
+        let before = members.iter().take_while(|&&member| !matches!(name, TensorName::Linear(_, linear) if linear == member));
+        let gain = name.is_vector() && !matches!(name, TensorName::Bias(..));
+        Placed {
+            name,
+            source: source_name(name, config, naming),
+            shape: outermost(name, rows, cols),
+            source_shape: outermost(name, all, cols),
+            first_row: before.map(rows_of).sum(),
+            order: if naming == Naming::Gguf { gguf::row_order(name, described) } else { None },
+            offset: if gain && naming == Naming::HuggingFace && described.family.gains_from_zero() { 1.0 } else { 0.0 },
         }
-    }
+    };
+    config.tensor_names().into_iter().map(placed).collect()
 }
 
 /// Checks that a file's tensors (name, shape) are exactly the model's: missing, unexpected and misshapen
 /// ones are named. Tensors that carry nothing (rotary tables, a head beside a tied embedding) are let pass.
 /// The result is in the order of [`expected`].
-pub fn place<'a>(config: &ModelConfig, naming: Naming, present: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Result<Vec<Placed>> {
-    let mut present: BTreeMap<&str, &[usize]> = present.into_iter().collect();
-    let placed = expected(config, naming);
+pub fn place<'a>(described: &Described, naming: Naming, present: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Result<Vec<Placed>> {
+    let present: BTreeMap<&str, &[usize]> = present.into_iter().collect();
+    let placed = expected(described, naming);
+    let wanted: BTreeMap<&str, &[usize]> = placed.iter().map(|tensor| (tensor.source.as_str(), tensor.source_shape.as_slice())).collect();
     let mut missing = Vec::new();
+    // In the order of the forward pass; the layers of a fused matrix follow each other.
     for tensor in &placed {
-        match present.remove(tensor.source.as_str()) {
+        match present.get(tensor.source.as_str()) {
+            None if missing.last() == Some(&tensor.source) => {}
             None => missing.push(tensor.source.clone()),
-            Some(given) if given != tensor.shape => {
-                return Err(FamilyError::Shape { name: tensor.source.clone(), given: given.to_vec(), expected: tensor.shape.clone() });
+            Some(given) if *given != tensor.source_shape => {
+                let expected = tensor.source_shape.clone();
+                return Err(FamilyError::Shape { name: tensor.source.clone(), given: given.to_vec(), expected });
             }
             Some(_) => {}
         }
     }
-    let unexpected: Vec<String> = present.into_keys().filter(|name| !carries_nothing(name, naming, config)).map(shown).collect();
+    let strange = present.keys().filter(|name| !wanted.contains_key(*name) && !carries_nothing(name, naming, &described.config));
+    let unexpected: Vec<String> = strange.map(|name| shown(name)).collect();
     if missing.is_empty() && unexpected.is_empty() {
         return Ok(placed);
     }
-    Err(FamilyError::Tensors { expected: placed.len(), missing, unexpected })
+    Err(FamilyError::Tensors { expected: wanted.len(), missing, unexpected })
 }
 
 fn carries_nothing(name: &str, naming: Naming, config: &ModelConfig) -> bool {
     match naming {
         Naming::HuggingFace => name.ends_with(".rotary_emb.inv_freq") || (config.tied_embeddings && name == "lm_head.weight"),
-        Naming::Gguf => name == crate::gguf::ROPE_FACTORS, // read where the model is described
+        Naming::Gguf => gguf::FLOATS.contains(&name), // read where the model is described
     }
 }

@@ -1,17 +1,19 @@
-//! Two tiny models of transformers, read as their folders describe them, answer element by element as PyTorch does.
+//! Tiny models of transformers, read as their folders describe them, answer element by element as PyTorch does.
 //!
-//! golden/models/make.py made both, with logits, all gradients and ten optimiser steps of an adapter. The Mistral has
-//! a window of 7 under sequences of 24, so its numbers are right only where the window is.
+//! golden/models/make.py made them, with logits, all gradients and ten optimiser steps of an adapter. Each has what is
+//! peculiar to its family in a size that counts: a Mistral with a window of 7 under sequences of 24 has its numbers only
+//! where the window is.
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use engine::config::{ModelConfig, TensorName};
+use engine::config::{Gate, Linear, LinearSet, TensorName};
 use engine::cpu::CpuDevice;
 use engine::device::{Device, Storage};
 use engine::model::{SourceError, TensorView, WeightSource};
 use families::adapters::{Half, tensor_name};
-use families::hugging_face;
-use families::tensors::{Naming, place, source_name};
+use families::gguf::{self, MetaValue};
+use families::tensors::{Naming, Placed, place};
+use families::{Described, Family, hugging_face};
 use testkit::golden::Golden;
 use testkit::parity::{answers, max_difference, norm_difference};
 use testkit::{ReferenceDevice, Tolerance};
@@ -25,7 +27,9 @@ const LOSSES: f64 = 1e-4;
 
 /// A committed folder.
 struct Folder {
-    config: ModelConfig,
+    described: Described,
+    placed: BTreeMap<TensorName, Placed>,
+    /// By the names of a Hugging Face folder, or of a GGUF file.
     weights: Golden,
     golden: Golden,
 }
@@ -41,25 +45,21 @@ macro_rules! folder {
 }
 
 impl Folder {
-    fn llama() -> Folder {
-        folder!("llama")
-    }
-
-    fn mistral() -> Folder {
-        folder!("mistral")
-    }
-
     fn parse(config: &str, weights: &[u8], golden: &[u8]) -> Folder {
-        let config = hugging_face::describe(&serde_json::from_str(config).expect("JSON")).expect("a known family").config;
-        let weights = Golden::parse(weights);
+        let described = hugging_face::describe(&serde_json::from_str(config).expect("JSON")).expect("a known family");
+        Folder::of(described, Naming::HuggingFace, Golden::parse(weights), Golden::parse(golden))
+    }
+
+    fn of(described: Described, naming: Naming, weights: Golden, golden: Golden) -> Folder {
         let present = weights.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice()));
-        place(&config, Naming::HuggingFace, present).expect("all tensors, and no others");
-        Folder { config, weights, golden: Golden::parse(golden) }
+        let placed = place(&described, naming, present).expect("all tensors, and no others");
+        Folder { described, placed: placed.into_iter().map(|placed| (placed.name, placed)).collect(), weights, golden }
     }
 
     fn answers<D: Device>(&self, device: D) -> BTreeMap<String, Vec<f64>> {
-        let names = |layer, linear| [Half::A, Half::B].map(|half| tensor_name(layer, linear, half));
-        answers(device, &self.config, self, &self.golden, names).expect("a sound file")
+        let config = &self.described.config;
+        let names = |layer, linear| [Half::A, Half::B].map(|half| tensor_name(config, layer, linear, half));
+        answers(device, config, self, &self.golden, &names).expect("a sound file")
     }
 
     /// Everything that PyTorch answered, element by element and then in the measures.
@@ -87,11 +87,13 @@ impl Folder {
 
 impl WeightSource for Folder {
     fn tensor(&self, name: TensorName) -> Result<TensorView<'_>, SourceError> {
-        let tensor = self.weights.tensors.get(&source_name(name, Naming::HuggingFace)).ok_or(SourceError::Missing)?;
+        let placed = self.placed.get(&name).ok_or(SourceError::Missing)?;
+        let tensor = &self.weights.tensors[&placed.source];
         assert_eq!(tensor.dtype, "F32");
-        let cols = *tensor.shape.last().expect("no scalars");
-        let rows = tensor.shape[..tensor.shape.len() - 1].iter().product();
-        Ok(TensorView { storage: Storage::F32, rows, cols, bytes: Cow::Borrowed(tensor.bytes()) })
+        let cols = *placed.shape.last().expect("no scalars");
+        let rows = placed.shape[..placed.shape.len() - 1].iter().product();
+        let bytes = Cow::Owned(placed.rows_of(tensor.bytes().to_vec()));
+        Ok(TensorView { storage: Storage::F32, rows, cols, bytes, offset: placed.offset })
     }
 }
 
@@ -105,41 +107,177 @@ fn tolerance(name: &str) -> Tolerance {
     }
 }
 
-#[test]
-fn llama_on_the_cpu_is_pytorchs() {
-    Folder::llama().check(CpuDevice::new(2));
+macro_rules! is_pytorchs {
+    ($($name:ident: $file:literal, $family:ident;)*) => {
+        $(
+            mod $name {
+                use super::*;
+
+                #[test]
+                fn on_the_cpu() {
+                    assert_eq!(folder!($file).described.family, Family::$family);
+                    folder!($file).check(CpuDevice::new(2));
+                }
+
+                #[test]
+                fn in_f64() {
+                    folder!($file).check(ReferenceDevice::new());
+                }
+
+                #[test]
+                fn from_gguf() {
+                    as_gguf(folder!($file)).check(CpuDevice::new(1));
+                }
+
+                #[test]
+                fn described_there_and_back() {
+                    let described = folder!($file).described;
+                    let written = hugging_face::to_config_json(&described).expect("a config.json");
+                    assert_eq!(hugging_face::describe(&written).expect("a config.json"), described, "{written}");
+                }
+            }
+        )*
+    };
 }
 
-#[test]
-fn mistral_on_the_cpu_is_pytorchs() {
-    Folder::mistral().check(CpuDevice::new(2));
+is_pytorchs! {
+    llama: "llama", Llama;
+    mistral: "mistral", Mistral;
+    llama3: "llama3", Llama;
+    mistral_heads: "mistral_heads", Mistral;
+    qwen2: "qwen2", Qwen2;
+    qwen3: "qwen3", Qwen3;
+    gemma2: "gemma2", Gemma2;
+    gemma3: "gemma3", Gemma3;
+    phi3: "phi3", Phi3;
+    smollm3: "smollm3", SmolLm3;
 }
 
-#[test]
-fn llama_in_f64_is_pytorchs() {
-    Folder::llama().check(ReferenceDevice::new());
+/// The same model as convert_hf_to_gguf.py would leave it: tensors by GGUF's names, the rows of Llama's q and k interleaved,
+/// 1 added to Gemma's gains, Phi's matrices as they are.
+fn as_gguf(folder: Folder) -> Folder {
+    let Folder { described, weights, golden, .. } = folder;
+    let config = &described.config;
+    let llama = matches!(described.family, Family::Llama | Family::Mistral | Family::SmolLm3);
+    let gemma = matches!(described.family, Family::Gemma2 | Family::Gemma3);
+    let mlp_norm = if gemma { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
+    let mut file = Golden::default();
+    for (name, tensor) in &weights.tensors {
+        let mut tensor = tensor.clone();
+        let (stem, kind) = name.rsplit_once('.').expect("a name has an end");
+        let heads = match stem.rsplit('.').next() {
+            Some("q_proj") => config.heads,
+            Some("k_proj") => config.kv_heads,
+            _ => 0,
+        };
+        if llama && heads > 0 {
+            // reshape(heads, 2, d / 2, -1).swapaxes(1, 2)
+            let (d, row) = (config.head_dim, tensor.bytes().len() / (heads * config.head_dim));
+            let from = |row: usize| (row / d) * d + row % 2 * (d / 2) + row % d / 2;
+            let bytes = tensor.bytes().to_vec();
+            let rows = (0..heads * d).flat_map(|to| bytes[from(to) * row..][..row].to_vec());
+            tensor = tensor.with_bytes(rows.collect());
+        }
+        if gemma && stem.ends_with("norm") {
+            tensor = tensor.with_bytes(tensor.f32().iter().flat_map(|w| (w + 1.0).to_le_bytes()).collect());
+        }
+        let stem = match stem {
+            "model.embed_tokens" => "token_embd".to_owned(),
+            "model.norm" => "output_norm".to_owned(),
+            "lm_head" => "output".to_owned(),
+            inside => {
+                let (layer, part) = inside.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')).expect("a block's tensor");
+                let part = match part.rsplit('.').next().expect("a name") {
+                    "input_layernorm" => "attn_norm",
+                    "q_proj" => "attn_q",
+                    "k_proj" => "attn_k",
+                    "v_proj" => "attn_v",
+                    "qkv_proj" => "attn_qkv",
+                    "q_norm" => "attn_q_norm",
+                    "k_norm" => "attn_k_norm",
+                    "o_proj" => "attn_output",
+                    norm if norm == mlp_norm => "ffn_norm",
+                    "post_attention_layernorm" => "post_attention_norm",
+                    "gate_proj" => "ffn_gate",
+                    "up_proj" | "gate_up_proj" => "ffn_up",
+                    "down_proj" => "ffn_down",
+                    "post_feedforward_layernorm" => "post_ffw_norm",
+                    other => panic!("{other}"),
+                };
+                format!("blk.{layer}.{part}")
+            }
+        };
+        file.tensors.insert(format!("{stem}.{kind}"), tensor);
+    }
+    // What llama.cpp has no key for stays as it takes it for granted, and is put back.
+    let mut granted = described.clone();
+    granted.config.attention_scale = 1.0 / (config.head_dim as f32).sqrt();
+    if described.family == Family::Qwen2 {
+        granted.config.attention.iter_mut().for_each(|layer| layer.window = None);
+    }
+    assert_eq!(gguf::to_metadata(&described).is_ok(), granted == described, "what cannot be said is refused");
+    let (mut keys, floats) = gguf::to_metadata(&granted).expect("llama.cpp computes the same");
+    keys.insert("tokenizer.ggml.tokens".into(), MetaValue::Length(config.vocab));
+    let names = file.tensors.keys().map(String::as_str).collect();
+    let mut read = gguf::describe(&keys, &names, &floats).expect("what convert_hf_to_gguf.py writes");
+    assert_eq!(ignoring_files(&read), ignoring_files(&granted), "{keys:?}");
+    read.config.attention_scale = config.attention_scale;
+    read.config.attention.clone_from(&config.attention);
+    Folder::of(read, Naming::Gguf, file, golden)
 }
 
-#[test]
-fn mistral_in_f64_is_pytorchs() {
-    Folder::mistral().check(ReferenceDevice::new());
+/// What both kinds of files say alike: rotary frequencies through GGUF's list of factors are rounded once more.
+fn ignoring_files(described: &Described) -> (String, engine::config::ModelConfig) {
+    let mut config = described.config.clone();
+    config.rotary.iter_mut().for_each(|rotary| rotary.inv_freq.iter_mut().for_each(|x| *x = (*x * 1e6).round()));
+    // A llama without a window may be a Mistral.
+    (described.family.architecture().to_owned(), config)
 }
 
 /// What the test would say of an engine that looked beyond the window.
 #[test]
 fn without_its_window_mistral_is_something_else() {
-    let mut mistral = Folder::mistral();
-    assert_eq!(mistral.config.window, Some(7));
-    mistral.config.window = None;
+    let mut mistral = folder!("mistral");
+    let windows = |folder: &mut Folder, window| folder.described.config.attention.iter_mut().for_each(|layer| layer.window = window);
+    assert!(mistral.described.config.attention.iter().all(|layer| layer.window == Some(7)));
+    windows(&mut mistral, None);
     let answers = mistral.answers(CpuDevice::new(1));
     let difference = |name: &str| max_difference(&answers[name], &mistral.golden.tensor(name).f64());
     assert!(difference("base.logits") > 1e3 * LOGITS, "{}", difference("base.logits"));
     assert!(difference("losses") > 1e2 * LOSSES, "{}", difference("losses"));
 
     // A window of another length is no better, and one that reaches over the whole sequence is none.
-    mistral.config.window = Some(8);
+    windows(&mut mistral, Some(8));
     let wider = mistral.answers(CpuDevice::new(1));
     assert!(max_difference(&wider["base.logits"], &mistral.golden.tensor("base.logits").f64()) > 1e2 * LOGITS);
-    mistral.config.window = Some(24);
+    windows(&mut mistral, Some(24));
     assert_eq!(mistral.answers(CpuDevice::new(1)), answers);
+}
+
+/// What it would say of one that left out anything that is peculiar to a family.
+#[test]
+fn without_its_peculiarities_a_model_is_something_else() {
+    type Change = fn(&mut engine::config::ModelConfig);
+    let changes: [(&str, Folder, Change); 14] = [
+        ("llama3's frequencies", folder!("llama3"), |c| c.rotary[0].inv_freq[3] *= 8.0),
+        ("biases of the MLP", folder!("llama3"), |c| c.biases = LinearSet::of(&Linear::ALL[..4])),
+        ("biases of attention", folder!("qwen2"), |c| c.biases = LinearSet::EMPTY),
+        ("windows from a layer on", folder!("qwen2"), |c| c.attention[0].window = Some(6)),
+        ("norms of queries and keys", folder!("qwen3"), |c| c.qk_norms = false),
+        ("soft caps of attention", folder!("gemma2"), |c| c.attention_softcap = None),
+        ("soft caps of logits", folder!("gemma2"), |c| c.logit_softcap = None),
+        ("norms after attention and MLP", folder!("gemma2"), |c| c.post_norms = false),
+        ("scaled embeddings", folder!("gemma3"), |c| c.embedding_scale = None),
+        ("the bases of local and global layers", folder!("gemma3"), |c| c.attention[5].rotary = Some(0)),
+        ("tanh GELU", folder!("gemma3"), |c| c.gate = Gate::Silu),
+        ("the part of a head that turns", folder!("phi3"), |c| c.rotary[0].inv_freq.push(0.001)),
+        ("the factor on sine and cosine", folder!("phi3"), |c| c.rotary[0].scale = 1.0),
+        ("layers that do not know positions", folder!("smollm3"), |c| c.attention[3].rotary = Some(0)),
+    ];
+    for (what, mut folder, change) in changes {
+        change(&mut folder.described.config);
+        let answers = folder.answers(CpuDevice::new(1));
+        let difference = max_difference(&answers["base.logits"], &folder.golden.tensor("base.logits").f64());
+        assert!(difference > 20.0 * LOGITS, "without {what}: {difference}");
+    }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::single_range_in_vec_init, reason = "spans are ranges, some alone")]
 
 use kernels::attention::{self, Run, RunTable, Shape, attention, attention_backward};
+use kernels::elementwise::Gate;
 use kernels::head::{self, HeadEntry, head, head_backward};
 use kernels::matmul::{self, Weight, linear, linear_backward};
 use kernels::quant::Storage;
@@ -11,7 +12,7 @@ use kernels::simd::Level;
 use kernels::{dropout, elementwise, norm, optimizer, rotary, rows};
 use std::time::Instant;
 
-const SHAPE: Shape = Shape { heads: 9, kv_heads: 3, head_dim: 64, window: None, scale: 0.125 };
+const SHAPE: Shape = Shape { heads: 9, kv_heads: 3, head_dim: 64, window: None, scale: 0.125, softcap: None };
 
 fn numbers(len: usize) -> Vec<f32> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
@@ -125,11 +126,14 @@ fn small(level: Level) {
     say("copy", 2 * m * c, &mut || y.copy_from_slice(&x));
     say("rms_norm", 2 * m * c, &mut || norm::rms_norm(level, &mut y, &mut rstd, &x, &gain, m, c, 1e-5));
     say("rms_norm_backward", 4 * m * c, &mut || norm::rms_norm_backward(level, &mut z, &y, &x, &gain, &rstd, m, c));
-    say("silu_gate", 3 * m * inner, &mut || elementwise::silu_gate(level, &mut h, &wide, &wider));
-    say("silu_gate_backward", 5 * m * inner, &mut || elementwise::silu_gate_backward(level, &mut dgate, &mut dup, &h, &wide, &wider));
+    say("silu_gate", 3 * m * inner, &mut || elementwise::gate(level, &mut h, &wide, &wider, Gate::Silu));
+    say("silu_gate_backward", 5 * m * inner, &mut || {
+        elementwise::gate_backward(level, &mut dgate, &mut dup, &h, &wide, &wider, Gate::Silu)
+    });
+    say("gelu_gate", 3 * m * inner, &mut || elementwise::gate(level, &mut h, &wide, &wider, Gate::GeluTanh));
     say("add", 3 * m * c, &mut || elementwise::add(&mut z, &y));
-    say("angles", m * 64, &mut || rotary::angles(&mut angles, &positions, &inv_freq));
-    say("rotary", 2 * m * c, &mut || rotary::rotary(level, &mut z, &angles, 9, 64, false));
+    say("angles", m * 64, &mut || rotary::angles(&mut angles, &positions, &inv_freq, 1.0));
+    say("rotary", 2 * m * c, &mut || rotary::rotary(level, &mut z, &angles, 9, 64, 64, false));
     say("dropout", 2 * m * c, &mut || dropout::dropout(level, &mut z, &x, &keys, 3, 0.05, c, false));
     say("gather", 2 * m * c, &mut || rows::gather(&mut z, &x, &order, c));
     say("scatter_add", 3 * m * c, &mut || rows::scatter_add(&mut z, &x, &order, c));
@@ -169,8 +173,8 @@ fn heads(level: Level, threads: usize) {
     for m in [1024, 64, 8, 1] {
         let (x, entries) = (&x[..m * c], &entries[..m]);
         let (log_prob, expected) = (&mut log_prob[..m], &mut expected[..m * c]);
-        let whole = best(4, || head(level, log_prob, Some(expected), x, &w, entries, m, &mut scratch));
-        let alone = best(4, || head(level, log_prob, None, x, &w, entries, m, &mut scratch));
+        let whole = best(4, || head(level, log_prob, Some(expected), None, x, &w, entries, m, None, &mut scratch));
+        let alone = best(4, || head(level, log_prob, None, None, x, &w, entries, m, None, &mut scratch));
         println!(
             "head of {m:4} rows     with expected {whole:8.3} ({:4.0} GFLOP/s)  without {alone:8.3} ({:4.0})",
             4e-6 * (m * v * c) as f64 / whole,
@@ -178,6 +182,6 @@ fn heads(level: Level, threads: usize) {
         );
     }
     let coefficients = vec![1.0; m];
-    let ms = best(4, || head_backward(&mut dx, &expected, &w, &entries, &coefficients, m, &mut scratch));
+    let ms = best(4, || head_backward(&mut dx, &expected, None, &w, &entries, &coefficients, m, &mut scratch));
     println!("head_backward        {ms:8.3}");
 }

@@ -11,6 +11,8 @@
 //! dq = Σ_j ds_j k_j            dk_j += Σ ds_j q            dv_j += Σ p_j dout
 //! ```
 //!
+//! Under a soft cap (Gemma 2) the scores are `s_j = cap · tanh(scale · q·k_j / cap)`, and `ds_j` has the factor `1 - (s_j / cap)²`.
+//!
 //! What a query gets is a function of the keys and values along its chain alone, bit for bit: positions are
 //! counted along the chain, tiles of [`TILE`] positions start at position 0, a score is summed over `d` in order, the
 //! softmax is rescaled at tile borders in order, values are added in order of position, and what a query does
@@ -23,7 +25,7 @@
 //! chunk, in parallel over queries; then `dk` and `dv`, in parallel over keys, each summing over its
 //! readers in the order of the table.
 
-use crate::elementwise::{load, store};
+use crate::elementwise::{cap_slope, capped, load, store};
 use crate::math;
 use crate::simd::{LANES, Level, Simd, WithSimd};
 use rayon::prelude::*;
@@ -77,6 +79,8 @@ pub struct Shape {
     pub window: Option<usize>,
     /// Factor on q·k before the softmax.
     pub scale: f32,
+    /// Scores are brought within ± this.
+    pub softcap: Option<f32>,
 }
 
 impl Shape {
@@ -94,6 +98,11 @@ impl Shape {
         (position + 1).saturating_sub(self.window.unwrap_or(usize::MAX))
     }
 
+    /// The factor that is still on the scores once [`Capped`] has been over them.
+    fn scale_left(&self) -> f32 {
+        if self.softcap.is_some() { 1.0 } else { self.scale }
+    }
+
     fn check(&self) {
         assert!(self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads), "{self:?}");
         assert!((1..=MAX_HEAD_DIM).contains(&self.head_dim), "{self:?}: heads of 1 to {MAX_HEAD_DIM}");
@@ -101,6 +110,7 @@ impl Shape {
         assert!(self.group() * self.padded() <= BLOCK, "{self:?}: the queries of one key head are {BLOCK} elements at most");
         assert!(self.window != Some(0), "{self:?}: a query sees itself");
         assert!(self.scale > 0.0, "{self:?}: a positive scale");
+        assert!(self.softcap.is_none_or(|cap| cap > 0.0), "{self:?}: a positive cap");
     }
 }
 
@@ -589,6 +599,36 @@ fn dots<S: Simd>(s: S, out: &mut Strip, queries: &[f32], row: usize, keys: &[f32
     }
 }
 
+/// Turns dot products into capped scores, in place; nothing where there is no cap.
+#[inline(always)]
+fn cap<S: Simd>(s: S, scores: &mut Strip, shape: &Shape, sight: Sight) {
+    if let Some(cap) = shape.softcap {
+        s.vectorize(Capped { scores, cap, factor: shape.scale / cap, sight });
+    }
+}
+
+/// See [`cap`]. Compiled by itself, as the inner loops are.
+struct Capped<'a> {
+    scores: &'a mut Strip,
+    cap: f32,
+    factor: f32,
+    sight: Sight,
+}
+
+impl WithSimd for Capped<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (from, to) = self.sight.vectors;
+        for row in &mut self.scores[..self.sight.rows] {
+            for x in row[from..to].chunks_exact_mut(LANES) {
+                let score = capped(s, s.load(x), self.factor, self.cap);
+                s.store(x, score);
+            }
+        }
+    }
+}
+
 /// `Mix` over all columns.
 #[inline(always)]
 fn mix<S: Simd>(s: S, out: &mut [f32], factors: [f32; STRIP], weights: &Strip, values: &[f32], apart: usize, stride: usize, sight: Sight) {
@@ -709,11 +749,12 @@ impl WithSimd for Forward<'_> {
             for row in (0..rows).step_by(STRIP) {
                 let Some(sight) = Sight::new(shape, block, row, tile) else { continue };
                 dots(s, &mut strip, queries, row, keys, d, sight);
+                cap(s, &mut strip, shape, sight);
                 let (tops, sums) = (&mut tops[row..][..sight.rows], &mut sums[row * LANES..][..sight.rows * LANES]);
                 sight.hide(&mut strip, shape, block, row, tile);
                 let mut factors = [0.0; STRIP];
                 let (from, to) = sight.vectors;
-                let soften = Soften { strip: &mut strip, tops, sums, factors: &mut factors, scale: shape.scale, from, to };
+                let soften = Soften { strip: &mut strip, tops, sums, factors: &mut factors, scale: shape.scale_left(), from, to };
                 sized(s, soften, sight.rows, (to - from) / LANES);
                 mix(s, &mut result[row * stride..], factors, &strip, values, apart, stride, sight);
             }
@@ -976,6 +1017,7 @@ impl WithSimd for Queries<'_, '_> {
                 let Some(sight) = sight else { continue };
                 dots(s, &mut strip, queries, row, keys, d, sight);
                 dots(s, &mut dstrip, douts, row, values, d, sight);
+                cap(s, &mut strip, shape, sight);
                 sight.hide(&mut strip, shape, block, row, tile);
                 let at = from / LANES * rows * LANES + row * LANES;
                 let slopes = Slopes {
@@ -987,6 +1029,8 @@ impl WithSimd for Queries<'_, '_> {
                     logs: &logs[row..],
                     deltas: &deltas[row..],
                     scale: shape.scale,
+                    scale_left: shape.scale_left(),
+                    softcap: shape.softcap,
                     from,
                     to,
                 };
@@ -1012,6 +1056,9 @@ struct Slopes<'a> {
     logs: &'a [f32],
     deltas: &'a [f32],
     scale: f32,
+    /// Of `scale`, what is not yet on the strip.
+    scale_left: f32,
+    softcap: Option<f32>,
     /// The vectors in sight, as elements.
     from: usize,
     to: usize,
@@ -1020,17 +1067,21 @@ struct Slopes<'a> {
 impl Inner for Slopes<'_> {
     #[inline(always)]
     fn run<S: Simd, const R: usize, const C: usize>(self, s: S) {
-        let Slopes { strip, dstrip, p, ds, apart, logs, deltas, scale, from, to } = self;
+        let Slopes { strip, dstrip, p, ds, apart, logs, deltas, scale, scale_left, softcap, from, to } = self;
         let columns = if vectors::<S>() > 1 { C } else { (to - from) / LANES };
-        let (logs, deltas, scale) = (&logs[..R], &deltas[..R], s.splat(scale));
+        let (logs, deltas, scale, scale_left) = (&logs[..R], &deltas[..R], s.splat(scale), s.splat(scale_left));
         for c in 0..columns {
             let p = &mut p[c * apart..][..R * LANES];
             let ds = &mut ds[c * apart..][..R * LANES];
             for r in 0..R {
                 let at = from + c * LANES;
                 let dx = &mut dstrip[r][at..];
-                let weight = weight(s, s.mul_add(s.load(&strip[r][at..]), scale, s.splat(-logs[r])));
-                let gradient = s.mul(s.mul(weight, s.sub(s.load(dx), s.splat(deltas[r]))), scale);
+                let score = s.load(&strip[r][at..]);
+                let weight = weight(s, s.mul_add(score, scale_left, s.splat(-logs[r])));
+                let mut gradient = s.mul(s.mul(weight, s.sub(s.load(dx), s.splat(deltas[r]))), scale);
+                if let Some(cap) = softcap {
+                    gradient = s.mul(gradient, cap_slope(s, score, cap));
+                }
                 s.store(&mut p[r * LANES..], weight);
                 s.store(&mut ds[r * LANES..], gradient);
                 s.store(dx, gradient);

@@ -3,7 +3,11 @@
 //! Walks the vocabulary in tiles with a running maximum and sum per row (as in cut cross-entropy, Wijmans et
 //! al. 2024). With `p = softmax(x wᵀ)`, the gradient of `ln p_t` in `x` is `w_t - Σ_v p_v w_v`: the one
 //! expected row of `w` serves every entry on a row, so that the backward is a sum over entries.
+//!
+//! Under a soft cap the logits are `y = cap · tanh(x wᵀ / cap)` with the slope `g = 1 - (y / cap)²`, and the gradient
+//! is `g_t w_t - Σ_v p_v g_v w_v`: the slopes go into the expected row, and those of the targets are kept for the backward.
 
+use crate::elementwise::{cap_slope, softcap as softcap_in_place, store};
 use crate::math;
 use crate::matmul::{self, Weight};
 use crate::simd::microkernel::BLOCK;
@@ -35,22 +39,27 @@ pub fn scratch_len(threads: usize, m: usize, c: usize) -> usize {
 }
 
 /// `log_prob[e] = ln softmax(x[row_e] wᵀ)[target_e]`, and where asked for `expected[i] = Σ_v p_v w_v` for every
-/// row. A row's numbers do not depend on the other rows.
+/// row. A row's numbers do not depend on the other rows. With `softcap` the logits are capped, `expected` is
+/// `Σ_v p_v g_v w_v`, and `slopes[e]` becomes `g` of the entry's target, where asked for.
 ///
 /// # Shapes
-/// `log_prob`: `[entries.len()]`, `expected`, `x`: `[m, c]`, `w`: `[v, c]`; `scratch`: [`scratch_len`].
+/// `log_prob`, `slopes`: `[entries.len()]`, `expected`, `x`: `[m, c]`, `w`: `[v, c]`; `scratch`: [`scratch_len`].
 pub fn head(
     level: Level,
     log_prob: &mut [f32],
     mut expected: Option<&mut [f32]>,
+    mut slopes: Option<&mut [f32]>,
     x: &[f32],
     w: &Weight,
     entries: &[HeadEntry],
     m: usize,
+    softcap: Option<f32>,
     scratch: &mut [f32],
 ) {
     let (v, c) = w.shape();
     assert_eq!(log_prob.len(), entries.len());
+    assert!(slopes.as_ref().is_none_or(|slopes| slopes.len() == entries.len()));
+    assert!(softcap.is_none_or(|cap| cap > 0.0), "a positive cap");
     assert_eq!(x.len(), m * c);
     assert!(expected.as_ref().is_none_or(|expected| expected.len() == m * c));
     assert!(entries.iter().all(|e| (e.row as usize) < m && (e.target as usize) < v), "an entry beyond {m} rows or {v} tokens");
@@ -69,6 +78,9 @@ pub fn head(
             let len = (v - n0).min(TILE);
             let logits = &mut logits[..rows * len];
             matmul::linear_tile(level, logits, x, w, rows, n0, len, false, scratch);
+            if let Some(cap) = softcap {
+                softcap_in_place(level, logits, cap);
+            }
             for (log_prob, entry) in log_prob.iter_mut().zip(entries) {
                 let place = (entry.row as usize).checked_sub(first).zip((entry.target as usize).checked_sub(n0));
                 if let Some((row, token)) = place.filter(|&(row, token)| row < rows && token < len) {
@@ -76,7 +88,7 @@ pub fn head(
                 }
             }
             logits.par_chunks_exact_mut(len).zip(states.par_chunks_exact_mut(STATE)).with_min_len(8).for_each(|(logits, state)| {
-                level.dispatch(Soften { logits, state });
+                level.dispatch(Soften { logits, state, softcap });
             });
             if let Some(expected) = &mut expected {
                 let before = n0 > 0;
@@ -94,6 +106,15 @@ pub fn head(
         for state in states.chunks_exact_mut(STATE) {
             level.dispatch(Finish { state });
         }
+        // Still the logits of this part's entries.
+        if let (Some(cap), Some(slopes)) = (softcap, slopes.as_deref_mut()) {
+            let mine = |entry: &HeadEntry| (entry.row as usize).checked_sub(first).is_some_and(|row| row < rows);
+            for ((slope, logit), entry) in slopes.iter_mut().zip(&*log_prob).zip(entries) {
+                if mine(entry) {
+                    *slope = 1.0 - (logit / cap) * (logit / cap);
+                }
+            }
+        }
         for (log_prob, entry) in log_prob.iter_mut().zip(entries) {
             if let Some(state) = (entry.row as usize).checked_sub(first).and_then(|row| states.chunks_exact(STATE).nth(row)) {
                 *log_prob -= state[LANES];
@@ -107,10 +128,12 @@ pub fn head(
     }
 }
 
-/// Turns a row's logits into weights `exp(logit - top)` under the new maximum, and brings its state up to date.
+/// Turns a row's logits into weights `exp(logit - top)` under the new maximum, and brings its state up to date. Under a
+/// cap the weights are multiplied by their slopes, once they are summed.
 struct Soften<'a> {
     logits: &'a mut [f32],
     state: &'a mut [f32],
+    softcap: Option<f32>,
 }
 
 impl WithSimd for Soften<'_> {
@@ -128,15 +151,10 @@ impl WithSimd for Soften<'_> {
         let top = s.splat(tops[0]);
         let mut sum = s.splat(0.0);
         for x in self.logits.chunks_mut(LANES) {
-            if x.len() == LANES {
-                let weight = math::exp(s, s.sub(s.load(x), top));
-                s.store(x, weight);
-                sum = s.add(sum, weight);
-            } else {
-                let weight = math::exp(s, s.sub(s.load_partial(x, f32::NEG_INFINITY), top));
-                s.store_partial(x, weight);
-                sum = s.add(sum, weight);
-            }
+            let logit = if x.len() == LANES { s.load(x) } else { s.load_partial(x, f32::NEG_INFINITY) };
+            let weight = math::exp(s, s.sub(logit, top));
+            sum = s.add(sum, weight);
+            store(s, x, self.softcap.map_or(weight, |cap| s.mul(weight, cap_slope(s, logit, cap))));
         }
         s.store(sums, s.mul_add(s.load(sums), s.splat(tops[1]), sum));
     }
@@ -156,14 +174,15 @@ impl WithSimd for Finish<'_> {
     }
 }
 
-/// `dx[i] = Σ coefficient_e (w[target_e] - expected[i])` over the entries `e` on row `i`, in their order: the
-/// gradient of `Σ coefficient_e · log_prob[e]`. Rows without entries get 0.
+/// `dx[i] = Σ coefficient_e (slope_e w[target_e] - expected[i])` over the entries `e` on row `i`, in their order: the
+/// gradient of `Σ coefficient_e · log_prob[e]`. Rows without entries get 0; without `slopes` they are 1.
 ///
 /// # Shapes
-/// `dx`, `expected`: `[m, c]`, `w`: `[v, c]`, `coefficients`: `[entries.len()]`; `scratch`: [`scratch_len`].
+/// `dx`, `expected`: `[m, c]`, `w`: `[v, c]`, `coefficients`, `slopes`: `[entries.len()]`; `scratch`: [`scratch_len`].
 pub fn head_backward(
     dx: &mut [f32],
     expected: &[f32],
+    slopes: Option<&[f32]>,
     w: &Weight,
     entries: &[HeadEntry],
     coefficients: &[f32],
@@ -173,6 +192,7 @@ pub fn head_backward(
     let (v, c) = w.shape();
     assert!(dx.len() == m * c && expected.len() == m * c);
     assert_eq!(coefficients.len(), entries.len());
+    assert!(slopes.is_none_or(|slopes| slopes.len() == entries.len()));
     assert!(entries.iter().all(|e| (e.row as usize) < m && (e.target as usize) < v), "an entry beyond {m} rows or {v} tokens");
     let workers = (scratch.len() / c).min(rayon::current_num_threads()).max(1);
     let rows = m.div_ceil(workers).max(1);
@@ -180,15 +200,16 @@ pub fn head_backward(
     parts.enumerate().for_each(|(part, ((dx, expected), target))| {
         dx.fill(0.0);
         let first = part * rows;
-        for (entry, &coefficient) in entries.iter().zip(coefficients) {
+        for (e, (entry, &coefficient)) in entries.iter().zip(coefficients).enumerate() {
             let row = (entry.row as usize).wrapping_sub(first);
             if row >= dx.len() / c {
                 continue;
             }
             w.row(entry.target as usize, target);
             let (dx, expected) = (&mut dx[row * c..][..c], &expected[row * c..][..c]);
+            let slope = slopes.map_or(1.0, |slopes| slopes[e]);
             for ((dx, w), expected) in dx.iter_mut().zip(&*target).zip(expected) {
-                *dx += coefficient * (w - expected);
+                *dx += coefficient * (slope * w - expected);
             }
         }
     });

@@ -18,8 +18,9 @@ fn chain(table: &RunTable, i: usize) -> (Vec<usize>, usize) {
 
 /// The definition: softmax over the visible keys of each query's chain. Returns (out, lse).
 fn naive(q: &[f64], k: &[f64], v: &[f64], table: &RunTable, shape: Shape) -> (Vec<f64>, Vec<f64>) {
-    let Shape { heads, kv_heads, head_dim: d, window, scale } = shape;
+    let Shape { heads, kv_heads, head_dim: d, window, scale, softcap } = shape;
     let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; q.len() / d]);
+    let cap = |score: f64| softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
     for i in 0..table.runs.len() {
         let (keys, first) = chain(table, i);
         for (place, row) in table.runs[i].rows.clone().enumerate() {
@@ -29,8 +30,8 @@ fn naive(q: &[f64], k: &[f64], v: &[f64], table: &RunTable, shape: Shape) -> (Ve
                 let g = h / (heads / kv_heads);
                 let q = &q[(row * heads + h) * d..][..d];
                 let at = |x: &[f64], key: usize, j: usize| x[(key * kv_heads + g) * d + j];
-                let scores: Vec<f64> =
-                    keys[seen.clone()].iter().map(|&key| f64::from(scale) * (0..d).map(|j| q[j] * at(k, key, j)).sum::<f64>()).collect();
+                let score = |&key: &usize| cap(f64::from(scale) * (0..d).map(|j| q[j] * at(k, key, j)).sum::<f64>());
+                let scores: Vec<f64> = keys[seen.clone()].iter().map(score).collect();
                 let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let sum: f64 = scores.iter().map(|s| (s - top).exp()).sum();
                 lse[row * heads + h] = top + sum.ln();
@@ -48,7 +49,7 @@ fn naive(q: &[f64], k: &[f64], v: &[f64], table: &RunTable, shape: Shape) -> (Ve
 
 /// The gradients of Σ dout · out, by the chain rule on the definition. Returns (dq, dk, dv).
 fn naive_backward(dout: &[f64], q: &[f64], k: &[f64], v: &[f64], table: &RunTable, shape: Shape) -> [Vec<f64>; 3] {
-    let Shape { heads, kv_heads, head_dim: d, window, scale } = shape;
+    let Shape { heads, kv_heads, head_dim: d, window, scale, softcap } = shape;
     let scale = f64::from(scale);
     let (out, lse) = naive(q, k, v, table, shape);
     let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
@@ -64,8 +65,11 @@ fn naive_backward(dout: &[f64], q: &[f64], k: &[f64], v: &[f64], table: &RunTabl
                 for &key in &keys[seen.clone()] {
                     let of = (key * kv_heads + g) * d;
                     let dot = |x: &[f64], y: &[f64]| (0..d).map(|j| x[at + j] * y[of + j]).sum::<f64>();
-                    let p = (scale * dot(q, k) - lse[row * heads + h]).exp();
-                    let ds = p * (dot(dout, v) - delta) * scale;
+                    let cap = |score: f64| softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
+                    let score = cap(scale * dot(q, k));
+                    let p = (score - lse[row * heads + h]).exp();
+                    let slope = softcap.map_or(1.0, |cap| 1.0 - (score / f64::from(cap)).powi(2));
+                    let ds = p * (dot(dout, v) - delta) * scale * slope;
                     for j in 0..d {
                         dq[at + j] += ds * k[of + j];
                         dk[of + j] += ds * q[at + j];
@@ -176,7 +180,12 @@ impl Case {
 }
 
 fn shape(heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>) -> Shape {
-    Shape { heads, kv_heads, head_dim, window, scale: 1.0 / (head_dim as f32).sqrt() }
+    Shape { heads, kv_heads, head_dim, window, scale: 1.0 / (head_dim as f32).sqrt(), softcap: None }
+}
+
+/// Scores are normal: a cap of 1.5 bends most of them.
+fn capped(heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>) -> Shape {
+    Shape { softcap: Some(1.5), ..shape(heads, kv_heads, head_dim, window) }
 }
 
 /// Runs without parents, of these lengths.
@@ -238,6 +247,11 @@ fn agrees_with_the_definition() {
     Case::new(9, bushy(), shape(2, 2, 10, Some(1))).check();
     Case::new(10, separate(&[200]), shape(3, 1, 128, None)).check();
     Case::new(11, separate(&[130]), shape(1, 1, 256, Some(64))).check();
+    for (seed, (heads, kv_heads, head_dim, window)) in
+        [(4, 2, 32, None), (3, 1, 80, Some(65)), (2, 2, 10, Some(1)), (4, 1, 256, Some(70))].into_iter().enumerate()
+    {
+        Case::new(20 + seed as u64, bushy(), capped(heads, kv_heads, head_dim, window)).check();
+    }
     // Many query heads on one key head, and scratch for one row of them at a time.
     Case::new(12, separate(&[90]), shape(71, 1, 16, None)).check();
     // A key's gradient is a sum of 90 000 terms in order: their roundings add up.
@@ -246,7 +260,12 @@ fn agrees_with_the_definition() {
 
 #[test]
 fn gradients_are_the_differences_of_the_definition() {
-    let case = Case::new(3, tree(&[(None, 3), (Some(0), 2), (Some(0), 4)]), shape(4, 2, 4, Some(4)));
+    differences(shape(4, 2, 4, Some(4)));
+    differences(capped(4, 2, 4, Some(4)));
+}
+
+fn differences(shape: Shape) {
+    let case = Case::new(3, tree(&[(None, 3), (Some(0), 2), (Some(0), 4)]), shape);
     let [q, k, v, dout] = [&case.q, &case.k, &case.v, &case.dout].map(|x| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
     let loss = |q: &[f64], k: &[f64], v: &[f64]| -> f64 {
         naive(q, k, v, &case.table, case.shape).0.iter().zip(&dout).map(|(out, dout)| out * dout).sum()
@@ -269,12 +288,14 @@ fn gradients_are_the_differences_of_the_definition() {
 
 #[test]
 fn every_level_and_thread_count_gives_the_same_bits() {
-    for (seed, window, head_dim) in [(1, None, 64), (2, Some(50), 24), (3, None, 6)] {
-        let case = Case::new(seed, bushy(), shape(6, 2, head_dim, window));
+    let shapes =
+        [shape(6, 2, 64, None), shape(6, 2, 24, Some(50)), shape(6, 2, 6, None), capped(6, 2, 64, Some(50)), capped(6, 2, 6, None)];
+    for (seed, shape) in (1..).zip(shapes) {
+        let case = Case::new(seed, bushy(), shape);
         let first = case.run(Level::Portable, 1);
         for &level in Level::available() {
             for threads in [1, 2, 3, 7] {
-                assert!(case.run(level, threads) == first, "{level:?} with {threads} threads, head size {head_dim}");
+                assert!(case.run(level, threads) == first, "{level:?} with {threads} threads, {shape:?}");
             }
         }
     }
@@ -293,8 +314,9 @@ fn cut(n: usize, cuts: &[usize]) -> RunTable {
 
 #[test]
 fn cutting_a_chain_changes_no_bit() {
-    for (window, head_dim, group) in [(None, 64, 3), (Some(40), 32, 1), (Some(100), 18, 2)] {
-        let shape = shape(2 * group, 2, head_dim, window);
+    let shapes =
+        [shape(6, 2, 64, None), shape(2, 2, 32, Some(40)), shape(4, 2, 18, Some(100)), capped(6, 2, 64, None), capped(4, 2, 18, Some(40))];
+    for shape in shapes {
         let whole = Case::new(5, separate(&[200]), shape);
         let answer = whole.run(Level::detect(), 2);
         for cuts in [&[1][..], &[64], &[63, 65], &[10, 11, 12, 150], &[199], &[7, 100, 101, 164, 190]] {
@@ -307,7 +329,7 @@ fn cutting_a_chain_changes_no_bit() {
                 ("dk", &pieces.dk, &answer.dk),
                 ("dv", &pieces.dv, &answer.dv),
             ] {
-                assert_eq!(bits(got), bits(want), "{name} cut at {cuts:?}, window {window:?}");
+                assert_eq!(bits(got), bits(want), "{name} cut at {cuts:?}, {shape:?}");
             }
         }
     }
@@ -315,8 +337,8 @@ fn cutting_a_chain_changes_no_bit() {
 
 #[test]
 fn decoding_row_by_row_is_prefilling() {
-    for (window, head_dim) in [(None, 64), (Some(30), 10)] {
-        let shape = shape(6, 2, head_dim, window);
+    for shape in [shape(6, 2, 64, None), shape(6, 2, 10, Some(30)), capped(6, 2, 64, Some(30))] {
+        let head_dim = shape.head_dim;
         let n = 150;
         let whole = Case::new(6, separate(&[n]), shape);
         let (out, lse) = whole.forward(Level::detect(), 1);

@@ -17,6 +17,7 @@ struct Case {
     m: usize,
     v: usize,
     c: usize,
+    softcap: Option<f32>,
 }
 
 impl Case {
@@ -30,7 +31,11 @@ impl Case {
             (0..entries).map(|_| HeadEntry { row: draws.below(m) as u32, target: draws.below(v) as u32 }).collect();
         entries.sort_by_key(|e| e.row);
         let coefficients = draws.normal(entries.len());
-        Case { x, w, weight, entries, coefficients, m, v, c }
+        Case { x, w, weight, entries, coefficients, m, v, c, softcap: None }
+    }
+
+    fn capped(seed: u64, m: usize, v: usize, c: usize, entries: usize, cap: f32) -> Case {
+        Case { softcap: Some(cap), ..Case::new(seed, m, v, c, entries) }
     }
 
     /// (log_prob per entry, expected per row) by whole logits.
@@ -39,11 +44,14 @@ impl Case {
         let mut expected = Vec::new();
         let mut logs = Vec::new();
         for x in x.chunks(c) {
-            let logits: Vec<f64> = w.chunks(c).map(|w| w.iter().zip(x).map(|(w, x)| w * x).sum()).collect();
+            let logit = |w: &[f64]| -> f64 { w.iter().zip(x).map(|(w, x)| w * x).sum() };
+            let cap = |z: f64| self.softcap.map_or(z, |cap| f64::from(cap) * (z / f64::from(cap)).tanh());
+            let slope = |y: f64| self.softcap.map_or(1.0, |cap| 1.0 - (y / f64::from(cap)).powi(2));
+            let logits: Vec<f64> = w.chunks(c).map(|w| cap(logit(w))).collect();
             let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let lse = top + logits.iter().map(|x| (x - top).exp()).sum::<f64>().ln();
             for j in 0..c {
-                expected.push(logits.iter().zip(w.chunks(c)).map(|(x, w)| (x - lse).exp() * w[j]).sum());
+                expected.push(logits.iter().zip(w.chunks(c)).map(|(&x, w)| (x - lse).exp() * slope(x) * w[j]).sum());
             }
             logs.push(logits.iter().map(|x| x - lse).collect::<Vec<f64>>());
         }
@@ -58,10 +66,15 @@ impl Case {
             let [mut expected, mut dx] = [0, 1].map(|_| vec![9.0; n + 2]);
             let mut scratch = vec![f32::NAN; scratch_len(threads, self.m, self.c)];
             let e = self.entries.len();
-            head(level, &mut log_prob[..e], Some(&mut expected[..n]), &self.x, &self.weight, &self.entries, self.m, &mut scratch);
-            head_backward(&mut dx[..n], &expected[..n], &self.weight, &self.entries, &self.coefficients, self.m, &mut scratch);
+            let (x, w, entries, m, cap) = (&self.x, &self.weight, &self.entries, self.m, self.softcap);
+            let mut slopes = cap.map(|_| vec![9.0; e + 2]);
+            let kept = slopes.as_mut().map(|slopes| &mut slopes[..e]);
+            head(level, &mut log_prob[..e], Some(&mut expected[..n]), kept, x, w, entries, m, cap, &mut scratch);
+            assert!(slopes.as_ref().is_none_or(|slopes| slopes[e..] == [9.0; 2]), "wrote past the end");
+            let slopes = slopes.as_ref().map(|slopes| &slopes[..e]);
+            head_backward(&mut dx[..n], &expected[..n], slopes, w, entries, &self.coefficients, m, &mut scratch);
             let mut alone = vec![0.0; e];
-            head(level, &mut alone, None, &self.x, &self.weight, &self.entries, self.m, &mut scratch);
+            head(level, &mut alone, None, None, x, w, entries, m, cap, &mut scratch);
             assert_eq!(bits(&alone), bits(&log_prob[..e]), "without `expected`");
             [(log_prob, e), (expected, n), (dx, n)].map(|(mut x, n)| {
                 assert_eq!(x.split_off(n), [9.0; 2], "wrote past the end");
@@ -73,8 +86,11 @@ impl Case {
 
 #[test]
 fn agrees_with_whole_logits_and_their_differences() {
-    for (seed, m, v, c, entries) in [(1, 1, 5, 3, 1), (2, 3, 16, 8, 7), (3, 9, 1025, 6, 20), (4, 2, 2500, 17, 4), (5, 7, 33, 24, 0)] {
-        let case = Case::new(seed, m, v, c, entries);
+    let sizes = [(1, 1, 5, 3, 1), (2, 3, 16, 8, 7), (3, 9, 1025, 6, 20), (4, 2, 2500, 17, 4), (5, 7, 33, 24, 0)];
+    let plain = sizes.map(|(seed, m, v, c, entries)| Case::new(seed, m, v, c, entries));
+    // Logits reach about three times the root of c: these caps bend them a little and a lot.
+    let capped = sizes.map(|(seed, m, v, c, entries)| Case::capped(seed, m, v, c, entries, 2.0 + seed as f32));
+    for case in plain.into_iter().chain(capped) {
         let [log_prob, expected, dx] = case.fast(Level::detect(), 2);
         let (want, want_expected) = case.naive(&wide(&case.x));
         assert_close("log_prob", &log_prob, &want, 2e-6);
@@ -86,10 +102,14 @@ fn agrees_with_whole_logits_and_their_differences() {
 
 #[test]
 fn a_row_does_not_see_the_others() {
-    let many = Case::new(6, 600, 1500, 20, 700);
+    rows_are_alone(Case::new(6, 600, 1500, 20, 700));
+    rows_are_alone(Case::capped(6, 600, 1500, 20, 700, 4.0));
+}
+
+fn rows_are_alone(many: Case) {
     let together = many.fast(Level::detect(), 2);
     for row in [0, 1, 511, 512, 599] {
-        let mut one = Case::new(6, 600, 1500, 20, 700);
+        let mut one = Case { softcap: many.softcap, ..Case::new(6, 600, 1500, 20, 700) };
         one.x = many.x[row * 20..][..20].to_vec();
         one.m = 1;
         let mine: Vec<usize> = (0..700).filter(|&e| many.entries[e].row == row as u32).collect();
@@ -104,7 +124,11 @@ fn a_row_does_not_see_the_others() {
 
 #[test]
 fn every_level_and_thread_count_gives_the_same_bits() {
-    let case = Case::new(7, 40, 2100, 33, 50);
+    the_same_bits(&Case::new(7, 40, 2100, 33, 50));
+    the_same_bits(&Case::capped(7, 40, 2100, 33, 50, 5.0));
+}
+
+fn the_same_bits(case: &Case) {
     assert_eq!(case.v, 2100);
     let first = case.fast(Level::Portable, 1).map(|x| bits(&x));
     for &level in Level::available() {

@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::spec::Tune;
 
 /// The engine's LoRA settings of a plan.
-pub(crate) fn lora_config(tune: &Tune) -> Result<LoraConfig> {
-    let targets = linears_of(&tune.targets)?;
+pub(crate) fn lora_config(tune: &Tune, config: &ModelConfig) -> Result<LoraConfig> {
+    let targets = linears_of(config, &tune.targets)?;
     Ok(LoraConfig { rank: tune.rank, alpha: tune.alpha, rslora: tune.rslora, dropout: tune.dropout, targets, layers: None })
 }
 
@@ -22,9 +22,9 @@ pub(crate) fn lora_config(tune: &Tune) -> Result<LoraConfig> {
 pub(crate) fn to_named(tensors: &LoraTensors, config: &ModelConfig, rank: usize) -> BTreeMap<String, AdapterTensor> {
     let mut named = BTreeMap::new();
     for (&(layer, linear), LoraPair { a, b }) in tensors {
-        let (out, inner) = config.linear_shape(linear);
-        named.insert(tensor_name(layer, linear, Half::A), AdapterTensor { shape: vec![rank, inner], values: a.clone() });
-        named.insert(tensor_name(layer, linear, Half::B), AdapterTensor { shape: vec![out, rank], values: b.clone() });
+        let (out, inner) = config.adapter_shape(linear);
+        named.insert(tensor_name(config, layer, linear, Half::A), AdapterTensor { shape: vec![rank, inner], values: a.clone() });
+        named.insert(tensor_name(config, layer, linear, Half::B), AdapterTensor { shape: vec![out, rank], values: b.clone() });
     }
     named
 }
@@ -47,7 +47,7 @@ pub(crate) fn to_peft(adapter: &Adapter, config: &ModelConfig, base_model: &str,
             alpha: f64::from(lora.alpha),
             dropout: f64::from(lora.dropout),
             rslora: lora.rslora,
-            target_modules: TargetModules::List(target_modules(&lora.targets)),
+            target_modules: TargetModules::List(target_modules(config, &lora.targets)),
         },
         tensors: to_named(&adapter.tensors, config, lora.rank),
         lineage,
@@ -57,7 +57,7 @@ pub(crate) fn to_peft(adapter: &Adapter, config: &ModelConfig, base_model: &str,
 /// Reads a PEFT folder, by whomever it was trained, for this model.
 pub fn read(folder: &Path, config: &ModelConfig) -> Result<Adapter> {
     from_peft(PeftAdapter::read(folder)?, config).map_err(|error| match error {
-        Error::Family(source) => Error::OtherBase { source, path: folder.to_owned() },
+        Error::Family(source) => Error::OtherBase { source: source.into(), path: folder.to_owned() },
         error => error,
     })
 }
@@ -66,17 +66,18 @@ pub fn read(folder: &Path, config: &ModelConfig) -> Result<Adapter> {
 pub(crate) fn from_peft(peft: PeftAdapter, config: &ModelConfig) -> Result<Adapter> {
     let rank = peft.config.rank;
     let tensors = from_named(peft.tensors, config, rank)?;
-    let mut targets: Vec<Linear> = tensors.keys().map(|&(_, linear)| linear).collect();
-    targets.sort_unstable();
-    targets.dedup();
+    let mut adapted: Vec<Linear> = tensors.keys().map(|&(_, linear)| linear).collect();
+    adapted.sort_unstable();
+    adapted.dedup();
+    let targets: Vec<Linear> = adapted.iter().flat_map(|&linear| config.fused_with(linear)).copied().collect();
     let mut layers: Vec<usize> = tensors.keys().map(|&(layer, _)| layer).collect();
     layers.dedup();
-    let every_pair = targets.len() * layers.len() == tensors.len();
+    let every_pair = adapted.len() * layers.len() == tensors.len();
     if !every_pair {
         return Err(Error::Mismatch {
             what: "the adapter's layers",
             given: format!("{} pairs", tensors.len()),
-            expected: format!("the same {} linear layers in each of {} blocks", targets.len(), layers.len()),
+            expected: format!("the same {} linear layers in each of {} blocks", adapted.len(), layers.len()),
         });
     }
     let lora = LoraConfig {

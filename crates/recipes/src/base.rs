@@ -168,14 +168,15 @@ impl Base {
             Description::HuggingFace(config) => (families::hugging_face::describe(config)?, Naming::HuggingFace),
             Description::Gguf(metadata) => {
                 let metadata = metadata.iter().map(|(key, value)| (key.clone(), meta_value(value))).collect();
-                let factors = read_floats(&files, families::gguf::ROPE_FACTORS)?;
-                let head = families::tensors::source_name(TensorName::Head, Naming::Gguf);
-                let has_head = shapes().any(|(name, _)| name == head);
-                (families::gguf::describe(&metadata, factors.as_deref(), has_head)?, Naming::Gguf)
+                let mut floats = BTreeMap::new();
+                for name in families::gguf::FLOATS {
+                    floats.extend(read_floats(&files, name)?.map(|values| (name.to_owned(), values)));
+                }
+                let names = shapes().map(|(name, _)| name).collect();
+                (families::gguf::describe(&metadata, &names, &floats)?, Naming::Gguf)
             }
         };
-        let placed =
-            families::tensors::place(&described.config, naming, shapes())?.into_iter().map(|placed| (placed.name, placed)).collect();
+        let placed = families::tensors::place(&described, naming, shapes())?.into_iter().map(|placed| (placed.name, placed)).collect();
         let tokenizer = tokenizer(&files)?;
         let (given, vocab) = (tokenizer.vocab_size(), described.config.vocab);
         if given > vocab {
@@ -237,7 +238,12 @@ impl Base {
     /// "llama, 30 layers × 576, 9 heads (3 key/value), vocabulary 49152".
     pub fn architecture(&self) -> String {
         let c = self.config();
-        let window = c.window.map(|window| format!(", window {window}")).unwrap_or_default();
+        let windowed: Vec<usize> = c.attention.iter().filter_map(|layer| layer.window).collect();
+        let window = match windowed.first() {
+            Some(window) if windowed.len() < c.layers => format!(", window {window} in {} layers", windowed.len()),
+            Some(window) => format!(", window {window}"),
+            None => String::new(),
+        };
         format!(
             "{}, {} layers × {}, {} heads ({} key/value), vocabulary {}, context {}{window}",
             self.described.family.model_type(),
@@ -273,12 +279,7 @@ impl WeightSource for Base {
         let placed = self.placed.get(&name).ok_or(SourceError::Missing)?;
         let info = self.info(&placed.source);
         let unreadable = |error: Error| SourceError::Unreadable(std::io::Error::other(error));
-        let mut bytes = self.files.read(&placed.source).map_err(|error| unreadable(error.into()))?;
-        if self.is_gguf()
-            && let Some(order) = families::gguf::row_order(name, self.config())
-        {
-            bytes = families::gguf::reorder_rows(&bytes, &order);
-        }
+        let bytes = placed.rows_of(self.files.read(&placed.source).map_err(|error| unreadable(error.into()))?);
         let (rows, cols) = match *placed.shape.as_slice() {
             [rows, cols] => (rows, cols),
             [cols] => (1, cols),
@@ -288,7 +289,7 @@ impl WeightSource for Base {
         if !finite(storage, &bytes) {
             return Err(unreadable(Error::Weights { tensor: info.name.clone() }));
         }
-        Ok(TensorView { storage, rows, cols, bytes: bytes.into() })
+        Ok(TensorView { storage, rows, cols, bytes: bytes.into(), offset: placed.offset })
     }
 }
 
@@ -368,6 +369,7 @@ fn tokenizer(files: &BaseModel) -> Result<Tokenizer> {
                 add_eos: vocabulary.add_eos,
                 add_space_prefix: vocabulary.add_space_prefix,
                 token_types: vocabulary.token_types.clone(),
+                scores: vocabulary.scores.clone(),
                 merges: vocabulary.merges.clone(),
                 tokens: vocabulary.tokens.clone(),
             })?

@@ -174,7 +174,7 @@ fn products(threads: usize, level: Level) -> Result<Vec<u32>, DeviceError> {
         (0..len as u64).map(|index| 2.0 * random::uniform(key, index) - 1.0).collect()
     };
     let mut device = CpuDevice::with_level(threads, level);
-    device.reserve(&Limits { rows, chain: rows, width: inner, head_rows: rows, vocab: out, hidden: inner })?;
+    device.reserve(&Limits { rows, chain: rows, width: inner, head_rows: rows, vocab: out, hidden: inner, rotaries: 0 })?;
     let bytes: Vec<u8> = numbers(1, out * inner).iter().flat_map(|value| value.to_le_bytes()).collect();
     let weight = device.weight("self-test", Storage::F32, out, inner, &bytes)?;
     let (x, y, dx) = (device.allocate("x", rows * inner)?, device.allocate("y", rows * out)?, device.allocate("dx", rows * inner)?);

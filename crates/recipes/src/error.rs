@@ -151,8 +151,8 @@ pub enum Error {
     /// An adapter of another model.
     #[error("the adapter does not fit this base: {source}: {}", path.display())]
     OtherBase {
-        /// In which way.
-        source: families::FamilyError,
+        /// In which way; boxed, so that errors stay small.
+        source: Box<families::FamilyError>,
         /// Its folder.
         path: PathBuf,
     },

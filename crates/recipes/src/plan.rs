@@ -245,7 +245,7 @@ pub(crate) fn memory_facts(
     policy: &Policy,
 ) -> Result<MemoryFacts> {
     let storages = base.storages()?;
-    let lora = adapters::lora_config(&plan.tune)?;
+    let lora = adapters::lora_config(&plan.tune, base.config())?;
     let device = CpuDevice::new(context.threads);
     let table = |uses: &Uses| memory::plan(&device, base.config(), |name| storages[&name], Some(&lora), uses);
     let training = table(&rows.uses(&plan.tune, policy.clone()));

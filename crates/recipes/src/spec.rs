@@ -676,6 +676,8 @@ pub const ARMS: &[&str] = &["base", "few-shot", "classical", "imported", "tuned"
 pub const METRICS: &[&str] = &["accuracy", "macro_f1", "field_accuracy", "record_exact", "exact_match", "token_f1"];
 /// Hugging Face names of the linear layers that can carry an adapter.
 pub const TARGETS: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/// What models that store several of them as one matrix have instead; the base decides which it has.
+const FUSED_TARGETS: &[&str] = &["qkv_proj", "gate_up_proj"];
 
 impl SourceSection {
     fn resolve(self, index: usize) -> Result<Source, SpecError> {
@@ -752,10 +754,11 @@ impl TuneSection {
             None => TARGETS.iter().map(|t| (*t).to_owned()).collect(),
             Some(list) if list == ["all-linear"] => TARGETS.iter().map(|t| (*t).to_owned()).collect(),
             Some(list) => {
+                let all = [TARGETS, FUSED_TARGETS].concat();
                 for target in &list {
-                    known("tune.targets", target, TARGETS)?;
+                    known("tune.targets", target, &all)?;
                 }
-                TARGETS.iter().filter(|t| list.iter().any(|x| x == *t)).map(|t| (*t).to_owned()).collect::<Vec<_>>()
+                all.iter().filter(|t| list.iter().any(|x| x == *t)).map(|t| (*t).to_owned()).collect::<Vec<_>>()
             }
         };
         if targets.is_empty() {

@@ -143,7 +143,7 @@ pub fn tune(
 ) -> Result<(Model<CpuDevice>, Adapter, TrainingFacts)> {
     let rows = Rows::new(plan, prepared, base)?;
     let steps = Steps::of(&plan.tune, rows.train.rows().len());
-    let lora = adapters::lora_config(&plan.tune)?;
+    let lora = adapters::lora_config(&plan.tune, base.config())?;
     let config = base.config().clone();
     let start = Adapter::init(&lora, &config, plan.project.seed)?;
     let uses = rows.uses(&plan.tune, policy.clone());

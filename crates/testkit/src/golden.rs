@@ -38,6 +38,12 @@ impl GoldenTensor {
         }
     }
 
+    /// The same with other numbers of the same kind.
+    pub fn with_bytes(&self, bytes: Vec<u8>) -> GoldenTensor {
+        assert_eq!(bytes.len(), self.bytes.len(), "as many numbers");
+        GoldenTensor { bytes, ..self.clone() }
+    }
+
     /// The stored bytes, little endian.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -1,7 +1,7 @@
 //! Gradients against central differences.
 
 /// Step of the differences. A device in f64 loses 1e-16 / STEP to rounding and STEP² to curvature.
-const STEP: f32 = 1.0 / 8192.0;
+const STEP: f32 = 1.0 / 32768.0;
 
 /// Compares `gradient` with (loss(p + ε) − loss(p − ε)) / 2ε for every element of `parameters`.
 ///

@@ -20,7 +20,7 @@ use engine::{
 use crate::golden::Golden;
 
 /// PEFT's names of A and of B of a linear layer of a block: `families` knows them.
-pub type Names = fn(layer: usize, linear: Linear) -> [String; 2];
+pub type Names<'a> = &'a dyn Fn(usize, Linear) -> [String; 2];
 
 /// Optimiser steps whose losses the file has.
 pub const STEPS: u32 = 10;
@@ -32,7 +32,7 @@ pub fn answers<D: Device>(
     config: &ModelConfig,
     weights: &dyn WeightSource,
     question: &Golden,
-    names: Names,
+    names: Names<'_>,
 ) -> Result<BTreeMap<String, Vec<f64>>, Box<dyn Error>> {
     let records = Records::of(question);
     let batch = records.batch();
@@ -123,9 +123,9 @@ impl Records {
     }
 }
 
-/// The adapter that the file starts from, on every linear layer.
-fn start(config: &ModelConfig, question: &Golden, names: Names) -> Adapter {
-    let places = (0..config.layers).flat_map(|layer| Linear::ALL.map(|linear| (layer, linear)));
+/// The adapter that the file starts from, on every linear layer (one on all layers that are fused).
+fn start(config: &ModelConfig, question: &Golden, names: Names<'_>) -> Adapter {
+    let places = (0..config.layers).flat_map(|layer| config.adapter_linears().into_iter().map(move |linear| (layer, linear)));
     let tensors: LoraTensors = places
         .map(|(layer, linear)| {
             let [a, b] = names(layer, linear).map(|name| question.tensor(&format!("adapter.start.{name}")).f32());

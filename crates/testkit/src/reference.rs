@@ -2,6 +2,7 @@
 
 use engine::{
     batch::{HeadEntry, RunTable},
+    config::{Gate, Rotary},
     device::{AdamW, AttentionShape, Device, DeviceError, Limits, Product, Slot, Storage, WeightId},
 };
 
@@ -72,8 +73,29 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
+/// (act(x), act'(x)).
+fn activation(x: f64, act: Gate) -> (f64, f64) {
+    match act {
+        Gate::Silu => {
+            let s = 1.0 / (1.0 + (-x).exp());
+            (x * s, s * (1.0 + x * (1.0 - s)))
+        }
+        Gate::GeluTanh => {
+            let root = (2.0 / std::f64::consts::PI).sqrt();
+            let t = (root * (x + 0.044_715 * x.powi(3))).tanh();
+            let slope = 0.5 * x * (1.0 - t * t) * root * (1.0 + 3.0 * 0.044_715 * x * x);
+            (0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + slope)
+        }
+    }
+}
+
+fn capped(x: f64, cap: Option<f32>) -> f64 {
+    cap.map_or(x, |cap| f64::from(cap) * (x / f64::from(cap)).tanh())
+}
+
+/// The slope of [`capped`] where it gave `y`.
+fn cap_slope(y: f64, cap: Option<f32>) -> f64 {
+    cap.map_or(1.0, |cap| 1.0 - (y / f64::from(cap)).powi(2))
 }
 
 impl Device for ReferenceDevice {
@@ -242,26 +264,26 @@ impl Device for ReferenceDevice {
         }
     }
 
-    fn rotary(&mut self, x: Slot, positions: &[u32], heads: usize, head_dim: usize, inv_freq: &[f32], inverse: bool) {
-        let half = head_dim / 2;
-        assert_eq!((x.len, inv_freq.len()), (positions.len() * heads * head_dim, half));
+    fn rotary(&mut self, x: Slot, positions: &[u32], heads: usize, head_dim: usize, rotary: &Rotary, transposed: bool) {
+        let (half, scale) = (rotary.inv_freq.len(), f64::from(rotary.scale));
+        assert_eq!(x.len, positions.len() * heads * head_dim);
         let x = self.get_mut(x);
         for (i, &position) in positions.iter().enumerate() {
             for h in 0..heads {
-                let head = &mut x[(i * heads + h) * head_dim..][..head_dim];
+                let head = &mut x[(i * heads + h) * head_dim..][..2 * half];
                 for j in 0..half {
-                    let angle = f64::from(position) * f64::from(inv_freq[j]);
-                    let (sin, cos) = if inverse { (-angle).sin_cos() } else { angle.sin_cos() };
+                    let angle = f64::from(position) * f64::from(rotary.inv_freq[j]);
+                    let (sin, cos) = if transposed { (-angle).sin_cos() } else { angle.sin_cos() };
                     let (a, b) = (head[j], head[j + half]);
-                    head[j] = a * cos - b * sin;
-                    head[j + half] = b * cos + a * sin;
+                    head[j] = (a * cos - b * sin) * scale;
+                    head[j + half] = (b * cos + a * sin) * scale;
                 }
             }
         }
     }
 
     fn attention(&mut self, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape) {
-        let AttentionShape { heads, kv_heads, head_dim: d, window, scale } = shape;
+        let AttentionShape { heads, kv_heads, head_dim: d, window, scale, softcap } = shape;
         let (q, k, v) = (self.copied(q), self.copied(k), self.copied(v));
         assert_eq!((q.len(), k.len()), (out.len, v.len()));
         for r in 0..runs.runs.len() {
@@ -270,7 +292,7 @@ impl Device for ReferenceDevice {
                 for h in 0..heads {
                     let g = h / (heads / kv_heads);
                     let query = &q[(i * heads + h) * d..][..d];
-                    let score = |&key: &usize| f64::from(scale) * dot(query, &k[(key * kv_heads + g) * d..][..d]);
+                    let score = |&key: &usize| capped(f64::from(scale) * dot(query, &k[(key * kv_heads + g) * d..][..d]), softcap);
                     let scores: Vec<f64> = keys.iter().map(score).collect();
                     let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                     let log_sum = top + scores.iter().map(|s| (s - top).exp()).sum::<f64>().ln();
@@ -300,7 +322,7 @@ impl Device for ReferenceDevice {
         runs: &RunTable,
         shape: AttentionShape,
     ) {
-        let AttentionShape { heads, kv_heads, head_dim: d, window, scale } = shape;
+        let AttentionShape { heads, kv_heads, head_dim: d, window, scale, softcap } = shape;
         let scale = f64::from(scale);
         let (dout, out, lse) = (self.copied(dout), self.copied(out), self.copied(lse));
         let (q, k, v) = (self.copied(q), self.copied(k), self.copied(v));
@@ -315,8 +337,9 @@ impl Device for ReferenceDevice {
                     let row_dot = dot(gradient, &out[at..at + d]);
                     for &key in &keys {
                         let from = (key * kv_heads + g) * d;
-                        let p = (scale * dot(query, &k[from..from + d]) - lse[i * heads + h]).exp();
-                        let ds = scale * p * (dot(gradient, &v[from..from + d]) - row_dot);
+                        let score = capped(scale * dot(query, &k[from..from + d]), softcap);
+                        let p = (score - lse[i * heads + h]).exp();
+                        let ds = scale * cap_slope(score, softcap) * p * (dot(gradient, &v[from..from + d]) - row_dot);
                         (0..d).for_each(|j| self.get_mut(dv)[from + j] += p * gradient[j]);
                         (0..d).for_each(|j| self.get_mut(dk)[from + j] += ds * query[j]);
                         (0..d).for_each(|j| self.get_mut(dq)[at + j] += ds * k[from + j]);
@@ -326,20 +349,29 @@ impl Device for ReferenceDevice {
         }
     }
 
-    fn silu_gate(&mut self, h: Slot, gate: Slot, up: Slot) {
+    fn gate(&mut self, h: Slot, gate: Slot, up: Slot, act: Gate) {
         let (gate, up) = (self.copied(gate), self.copied(up));
         let h = self.get_mut(h);
         assert_eq!((gate.len(), up.len()), (h.len(), h.len()));
-        (0..h.len()).for_each(|i| h[i] = gate[i] * sigmoid(gate[i]) * up[i]);
+        (0..h.len()).for_each(|i| h[i] = activation(gate[i], act).0 * up[i]);
     }
 
-    fn silu_gate_backward(&mut self, dgate: Slot, dup: Slot, dh: Slot, gate: Slot, up: Slot) {
+    fn gate_backward(&mut self, dgate: Slot, dup: Slot, dh: Slot, gate: Slot, up: Slot, act: Gate) {
         let (dh, gate, up) = (self.copied(dh), self.copied(gate), self.copied(up));
         for i in 0..dh.len() {
-            let s = sigmoid(gate[i]);
-            self.get_mut(dup)[i] = dh[i] * gate[i] * s;
-            self.get_mut(dgate)[i] = dh[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
+            let (value, slope) = activation(gate[i], act);
+            self.get_mut(dup)[i] = dh[i] * value;
+            self.get_mut(dgate)[i] = dh[i] * up[i] * slope;
         }
+    }
+
+    fn add_rows(&mut self, y: Slot, bias: Slot) {
+        let bias = self.copied(bias);
+        self.get_mut(y).chunks_exact_mut(bias.len()).flatten().zip(bias.iter().cycle()).for_each(|(y, b)| *y += b);
+    }
+
+    fn softcap(&mut self, x: Slot, cap: f32) {
+        self.get_mut(x).iter_mut().for_each(|x| *x = capped(*x, Some(cap)));
     }
 
     fn add(&mut self, y: Slot, x: Slot) {
@@ -361,22 +393,35 @@ impl Device for ReferenceDevice {
         }
     }
 
-    fn head(&mut self, log_prob: Slot, expected: Option<Slot>, x: Slot, w: WeightId, entries: &[HeadEntry], m: usize) {
+    fn head(
+        &mut self,
+        log_prob: Slot,
+        expected: Option<Slot>,
+        slope: Option<Slot>,
+        x: Slot,
+        w: WeightId,
+        entries: &[HeadEntry],
+        m: usize,
+        softcap: Option<f32>,
+    ) {
         let x = self.copied(x);
         let (v, c) = (self.weights[w.0 as usize].rows, self.weights[w.0 as usize].cols);
         assert_eq!((x.len(), log_prob.len), (m * c, entries.len()));
         for i in 0..m {
             let weights = &self.weights[w.0 as usize];
-            let logits: Vec<f64> = (0..v).map(|t| dot(&x[i * c..(i + 1) * c], weights.row(t))).collect();
+            let logits: Vec<f64> = (0..v).map(|t| capped(dot(&x[i * c..(i + 1) * c], weights.row(t)), softcap)).collect();
             let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let log_sum = top + logits.iter().map(|l| (l - top).exp()).sum::<f64>().ln();
             let mut mean = vec![0.0; c];
-            for (t, l) in logits.iter().enumerate() {
-                let p = (l - log_sum).exp();
+            for (t, &l) in logits.iter().enumerate() {
+                let p = (l - log_sum).exp() * cap_slope(l, softcap);
                 (0..c).for_each(|j| mean[j] += p * weights.row(t)[j]);
             }
             for (e, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.row as usize == i) {
                 self.get_mut(log_prob)[e] = logits[entry.target as usize] - log_sum;
+                if let Some(slope) = slope {
+                    self.get_mut(slope)[e] = cap_slope(logits[entry.target as usize], softcap);
+                }
             }
             if let Some(expected) = expected {
                 self.get_mut(expected)[i * c..(i + 1) * c].copy_from_slice(&mean);
@@ -384,16 +429,26 @@ impl Device for ReferenceDevice {
         }
     }
 
-    fn head_backward(&mut self, dx: Slot, expected: Slot, w: WeightId, entries: &[HeadEntry], coefficients: &[f32], m: usize) {
-        let expected = self.copied(expected);
+    fn head_backward(
+        &mut self,
+        dx: Slot,
+        expected: Slot,
+        slope: Option<Slot>,
+        w: WeightId,
+        entries: &[HeadEntry],
+        coefficients: &[f32],
+        m: usize,
+    ) {
+        let (expected, slopes) = (self.copied(expected), slope.map(|slope| self.copied(slope)));
         let c = self.weights[w.0 as usize].cols;
         assert_eq!((expected.len(), dx.len, entries.len()), (m * c, m * c, coefficients.len()));
         self.zero(dx);
-        for (entry, &coefficient) in entries.iter().zip(coefficients) {
+        for (e, (entry, &coefficient)) in entries.iter().zip(coefficients).enumerate() {
             let target = self.weights[w.0 as usize].row(entry.target as usize).to_vec();
             let row = entry.row as usize * c;
+            let slope = slopes.as_ref().map_or(1.0, |slopes| slopes[e]);
             let dx = &mut self.get_mut(dx)[row..row + c];
-            (0..c).for_each(|j| dx[j] += f64::from(coefficient) * (target[j] - expected[row + j]));
+            (0..c).for_each(|j| dx[j] += f64::from(coefficient) * (slope * target[j] - expected[row + j]));
         }
     }
 

@@ -51,6 +51,7 @@ fn vocabulary_of(value: &Value) -> GgufVocabulary {
         pre: value["pre"].as_str().unwrap_or_default().into(),
         tokens: list("tokens"),
         token_types: serde_json::from_value(value["token_types"].clone()).unwrap_or_default(),
+        scores: serde_json::from_value(value["scores"].clone()).unwrap_or_default(),
         merges: list("merges"),
         bos: id("bos"),
         eos: id("eos"),

@@ -1,5 +1,7 @@
-//! A GGUF file's byte-level vocabulary, split into words as llama.cpp splits (`src/llama-vocab.cpp`).
+//! A GGUF file's vocabulary as a tokenizer with llama.cpp's ids (`src/llama-vocab.cpp`): byte-level ones here, SentencePiece's in
+//! [`crate::spm`].
 //!
+//! Byte-level text is split into words as llama.cpp splits.
 //! llama.cpp applies a list of regular expressions in turn; each splits what the ones before left into its matches and
 //! what lies between them. That is a sequence of the library's `Split`s with isolated matches, followed by `ByteLevel`
 //! for the alphabet, so that both kinds of file become the same kind of tokenizer.
@@ -13,7 +15,7 @@ use std::collections::HashSet;
 /// The tokenizer keys of a GGUF file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GgufVocabulary {
-    /// `tokenizer.ggml.model`: "gpt2" is byte-level BPE.
+    /// `tokenizer.ggml.model`: "gpt2" is byte-level BPE, "llama" is SentencePiece's.
     pub model: String,
     /// `tokenizer.ggml.pre`, or empty.
     pub pre: String,
@@ -21,6 +23,8 @@ pub struct GgufVocabulary {
     pub tokens: Vec<String>,
     /// `tokenizer.ggml.token_type`, or empty (all ordinary).
     pub token_types: Vec<i32>,
+    /// `tokenizer.ggml.scores`, or empty: of SentencePiece's pieces.
+    pub scores: Vec<f32>,
     /// `tokenizer.ggml.merges`.
     pub merges: Vec<String>,
     /// `tokenizer.ggml.bos_token_id`.
@@ -40,11 +44,11 @@ pub struct GgufVocabulary {
 }
 
 /// `token_type` of a token for text that nobody knows.
-const UNKNOWN: i32 = 2;
+pub(crate) const UNKNOWN: i32 = 2;
 /// `token_type` of a special token.
-const CONTROL: i32 = 3;
+pub(crate) const CONTROL: i32 = 3;
 /// `token_type` of a token that is matched in raw text, but is no special one.
-const USER_DEFINED: i32 = 4;
+pub(crate) const USER_DEFINED: i32 = 4;
 
 /// How text is cut into words before the merges.
 struct PreTokenizer {
@@ -173,13 +177,26 @@ pub fn pre_tokenizer_names() -> Vec<&'static str> {
 impl GgufVocabulary {
     /// Checks the keys against each other and takes them apart.
     pub(crate) fn parts(&self) -> Result<(Parts, Named), TextError> {
-        if self.model != "gpt2" {
-            return Err(TextError::Unsupported {
-                part: "model in the GGUF file",
-                found: self.model.chars().take(40).collect(),
-                supported: "gpt2 (byte-level BPE); for others give the Hugging Face folder with its tokenizer.json".into(),
-            });
+        limit("tokens", self.tokens.len() as u64, MAX_VOCAB)?;
+        limit("merges", self.merges.len() as u64, MAX_MERGES)?;
+        for (field, given) in [("token_type's length", self.token_types.len()), ("scores' length", self.scores.len())] {
+            if given != 0 && given != self.tokens.len() {
+                return Err(TextError::Field { field, given: given.to_string(), expected: "as many as there are tokens" });
+            }
         }
+        match self.model.as_str() {
+            "gpt2" => self.byte_level_parts(),
+            "llama" => crate::spm::parts(self),
+            other => Err(TextError::Unsupported {
+                part: "model in the GGUF file",
+                found: other.chars().take(40).collect(),
+                supported: "gpt2 (byte-level BPE), llama (SentencePiece); for others give the Hugging Face folder with its tokenizer.json"
+                    .into(),
+            }),
+        }
+    }
+
+    fn byte_level_parts(&self) -> Result<(Parts, Named), TextError> {
         let pre = PRE_TOKENIZERS.iter().find(|pre| pre.names.contains(&self.pre.as_str()));
         let pre = pre.ok_or_else(|| TextError::Unsupported {
             part: "pre-tokenizer in the GGUF file",
@@ -193,33 +210,8 @@ impl GgufVocabulary {
                 expected: "false for a byte-level vocabulary",
             });
         }
-        limit("tokens", self.tokens.len() as u64, MAX_VOCAB)?;
-        limit("merges", self.merges.len() as u64, MAX_MERGES)?;
-        if !self.token_types.is_empty() && self.token_types.len() != self.tokens.len() {
-            return Err(TextError::Field {
-                field: "token_type's length",
-                given: self.token_types.len().to_string(),
-                expected: "as many as there are tokens",
-            });
-        }
         let mut parts = Parts { ignore_merges: pre.ignore_merges, ..Parts::default() };
-        let mut added = Vec::new();
-        for (id, token) in self.tokens.iter().enumerate() {
-            let token = if token.is_empty() { format!("[EMPTY_{id}]") } else { token.clone() };
-            let kind = self.token_types.get(id).copied().unwrap_or(1);
-            if matches!(kind, UNKNOWN | CONTROL | USER_DEFINED) {
-                added.push(AddedPart {
-                    id: id as u32,
-                    content: token.clone(),
-                    single_word: false,
-                    lstrip: false,
-                    rstrip: false,
-                    normalized: false,
-                    special: kind != USER_DEFINED,
-                });
-            }
-            parts.insert(token, id as u32)?;
-        }
+        let added = self.insert_tokens(&mut parts)?;
         // A pair that stands twice keeps its first rank.
         let mut seen = HashSet::with_capacity(self.merges.len());
         for (merge, line) in self.merges.iter().enumerate() {
@@ -235,18 +227,51 @@ impl GgufVocabulary {
         parts.check_ids()?;
         parts.check_merges()?;
         parts.add(added)?;
+        let named = self.roles(&mut parts, pre.add_bos)?;
+        parts.pre_tokenizer = Some(pre_tokenizer(pre.patterns));
+        parts.decoder = Some(byte_level());
+        Ok((parts, named))
+    }
+
+    /// Puts all tokens into the vocabulary; what is matched in raw text comes back.
+    pub(crate) fn insert_tokens(&self, parts: &mut Parts) -> Result<Vec<AddedPart>, TextError> {
+        let mut added = Vec::new();
+        for (id, token) in self.tokens.iter().enumerate() {
+            let token = if token.is_empty() { format!("[EMPTY_{id}]") } else { token.clone() };
+            let kind = self.token_type(id);
+            if matches!(kind, UNKNOWN | CONTROL | USER_DEFINED) {
+                added.push(AddedPart {
+                    id: id as u32,
+                    content: token.clone(),
+                    single_word: false,
+                    lstrip: false,
+                    rstrip: false,
+                    normalized: false,
+                    special: kind != USER_DEFINED,
+                });
+            }
+            parts.insert(token, id as u32)?;
+        }
+        Ok(added)
+    }
+
+    /// Ordinary unless the file says otherwise.
+    pub(crate) fn token_type(&self, id: usize) -> i32 {
+        self.token_types.get(id).copied().unwrap_or(1)
+    }
+
+    /// The tokens with a role of their own, of which begin and end may stand around a document.
+    pub(crate) fn roles(&self, parts: &mut Parts, add_bos: bool) -> Result<Named, TextError> {
         let named = Named {
             bos: self.known("bos_token_id", self.bos)?,
             eos: self.known("eos_token_id", self.eos)?,
             pad: self.known("padding_token_id", self.pad)?,
         };
         self.known("unknown_token_id", self.unk)?;
-        let begin = named.bos.filter(|_| self.add_bos.unwrap_or(pre.add_bos));
+        let begin = named.bos.filter(|_| self.add_bos.unwrap_or(add_bos));
         let end = named.eos.filter(|_| self.add_eos.unwrap_or(false));
         parts.around = Some((begin.into_iter().collect(), end.into_iter().collect()));
-        parts.pre_tokenizer = Some(pre_tokenizer(pre.patterns));
-        parts.decoder = Some(byte_level());
-        Ok((parts, named))
+        Ok(named)
     }
 
     fn known(&self, field: &'static str, id: Option<u32>) -> Result<Option<u32>, TextError> {

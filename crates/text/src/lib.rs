@@ -7,6 +7,7 @@
 mod chat;
 mod error;
 mod gguf;
+mod spm;
 mod template;
 mod tokenizer;
 mod tokenizer_config;

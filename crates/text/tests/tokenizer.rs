@@ -4,6 +4,7 @@ use serde_json::Value;
 use text::{GgufVocabulary, Specials, TextError, Tokenizer, TokenizerConfig};
 
 const TINY: &[u8] = include_bytes!("../../../golden/tokenizer/tiny.json");
+const SPM: &str = include_str!("../../../golden/tokenizer/spm.json");
 const IDS: &str = include_str!("../../../golden/tokenizer/tiny_ids.json");
 
 fn golden() -> Value {
@@ -287,7 +288,8 @@ fn wrong_gguf_vocabularies_are_refused() {
         edit(&mut vocabulary);
         Tokenizer::from_gguf(&vocabulary).unwrap_err()
     };
-    assert!(with(|v| v.model = "llama".into()).to_string().contains("supported: gpt2"));
+    assert!(with(|v| v.model = "bert".into()).to_string().contains("supported: gpt2"));
+    assert!(with(|v| v.model = "llama".into()).to_string().contains("scores"));
     assert!(with(|v| v.pre = "nobody".into()).to_string().contains("smollm"));
     assert!(matches!(with(|v| v.token_types.truncate(3)), TextError::Field { .. }));
     assert!(matches!(with(|v| v.tokens[9] = v.tokens[10].clone()), TextError::DuplicateToken { .. }));
@@ -297,4 +299,61 @@ fn wrong_gguf_vocabularies_are_refused() {
     assert!(matches!(with(|v| v.eos = Some(1 << 30)), TextError::Field { .. }));
     assert!(matches!(with(|v| v.tokens.clear()), TextError::Field { .. }));
     assert!(matches!(with(|v| v.add_space_prefix = Some(true)), TextError::Field { .. }));
+}
+
+/// spm.json's form `place`: 0 is Llama 2's, 1 is Gemma's.
+fn spm(place: usize) -> (GgufVocabulary, Value) {
+    let forms: Value = serde_json::from_str(SPM).unwrap();
+    let form = forms[place].clone();
+    let vocabulary = GgufVocabulary {
+        model: "llama".into(),
+        pre: "default".into(),
+        tokens: serde_json::from_value(form["tokens"].clone()).unwrap(),
+        token_types: serde_json::from_value(form["token_types"].clone()).unwrap(),
+        scores: serde_json::from_value(form["scores"].clone()).unwrap(),
+        bos: Some(1),
+        eos: Some(2),
+        unk: Some(0),
+        add_space_prefix: form["add_space_prefix"].as_bool(),
+        ..GgufVocabulary::default()
+    };
+    (vocabulary, form["strings"].clone())
+}
+
+#[test]
+fn ids_of_sentence_piece_are_llama_cpps() {
+    for place in [0, 1] {
+        let (vocabulary, strings) = spm(place);
+        let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
+        for string in strings.as_array().unwrap() {
+            let text = string["text"].as_str().unwrap();
+            for (key, specials) in [("as_text", Specials::AsText), ("parse", Specials::Parse)] {
+                let given = tokenizer.encode(text, specials).unwrap();
+                assert_eq!(given, ids(&string[key]), "{text:?} {key}, form {place}");
+                // Spaces around special tokens are theirs in Llama's form; all else comes back as it was.
+                if key == "as_text" && !text.contains('\u{2581}') {
+                    assert_eq!(tokenizer.decode(&given, false).unwrap(), text, "form {place}");
+                    let mut stream = tokenizer.decode_stream(false);
+                    let mut streamed: String = given.iter().map(|&id| stream.push(id).unwrap()).collect();
+                    streamed += &stream.finish().unwrap();
+                    assert_eq!(streamed, text, "form {place}");
+                }
+            }
+        }
+        assert_eq!(tokenizer.around_document(), (&[1][..], &[][..]), "SentencePiece's documents begin with the begin token");
+    }
+}
+
+#[test]
+fn bad_sentence_piece_vocabularies_are_refused() {
+    let refused = |change: &dyn Fn(&mut GgufVocabulary)| {
+        let mut vocabulary = spm(0).0;
+        change(&mut vocabulary);
+        Tokenizer::from_gguf(&vocabulary).unwrap_err().to_string()
+    };
+    assert!(refused(&|v| v.scores.clear()).contains("scores"));
+    assert!(refused(&|v| v.scores.truncate(5)).contains("scores' length"));
+    assert!(refused(&|v| v.scores[7] = f32::NAN).contains("NaN"));
+    assert!(refused(&|v| v.tokens[3 + 0x41] = "other".into()).contains("<0x41>"));
+    assert!(refused(&|v| v.model = "t5".into()).contains("gpt2 (byte-level BPE), llama (SentencePiece)"));
 }

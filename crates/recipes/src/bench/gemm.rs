@@ -47,7 +47,7 @@ pub struct BenchGemm {
 pub fn gemm(context: &Context<'_>, observer: &mut dyn Observer) -> Result<BenchGemm> {
     let mut device = CpuDevice::new(context.threads);
     let width = SHAPES.iter().map(|&(inner, outer)| inner.max(outer)).max().unwrap_or(0);
-    let limits = Limits { rows: ROWS, chain: 1, width, head_rows: 1, vocab: width, hidden: 576 };
+    let limits = Limits { rows: ROWS, chain: 1, width, head_rows: 1, vocab: width, hidden: 576, rotaries: 0 };
     let failed = |error| Error::Engine(engine::EngineError::Device(error));
     device.reserve(&limits).map_err(failed)?;
     observer.event(Event::Start { what: "products".into(), total: (SHAPES.len() * ROUNDS) as u64, unit: "products" });

@@ -289,20 +289,23 @@ pub fn flops_per_step(config: &ModelConfig, lora: &LoraConfig, batch: usize, len
             let to_input = if layer == 0 && matches!(linear, Linear::Query | Linear::Key | Linear::Value) { 0.0 } else { 1.0 };
             flops += 2.0 * rows * out * inner * (1.0 + to_input);
             if places.contains(&(layer, linear)) {
-                let rank = lora.rank as f64;
+                let (rank, out) = (lora.rank as f64, config.adapter_shape(linear).0 as f64);
                 flops += 2.0 * rows * rank * (inner + out) + 2.0 * rows * rank * (2.0 * out + inner * (1.0 + to_input));
             }
         }
     }
-    let window = config.window.unwrap_or(usize::MAX);
-    let pairs = (batch * (0..length).map(|query| (query + 1).min(window)).sum::<usize>()) as f64;
-    flops += 12.0 * pairs * (config.heads * config.head_dim * config.layers) as f64;
+    for layer in &config.attention {
+        let window = layer.window.unwrap_or(usize::MAX);
+        let pairs = (batch * (0..length).map(|query| (query + 1).min(window)).sum::<usize>()) as f64;
+        flops += 12.0 * pairs * (config.heads * config.head_dim) as f64;
+    }
     flops + 4.0 * head_rows * (config.vocab * config.hidden) as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::config::{Gate, LayerAttention, LinearSet, Rotary};
 
     fn config() -> ModelConfig {
         ModelConfig {
@@ -314,8 +317,18 @@ mod tests {
             head_dim: 2,
             intermediate: 6,
             norm_eps: 1e-5,
-            rotary_inv_freq: vec![1.0],
-            window: None,
+            gate: Gate::Silu,
+            biases: LinearSet::EMPTY,
+            qk_norms: false,
+            post_norms: false,
+            embedding_scale: None,
+            attention_scale: 0.7,
+            attention_softcap: None,
+            logit_softcap: None,
+            rotary: vec![Rotary { inv_freq: vec![1.0], scale: 1.0 }],
+            attention: vec![LayerAttention { window: None, rotary: Some(0) }; 2],
+            fused_qkv: false,
+            fused_gate_up: false,
             context: 16,
             tied_embeddings: true,
         }
@@ -330,7 +343,8 @@ mod tests {
         let attention = 12.0 * pairs * 4.0 * 2.0;
         let head = 4.0 * head_rows * 40.0;
         assert_eq!(flops_per_step(&config(), &lora(3), 2, 3), frozen + pairs_of_rank + attention + head);
-        let windowed = ModelConfig { window: Some(1), ..config() };
+        let window = LayerAttention { window: Some(1), rotary: Some(0) };
+        let windowed = ModelConfig { attention: vec![window; 2], ..config() };
         assert_eq!(flops_per_step(&windowed, &lora(3), 2, 3), frozen + pairs_of_rank + attention / 2.0 + head);
     }
 }

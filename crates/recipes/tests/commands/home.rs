@@ -74,7 +74,7 @@ impl Home {
             "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": true, "bos_token_id": 1, "eos_token_id": 2,
         });
         let described = families::hugging_face::describe(&config).unwrap();
-        let placed = expected(&described.config, Naming::HuggingFace);
+        let placed = expected(&described, Naming::HuggingFace);
         let bytes: Vec<Vec<u8>> = placed
             .iter()
             .enumerate()
@@ -176,12 +176,12 @@ pub(crate) fn fresh_adapter(home: &Home, model: &Path, rank: usize) -> PathBuf {
     let adapter = Adapter::init(&lora(rank), &config, 3).unwrap();
     let mut tensors = std::collections::BTreeMap::new();
     for (&(layer, linear), pair) in &adapter.tensors {
-        let (out, inner) = config.linear_shape(linear);
-        let name = |half| families::adapters::tensor_name(layer, linear, half);
+        let (out, inner) = config.adapter_shape(linear);
+        let name = |half| families::adapters::tensor_name(&config, layer, linear, half);
         tensors.insert(name(families::adapters::Half::A), AdapterTensor { shape: vec![rank, inner], values: pair.a.clone() });
         tensors.insert(name(families::adapters::Half::B), AdapterTensor { shape: vec![out, rank], values: pair.b.clone() });
     }
-    let modules = families::adapters::target_modules(&Linear::ALL);
+    let modules = families::adapters::target_modules(&config, &Linear::ALL);
     let config = PeftConfig {
         base_model: None,
         rank,
