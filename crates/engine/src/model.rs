@@ -21,7 +21,7 @@ pub struct TensorView<'a> {
     pub rows: usize,
     /// Inputs, channels.
     pub cols: usize,
-    /// Row-major numbers, little endian, or GGUF blocks along a row.
+    /// Row-major numbers, little endian, or rows of blocks as [`Storage`] says.
     pub bytes: Cow<'a, [u8]>,
 }
 

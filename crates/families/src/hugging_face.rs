@@ -96,12 +96,13 @@ fn refuse_what_is_not_done(keys: &Keys<'_>) -> Result<()> {
             supported: "1 (all of a head turns)",
         });
     }
-    if let Some(given) = keys.present("quantization_config") {
+    // How bitsandbytes stored the weights stands beside them, tensor by tensor.
+    if let Some(given) = keys.present("quantization_config").filter(|given| given["quant_method"] != "bitsandbytes") {
         let method = given["quant_method"].as_str().map_or_else(|| "given".to_owned(), shown);
         return Err(FamilyError::Unsupported {
             key: "quantization_config",
             given: method,
-            supported: "none (F32, F16 or BF16 weights; or a GGUF file)",
+            supported: "bitsandbytes, or none (F32, F16 or BF16 weights; or a GGUF file)",
         });
     }
     Ok(())
