@@ -43,7 +43,11 @@ def values(folder):
                 parts = {n.removeprefix(weight + "."): file.get_tensor(n) for n in names if n.startswith(weight + ".")}
                 state = F.QuantState.from_dict(parts, device="cpu")
                 state.dtype = torch.float32
-                out[weight] = F.dequantize_4bit(file.get_tensor(weight), state)
+                # Blocks run through the whole matrix. bitsandbytes 0.50's kernel for CPUs counts them anew in each row, and so
+                # gives other values (not those that were quantised) where rows are not whole blocks; shown as rows of one block
+                # each, they are right.
+                shape, state.shape = state.shape, torch.Size((state.shape.numel() // state.blocksize, state.blocksize))
+                out[weight] = F.dequantize_4bit(file.get_tensor(weight), state).reshape(shape)
     data = {name: tensor.contiguous().numpy().astype("<f4") for name, tensor in out.items()}
     return {name: {"fnv": fnv(tensor.tobytes()), "first": tensor.flatten()[:4].tolist()} for name, tensor in sorted(data.items())}
 
