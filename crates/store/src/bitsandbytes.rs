@@ -142,7 +142,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 
 impl Files<'_> {
     fn bad(&self, name: &str, fault: Fault) -> StoreError {
-        StoreError::Quantized { name: shown(name), fault, path: self.path.to_path_buf() }
+        StoreError::Quantized { name: shown(name), fault: Box::new(fault), path: self.path.to_path_buf() }
     }
 
     /// The part `part` of tensor `weight`, of that coding and that many numbers.

@@ -640,7 +640,7 @@ pub enum StoreError {
         /// The tensor.
         name: String,
         /// What is wrong.
-        fault: QuantizedFault,
+        fault: Box<QuantizedFault>,
         /// The model.
         path: PathBuf,
     },

@@ -83,8 +83,6 @@ const fn dynamic() -> [f32; 256] {
 }
 
 #[rustfmt::skip]
-#[expect(clippy::excessive_precision, reason = "as printed")]
-#[allow(clippy::unreadable_literal, reason = "a table")]
 const POSITIVE: [f32; 127] = [
     5.5000004e-7, 3.2500002e-6, 7.75e-6, 2.1249998e-5, 4.375e-5, 6.625e-5, 8.875e-5, 0.00015625001, 0.00026875004, 0.00038125002,
     0.00049375003, 0.0006062501, 0.00071875006, 0.00083125, 0.0009437501, 0.0012812499, 0.00184375, 0.00240625, 0.00296875, 0.0035312497,
