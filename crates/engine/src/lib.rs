@@ -21,6 +21,7 @@ pub mod model;
 pub mod random;
 pub mod schedule;
 pub mod score;
+pub mod storage;
 pub mod trainer;
 pub mod trie;
 

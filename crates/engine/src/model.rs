@@ -21,7 +21,7 @@ pub struct TensorView<'a> {
     pub rows: usize,
     /// Inputs, channels.
     pub cols: usize,
-    /// Row-major numbers, little endian, or GGUF blocks along a row.
+    /// Row-major numbers, little endian, or rows of blocks as [`Storage`] says.
     pub bytes: Cow<'a, [u8]>,
     /// Added to every number of a gain: 1 where the source holds what is added to 1. Of matrices it is 0.
     pub offset: f32,

@@ -273,9 +273,10 @@ fn refuse_what_is_not_done(keys: &Keys<'_>, family: Family) -> Result<()> {
             return Err(unsupported(key, "true", supported));
         }
     }
-    if let Some(given) = keys.present("quantization_config") {
+    // How bitsandbytes stored the weights stands beside them, tensor by tensor.
+    if let Some(given) = keys.present("quantization_config").filter(|given| given["quant_method"] != "bitsandbytes") {
         let method = given["quant_method"].as_str().map_or_else(|| "given".to_owned(), shown);
-        return Err(unsupported("quantization_config", method, "none (F32, F16 or BF16 weights; or a GGUF file)"));
+        return Err(unsupported("quantization_config", method, "bitsandbytes, or none (F32, F16 or BF16 weights; or a GGUF file)"));
     }
     if family == Family::Gemma3
         && let Some(given) = keys.present("attn_logit_softcapping")

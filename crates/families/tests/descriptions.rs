@@ -118,7 +118,7 @@ fn what_is_not_done_is_refused_by_name_and_value() {
         (json!({"mlp_bias": "yes"}), "mlp_bias is a text; true or false expected"),
         (json!({"hidden_act": "gelu"}), "hidden_act is \"gelu\"; supported: silu, gelu_pytorch_tanh"),
         (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor is 0.5"),
-        (json!({"quantization_config": {"quant_method": "gptq"}}), "quantization_config is gptq"),
+        (json!({"quantization_config": {"quant_method": "gptq"}}), "quantization_config is gptq; supported: bitsandbytes"),
         (json!({"rope_scaling": {"type": "yarn", "factor": 4.0}}), "rope_type is yarn; supported: default, linear, llama3"),
         (json!({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}), "rope_type is dynamic"),
         (json!({"rope_scaling": {"rope_type": "linear"}}), "no factor"),

@@ -11,7 +11,8 @@
 //! down the rows while at most `TILE_PANELS_MAX` panels of one block stay in the second-level cache; threads take
 //! tiles from one queue.
 
-use crate::quant::{Decode, Storage, interleave_panel, panel_row, with_decode};
+use crate::quant::decode::{Decode, with_decode};
+use crate::quant::{Storage, interleave_panel, panel_row};
 use crate::simd::disjoint::{Tile, Tiles};
 use crate::simd::microkernel::{self, BLOCK, Left, Right};
 use crate::simd::{LANES, Level, Simd, WithSimd};
@@ -64,7 +65,7 @@ impl Weight {
             });
             Held::F32(panels)
         } else {
-            let panel_bytes = LANES * (k / storage.block_len()) * storage.block_bytes();
+            let panel_bytes = LANES * storage.row_bytes(k).expect("whole blocks: the size was asserted");
             let mut panels = zeros(n.div_ceil(LANES) * panel_bytes)?;
             panels.par_chunks_mut(panel_bytes.max(1)).enumerate().for_each(|(p, panel)| {
                 interleave_panel(storage, &bytes[p * panel_bytes..], k, panel);
@@ -117,7 +118,7 @@ impl Weight {
 
     /// Bytes of one panel of what is stored.
     fn panel_bytes(&self) -> usize {
-        LANES * (self.k / self.storage.block_len()) * self.storage.block_bytes()
+        LANES * self.storage.row_bytes(self.k).expect("whole blocks")
     }
 }
 
@@ -417,7 +418,7 @@ impl WithSimd for Stream<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        with_decode!(self.w.storage, decode => match self.tile.rows() {
+        with_decode!(self.w.storage, self.w.k, decode => match self.tile.rows() {
             1 => self.rows::<S, _, 1>(s, decode),
             2 => self.rows::<S, _, 2>(s, decode),
             3 => self.rows::<S, _, 3>(s, decode),
@@ -481,7 +482,7 @@ impl<'a, 'e: 'a> WithSimd for Expand<'a, 'e> {
             Source::Panels { panels, k } => {
                 return Right { data: &panels[(col / LANES * k + start) * LANES..], inner: LANES, panel: k * LANES };
             }
-            Source::Stored { w, panels: from } => with_decode!(w.storage, decode => {
+            Source::Stored { w, panels: from } => with_decode!(w.storage, w.k, decode => {
                 for p in 0..panels {
                     let from = &from[(col / LANES + p) * w.panel_bytes()..][..w.panel_bytes()];
                     let to = &mut to[p * BLOCK * LANES..][..inner * LANES];
@@ -490,7 +491,7 @@ impl<'a, 'e: 'a> WithSimd for Expand<'a, 'e> {
                     }
                 }
             }),
-            Source::StoredTransposed { w, panels: from } => with_decode!(w.storage, decode => {
+            Source::StoredTransposed { w, panels: from } => with_decode!(w.storage, w.k, decode => {
                 for l in (0..inner).step_by(LANES) {
                     let from = &from[(start + l) / LANES * w.panel_bytes()..][..w.panel_bytes()];
                     for p in 0..panels {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use engine::config::{ModelConfig, TensorName};
 use engine::cpu::CpuDevice;
-use engine::device::Storage;
 use engine::model::{Model, SourceError, TensorView, WeightSource};
+use engine::storage::{self as engine_storage, Storage};
 use families::Described;
 use families::gguf::MetaValue;
 use families::tensors::{Naming, Placed};
@@ -15,12 +15,13 @@ use store::catalogue::{self, CatalogueEntry};
 use store::fetch::{self, Fetched, PipSource, Progress, Request};
 use store::gguf::GgufValue;
 use store::model_files::{Description, FileHash, TokenizerFiles};
-use store::{BaseModel, Dtype};
+use store::{BaseModel, Dtype, TensorInfo};
 use text::{ChatFormat, ChatTemplate, TemplateContext, Tokenizer, TokenizerConfig};
 
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 use crate::spec::RunPlan;
+use crate::storage;
 
 /// A base model, ready to be loaded.
 pub struct Base {
@@ -40,6 +41,10 @@ pub struct Base {
     pub chat: Option<ChatFormat>,
     /// Ids that end a text.
     pub end_ids: Vec<u32>,
+    /// How weights are held where not as the file has them.
+    storage: Option<Storage>,
+    /// Threads to quantise with.
+    threads: usize,
     files: BaseModel,
     placed: BTreeMap<TensorName, Placed>,
     naming: Naming,
@@ -145,22 +150,29 @@ impl Base {
     /// Finds, verifies and describes a base. `template` names a built-in one to use instead of its own; empty: its own.
     pub fn open(context: &Context<'_>, observer: &mut dyn Observer, name: &str, template: &str) -> Result<Base> {
         let (path, entry) = locate(context, observer, name, false)?;
-        Base::describe(name, template, path, entry)
+        Base::describe(context, name, template, path, entry)
     }
 
     /// The base of a plan. A relative path starts at `folder`, the run file's, or else at the current one.
     pub fn of_plan(context: &Context<'_>, observer: &mut dyn Observer, plan: &RunPlan, folder: &Path, offline: bool) -> Result<Base> {
         let (path, entry) = locate(context, observer, &beside(&plan.model.base, folder), offline)?;
-        Base::describe(&plan.model.base, &plan.model.template, path, entry)
+        Base::describe(context, &plan.model.base, &plan.model.template, path, entry)?.held_as(&plan.model.storage)
     }
 
     /// The same, but never fetches.
     pub fn open_offline(context: &Context<'_>, observer: &mut dyn Observer, name: &str, template: &str) -> Result<Base> {
         let (path, entry) = locate(context, observer, name, true)?;
-        Base::describe(name, template, path, entry)
+        Base::describe(context, name, template, path, entry)
     }
 
-    fn describe(name: &str, template: &str, path: PathBuf, entry: Option<&'static CatalogueEntry>) -> Result<Base> {
+    /// The same base, with its weights held as `[model] storage` or `--storage` says; empty: as the file has them.
+    pub fn held_as(mut self, given: &str) -> Result<Base> {
+        self.storage = storage::parse(given)?;
+        self.storages()?; // says which tensor cannot be held so
+        Ok(self)
+    }
+
+    fn describe(context: &Context<'_>, name: &str, template: &str, path: PathBuf, entry: Option<&'static CatalogueEntry>) -> Result<Base> {
         let files = BaseModel::open(&path)?;
         let hashes = files.hashes(&mut |_| {})?;
         let shapes = || files.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
@@ -195,7 +207,21 @@ impl Base {
         };
         let chat = chat.map(|template| ChatFormat::new(tokenizer.clone(), template)).transpose()?;
         let end_ids = special.end_ids.clone();
-        Ok(Base { name: name.to_owned(), path, entry, described, hashes, tokenizer, chat, end_ids, files, placed, naming })
+        Ok(Base {
+            name: name.to_owned(),
+            path,
+            entry,
+            described,
+            hashes,
+            tokenizer,
+            chat,
+            end_ids,
+            storage: None,
+            threads: context.threads,
+            files,
+            placed,
+            naming,
+        })
     }
 
     /// Loads the weights.
@@ -214,15 +240,29 @@ impl Base {
         self.chat.as_ref().ok_or_else(|| Error::NoTemplate { name: self.name.clone() })
     }
 
-    /// Storage of every tensor, as the file has it.
+    /// How every tensor is held.
     pub fn storages(&self) -> Result<BTreeMap<TensorName, Storage>> {
-        self.placed
-            .values()
-            .map(|placed| {
-                let info = self.info(&placed.source);
-                Ok((placed.name, storage(info.dtype, &info.name)?))
-            })
-            .collect()
+        self.placed.values().map(|placed| Ok((placed.name, self.held(placed)?.1))).collect()
+    }
+
+    /// How the file stores a tensor, in the engine's words, and how it is held.
+    fn held(&self, placed: &Placed) -> Result<(Storage, Storage)> {
+        let info = self.info(&placed.source);
+        let cols = info.shape.last().copied().unwrap_or(1);
+        let file = match self.files.quantized(&placed.source) {
+            Some(quantized) => storage::of_quantized(quantized, info.dtype, cols, &info.name)?,
+            None => storage::of_file(info.dtype, &info.name)?,
+        };
+        Ok((file, storage::held(self.storage, placed.name, &placed.source, cols, file)?))
+    }
+
+    /// The rows of a tensor in the storage that [`Base::held`] says of the file.
+    fn rows(&self, placed: &Placed, info: &TensorInfo, file: Storage) -> Result<Vec<u8>> {
+        let Some(quantized) = self.files.quantized(&placed.source) else { return Ok(self.files.read(&placed.source)?) };
+        let parts = self.files.read_quantized(&placed.source)?;
+        let cols = info.shape.last().copied().unwrap_or(1);
+        let rows = info.shape.iter().product::<usize>() / cols.max(1);
+        Ok(storage::rows_of_quantized(quantized, info.dtype, parts, rows, cols, file))
     }
 
     /// Parameters, tied ones counted once.
@@ -256,20 +296,27 @@ impl Base {
         )
     }
 
-    /// The storages of the linear layers, most frequent first: "Q4_1".
+    /// How the matrices are held, most frequent first: "Q5_0, Q4_K, Q6_K"; where not as the file has them, with those.
     pub fn storage_names(&self) -> String {
-        let mut counts = BTreeMap::<&str, usize>::new();
-        for placed in
-            self.placed.values().filter(|placed| matches!(placed.name, TensorName::Linear(..) | TensorName::Embedding | TensorName::Head))
-        {
-            *counts.entry(self.info(&placed.source).dtype.name()).or_default() += 1;
+        let (mut of_file, mut held) = (BTreeMap::<String, usize>::new(), BTreeMap::<String, usize>::new());
+        for placed in self.placed.values().filter(|placed| placed.shape.len() == 2) {
+            *of_file.entry(self.info(&placed.source).dtype.name().to_owned()).or_default() += 1;
+            if let Ok((_, storage)) = self.held(placed) {
+                *held.entry(storage.name().to_uppercase()).or_default() += 1;
+            }
         }
-        let mut names: Vec<_> = counts.into_iter().collect();
-        names.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
-        names.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+        let list = |counts: BTreeMap<String, usize>| {
+            let mut names: Vec<_> = counts.into_iter().collect();
+            names.sort_by(|(name, count), (other, others)| others.cmp(count).then(name.cmp(other)));
+            names.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+        };
+        match self.storage {
+            None => list(of_file),
+            Some(_) => format!("{} (file: {})", list(held), list(of_file)),
+        }
     }
 
-    fn info(&self, source: &str) -> &store::TensorInfo {
+    fn info(&self, source: &str) -> &TensorInfo {
         self.files.tensors().iter().find(|tensor| tensor.name == source).expect("placed tensors were found in the file")
     }
 }
@@ -279,52 +326,26 @@ impl WeightSource for Base {
         let placed = self.placed.get(&name).ok_or(SourceError::Missing)?;
         let info = self.info(&placed.source);
         let unreadable = |error: Error| SourceError::Unreadable(std::io::Error::other(error));
-        let bytes = placed.rows_of(self.files.read(&placed.source).map_err(|error| unreadable(error.into()))?);
+        let (file, held) = self.held(placed).map_err(unreadable)?;
+        let mut bytes = placed.rows_of(self.rows(placed, info, file).map_err(unreadable)?);
         let (rows, cols) = match *placed.shape.as_slice() {
             [rows, cols] => (rows, cols),
             [cols] => (1, cols),
             _ => unreachable!("placed tensors have one or two dimensions"),
         };
-        let storage = storage(info.dtype, &info.name).map_err(unreadable)?;
-        if !finite(storage, &bytes) {
+        if !engine_storage::finite(file, cols, &bytes) {
             return Err(unreadable(Error::Weights { tensor: info.name.clone() }));
         }
-        Ok(TensorView { storage, rows, cols, bytes: bytes.into(), offset: placed.offset })
-    }
-}
-
-/// Whether all numbers of a tensor, and the scales of its blocks, are finite: one that is not spoils every answer.
-fn finite(storage: Storage, bytes: &[u8]) -> bool {
-    let half = |at: &[u8]| u16::from_le_bytes([at[0], at[1]]);
-    let f16 = |at: &[u8]| half(at) & 0x7c00 != 0x7c00;
-    let scales = |block: usize, count: usize| bytes.chunks_exact(block).all(|block| (0..count).all(|i| f16(&block[2 * i..])));
-    match storage {
-        Storage::F32 => bytes.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite()),
-        Storage::F16 => scales(2, 1),
-        Storage::Bf16 => bytes.chunks_exact(2).all(|b| half(b) & 0x7f80 != 0x7f80),
-        Storage::Q4_0 => scales(18, 1),
-        Storage::Q4_1 => scales(20, 2),
-        Storage::Q8_0 => scales(34, 1),
-    }
-}
-
-/// The engine's name for a file's coding.
-fn storage(dtype: Dtype, tensor: &str) -> Result<Storage> {
-    Ok(match dtype {
-        Dtype::F32 => Storage::F32,
-        Dtype::F16 => Storage::F16,
-        Dtype::BF16 => Storage::Bf16,
-        Dtype::Q4_0 => Storage::Q4_0,
-        Dtype::Q4_1 => Storage::Q4_1,
-        Dtype::Q8_0 => Storage::Q8_0,
-        other => {
-            return Err(Error::Storage {
-                tensor: tensor.to_owned(),
-                given: other.name().to_owned(),
-                expected: "F32, F16, BF16, Q4_0, Q4_1, Q8_0".into(),
-            });
+        if held != file {
+            let converted = engine_storage::convert(&info.name, file, held, rows, cols, &bytes, self.threads);
+            bytes = converted.map_err(|error| unreadable(engine::EngineError::from(error).into()))?;
+            // A finite f32 may be beyond what f16, as a weight or as a scale, can say.
+            if !engine_storage::finite(held, cols, &bytes) {
+                return Err(unreadable(Error::TooLarge { tensor: info.name.clone(), storage: held.name().to_uppercase() }));
+            }
         }
-    })
+        Ok(TensorView { storage: held, rows, cols, bytes: bytes.into(), offset: placed.offset })
+    }
 }
 
 fn meta_value(value: &GgufValue) -> MetaValue {
@@ -375,33 +396,4 @@ fn tokenizer(files: &BaseModel) -> Result<Tokenizer> {
             })?
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Storage, finite};
-
-    #[test]
-    fn a_number_that_is_none_is_found_in_every_storage() {
-        for (storage, bytes, at, nan) in [
-            (Storage::F32, 12, 4, &f32::NAN.to_le_bytes()[..]),
-            (Storage::F32, 12, 8, &f32::NEG_INFINITY.to_le_bytes()),
-            (Storage::F16, 6, 2, &0x7c00u16.to_le_bytes()),
-            (Storage::F16, 6, 4, &0xfe01u16.to_le_bytes()),
-            (Storage::Bf16, 6, 2, &0xff80u16.to_le_bytes()),
-            (Storage::Q4_0, 36, 18, &0x7e00u16.to_le_bytes()),
-            (Storage::Q4_1, 40, 20, &0x7e00u16.to_le_bytes()),
-            (Storage::Q4_1, 40, 22, &0x7e00u16.to_le_bytes()),
-            (Storage::Q8_0, 68, 34, &0x7e00u16.to_le_bytes()),
-        ] {
-            // What is no scale may be any byte.
-            let mut tensor = vec![0; bytes];
-            if bytes > 30 {
-                tensor[bytes - 2..].fill(0xff);
-            }
-            assert!(finite(storage, &tensor), "{storage:?}");
-            tensor[at..at + nan.len()].copy_from_slice(nan);
-            assert!(!finite(storage, &tensor), "{storage:?} at byte {at}");
-        }
-    }
 }

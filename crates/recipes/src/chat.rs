@@ -29,6 +29,8 @@ pub struct ChatOptions {
     pub model: String,
     /// PEFT folder, with a base model.
     pub adapter: Option<PathBuf>,
+    /// How the weights are held, as `[model] storage` says; empty: as the run says, or as the base's files have them.
+    pub storage: String,
     /// System message; none: the run's instruction.
     pub system: Option<String>,
     /// 0 is greedy.
@@ -95,7 +97,7 @@ impl Session {
             return refused("--stop", "an empty text".into(), "at least one character");
         }
         let found = Found::new(context, &options)?;
-        let base = Base::open(context, observer, &found.base, &found.template)?;
+        let base = Base::open(context, observer, &found.base, &found.template)?.held_as(&found.storage)?;
         base.chat()?;
         let adapter = found.adapter.map(|folder| adapters::read(&folder, base.config())).transpose()?;
         let mut model = base.load(context.threads)?;
@@ -198,6 +200,7 @@ fn reserve(model: &mut Model<CpuDevice>, rows: usize) -> Result<()> {
 struct Found {
     base: String,
     template: String,
+    storage: String,
     adapter: Option<PathBuf>,
     instruction: String,
 }
@@ -205,8 +208,13 @@ struct Found {
 impl Found {
     fn new(context: &Context<'_>, options: &ChatOptions) -> Result<Found> {
         let given = &options.model;
-        let of_base =
-            || Found { base: given.clone(), template: String::new(), adapter: options.adapter.clone(), instruction: String::new() };
+        let of_base = || Found {
+            base: given.clone(),
+            template: String::new(),
+            storage: options.storage.clone(),
+            adapter: options.adapter.clone(),
+            instruction: String::new(),
+        };
         let here = Path::new(given);
         if store::catalogue::find(given).is_some() || given.starts_with("pip:") || (here.exists() && !here.join("plan.toml").exists()) {
             return Ok(of_base());
@@ -231,7 +239,9 @@ impl Found {
         let prepared = store::atomic::read_json(&run.join("data/prepared.json"), PREPARED_BYTES_MAX)?;
         let instruction = prepared["instruction"].as_str().unwrap_or(&plan.instruction).to_owned();
         let base = base::beside(&plan.model.base, &runs::sources_folder(&run)?);
-        Ok(Found { base, template: plan.model.template, adapter: Some(adapter), instruction })
+        // What is evaluated is what answers, unless the user says otherwise.
+        let storage = if options.storage.is_empty() { plan.model.storage } else { options.storage.clone() };
+        Ok(Found { base, template: plan.model.template, storage, adapter: Some(adapter), instruction })
     }
 }
 

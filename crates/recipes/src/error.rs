@@ -122,6 +122,26 @@ pub enum Error {
         /// What is read.
         expected: String,
     },
+    /// Quantised weights would be quantised again.
+    #[error(
+        "tensor {tensor} is stored as {given}, {asked} is asked for: what is quantised is not quantised again, since errors would add up"
+    )]
+    Requantized {
+        /// The tensor.
+        tensor: String,
+        /// How it is stored.
+        given: String,
+        /// How it was to be held.
+        asked: String,
+    },
+    /// Numbers that a storage cannot say.
+    #[error("tensor {tensor} has numbers that {storage} cannot hold")]
+    TooLarge {
+        /// The tensor.
+        tensor: String,
+        /// How it was to be held.
+        storage: String,
+    },
     /// A run that is not what it was.
     #[error("{name} is not what run {id} was made with any more")]
     Changed {
@@ -379,7 +399,12 @@ impl Error {
             }
             Error::NotCached { name } => format!("fetch it with `tunesmith pull {name}`"),
             Error::NoTemplate { .. } => "name one in the run file: [model] template = \"chatml\"".into(),
-            Error::Storage { .. } => "use an F32, F16, BF16, Q4_0, Q4_1 or Q8_0 file of the same model".into(),
+            Error::Storage { .. } => "use a Hugging Face folder of the same model, or a GGUF file with one of these".into(),
+            Error::Requantized { .. } => {
+                "leave out [model] storage (or --storage), set it to \"f32\", or take the F16 or BF16 model that this one was made from"
+                    .into()
+            }
+            Error::TooLarge { .. } => "set [model] storage to \"bf16\" or \"nf4\", or leave it out".into(),
             Error::NoRun { .. } => "`tunesmith runs` lists them".into(),
             Error::ManyRuns { .. } => "give more of the id".into(),
             Error::NotYet { id, .. } => format!("finish it with `tunesmith runs resume {id}`"),

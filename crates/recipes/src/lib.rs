@@ -29,6 +29,7 @@ pub mod run;
 pub mod runs;
 pub mod score;
 pub mod spec;
+pub mod storage;
 pub mod tune;
 
 pub use eval::Verdict;

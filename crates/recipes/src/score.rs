@@ -87,12 +87,13 @@ pub fn score(
     file: &Path,
     model: &str,
     adapter: Option<&Path>,
+    storage: &str,
     tokens: bool,
     each: &mut dyn FnMut(ScoreLine),
 ) -> Result<ScoreTotal> {
     let bytes = store::atomic::read(file, FILE_BYTES_MAX)?;
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let base = Base::open(context, observer, model, "")?;
+    let base = Base::open(context, observer, model, "")?.held_as(storage)?;
     let adapter = adapter.map(|folder| adapters::read(folder, base.config())).transpose()?;
     let records = if tokens { token_records(&name, &bytes, &base)? } else { text_records(&name, &bytes, file, &base)? };
     drop(bytes);

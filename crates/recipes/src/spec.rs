@@ -128,6 +128,7 @@ struct ProjectSection {
 struct ModelSection {
     base: Option<String>,
     template: Option<String>,
+    storage: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -230,7 +231,7 @@ struct GateSection {
 pub const KEYS: &[(&str, &[&str])] = &[
     ("", &["project", "model", "data", "prepare", "tune", "evaluate", "gate"]),
     ("project", &["name", "goal", "users", "industry", "intended_use", "seed"]),
-    ("model", &["base", "template"]),
+    ("model", &["base", "template", "storage"]),
     ("data", &["instruction", "source"]),
     (
         "data.source",
@@ -320,6 +321,9 @@ pub struct ModelChoice {
     pub base: String,
     /// Built-in chat template to use instead of the base's; empty: the base's own.
     pub template: String,
+    /// How the weights are held in memory, one of [`crate::storage::CHOICES`]; empty: as the files have them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub storage: String,
 }
 
 /// What a source's rows are for.
@@ -570,6 +574,13 @@ impl RunFile {
         let model = ModelChoice {
             base: model.base.ok_or_else(|| missing("model.base", "base = \"smollm2-135m-instruct\""))?,
             template: model.template.unwrap_or_default(),
+            storage: match model.storage {
+                None => String::new(),
+                Some(storage) => {
+                    known("model.storage", &storage, crate::storage::CHOICES)?;
+                    storage
+                }
+            },
         };
 
         let data = self.data.unwrap_or_default();
@@ -849,7 +860,7 @@ fn choice<T: Copy>(key: &str, given: Option<String>, choices: &[(&str, T)]) -> R
     })
 }
 
-fn known(key: &str, given: &str, names: &[&str]) -> Result<(), SpecError> {
+pub(crate) fn known(key: &str, given: &str, names: &[&str]) -> Result<(), SpecError> {
     if names.contains(&given) {
         return Ok(());
     }

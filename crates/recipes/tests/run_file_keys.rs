@@ -19,6 +19,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("project.seed", "2"),
     ("model.base", "\"other-base\""),
     ("model.template", "\"chatml\""),
+    ("model.storage", "\"q4_k\""),
     ("data.instruction", "\"Answer with the category.\""),
     ("data.source.path", "\"others.csv\""),
     ("data.source.format", "\"tsv\""),

@@ -267,8 +267,8 @@ pub enum GgufFault {
         /// Coding.
         dtype: &'static str,
     },
-    /// A block type that exists but is not read yet.
-    #[error("tensor {name:?} is {dtype}: supported from a later version (F32, F16, BF16, Q4_0, Q4_1 and Q8_0 are read now)")]
+    /// A block type that exists but is not read.
+    #[error("tensor {name:?} is {dtype}: not read (F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS are)")]
     LaterType {
         /// Tensor.
         name: String,
@@ -356,6 +356,76 @@ pub enum PeftFault {
         /// Shape.
         shape: Vec<usize>,
     },
+}
+
+/// What is wrong with a tensor that bitsandbytes quantised.
+#[derive(Debug, thiserror::Error)]
+pub enum QuantizedFault {
+    /// A tensor beside it is not there.
+    #[error("{part:?} is missing")]
+    Missing {
+        /// The part.
+        part: String,
+    },
+    /// A tensor beside it has another coding or length.
+    #[error("{part:?} has {given} numbers of {dtype}, {expected} of {expected_dtype} expected")]
+    Part {
+        /// The part.
+        part: String,
+        /// Numbers it has.
+        given: u64,
+        /// Their coding.
+        dtype: &'static str,
+        /// Numbers it should have.
+        expected: u64,
+        /// Their coding.
+        expected_dtype: &'static str,
+    },
+    /// A value that is no number.
+    #[error("{part:?} has no finite number at {index}")]
+    NotFinite {
+        /// The part.
+        part: String,
+        /// Which.
+        index: usize,
+    },
+    /// Its description does not parse.
+    #[error("its quant_state is not a short JSON object as expected: {given}")]
+    State {
+        /// What is wrong.
+        given: String,
+    },
+    /// Its description names another kind than its name.
+    #[error("quant_type is {given:?} under the name of {name:?}; nf4 or fp4 expected")]
+    Kind {
+        /// In the description.
+        given: String,
+        /// In the name.
+        name: String,
+    },
+    /// A size of blocks that is none.
+    #[error("blocks of {given}, a power of two up to {limit} expected")]
+    Block {
+        /// As given.
+        given: u64,
+        /// Limit.
+        limit: u64,
+    },
+    /// A shape that cannot be.
+    #[error("shape {given:?}, one to four sizes above zero expected")]
+    Shape {
+        /// As given.
+        given: Vec<u64>,
+    },
+    /// Bytes laid out for a GPU.
+    #[error("weight_format is {given}, 0 (row after row) expected")]
+    Order {
+        /// As given.
+        given: u8,
+    },
+    /// Two descriptions.
+    #[error("it is described twice")]
+    Twice,
 }
 
 /// Everything that this crate can fail with.
@@ -562,6 +632,16 @@ pub enum StoreError {
         /// Those that are there.
         steps: Vec<u64>,
         /// The run.
+        path: PathBuf,
+    },
+    /// A tensor that bitsandbytes quantised is not whole.
+    #[error("bad quantised tensor {name:?}: {fault}: {}", path.display())]
+    Quantized {
+        /// The tensor.
+        name: String,
+        /// What is wrong.
+        fault: Box<QuantizedFault>,
+        /// The model.
         path: PathBuf,
     },
     /// Not a source that can be fetched.

@@ -9,6 +9,7 @@
 //! | [`jsonl`] | append-only logs that survive a torn tail |
 //! | [`safetensors`] | validating reader, deterministic writer |
 //! | [`gguf`] | validating reader, small writer |
+//! | [`bitsandbytes`] | 4-bit and 8-bit tensors whose scales are tensors beside them |
 //! | [`model_files`] | a base model: Hugging Face folder or GGUF file |
 //! | [`peft`] | adapter folders that `peft` loads, and those it wrote |
 //! | [`catalogue`], [`fetch`] | base models by name; `pip:package==version/member` |
@@ -18,6 +19,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the crate that touches the file system")]
 
 pub mod atomic;
+pub mod bitsandbytes;
 pub mod catalogue;
 pub mod checkpoint;
 pub mod disk;
@@ -32,7 +34,7 @@ pub mod safetensors;
 pub mod tensor;
 pub mod tree;
 
-pub use error::{GgufFault, PeftFault, SafetensorsFault, StoreError};
+pub use error::{GgufFault, PeftFault, QuantizedFault, SafetensorsFault, StoreError};
 pub use model_files::BaseModel;
 pub use run_folder::RunFolder;
 pub use tensor::{Dtype, TensorInfo};

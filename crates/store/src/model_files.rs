@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::bitsandbytes::{self, Parts, Quantized};
 use crate::error::shown;
 use crate::gguf::{GgufFile, GgufValue};
 use crate::safetensors::{SafetensorsFile, Sharded};
@@ -96,6 +97,8 @@ pub struct BaseModel {
     path: PathBuf,
     description: Description,
     weights: Weights,
+    /// Where bitsandbytes quantised it: which tensors, and all tensors with those as one.
+    quantized: Option<bitsandbytes::Found>,
     tokenizer_config: Option<Value>,
     generation_config: Option<Value>,
     chat_template: Option<String>,
@@ -108,6 +111,28 @@ enum Weights {
     Single(SafetensorsFile),
     Sharded(Sharded),
     Gguf(GgufFile),
+}
+
+impl Weights {
+    fn tensors(&self) -> &[TensorInfo] {
+        match self {
+            Weights::Single(file) => file.tensors(),
+            Weights::Sharded(shards) => shards.tensors(),
+            Weights::Gguf(file) => file.tensors(),
+        }
+    }
+
+    /// The bytes of a tensor; `path` is the model's, for the message.
+    fn read(&self, name: &str, path: &Path) -> Result<Vec<u8>> {
+        match self {
+            Weights::Single(file) => file.read(name),
+            Weights::Sharded(shards) => match shards.shard_of(name) {
+                Some(shard) => shard.read(name),
+                None => Err(StoreError::NoSuchTensor { name: shown(name), count: shards.tensors().len(), path: path.join(INDEX) }),
+            },
+            Weights::Gguf(file) => file.read(name),
+        }
+    }
 }
 
 const PICKLES: [&str; 5] = ["bin", "pt", "pth", "ckpt", "pkl"];
@@ -155,6 +180,10 @@ impl BaseModel {
                 None => StoreError::NotAModel { missing: "model.safetensors or model.safetensors.index.json", path: path.to_path_buf() },
             });
         };
+        let quantized = match config["quantization_config"]["quant_method"].as_str() {
+            Some("bitsandbytes") => Some(bitsandbytes::find(weights.tensors(), &|name| weights.read(name, path), path)?),
+            _ => None,
+        };
         let tokenizer_config = optional_object(&path.join("tokenizer_config.json"))?;
         let generation_config = optional_object(&path.join("generation_config.json"))?;
         let special_map = optional_object(&path.join("special_tokens_map.json"))?;
@@ -166,6 +195,7 @@ impl BaseModel {
             path: path.to_path_buf(),
             description,
             weights,
+            quantized,
             tokenizer_config,
             generation_config,
             chat_template,
@@ -193,6 +223,7 @@ impl BaseModel {
             path: path.to_path_buf(),
             description,
             weights,
+            quantized: None,
             tokenizer_config: None,
             generation_config: None,
             chat_template,
@@ -211,25 +242,28 @@ impl BaseModel {
         &self.description
     }
 
-    /// All tensors; names as in the files, shapes outermost first.
+    /// All tensors; names as in the files, shapes outermost first. One that bitsandbytes quantised is one, of its real shape.
     pub fn tensors(&self) -> &[TensorInfo] {
-        match &self.weights {
-            Weights::Single(file) => file.tensors(),
-            Weights::Sharded(shards) => shards.tensors(),
-            Weights::Gguf(file) => file.tensors(),
+        match &self.quantized {
+            Some((_, tensors)) => tensors,
+            None => self.weights.tensors(),
         }
     }
 
     /// The bytes of a tensor.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
-        match &self.weights {
-            Weights::Single(file) => file.read(name),
-            Weights::Sharded(shards) => match shards.shard_of(name) {
-                Some(shard) => shard.read(name),
-                None => Err(StoreError::NoSuchTensor { name: shown(name), count: shards.tensors().len(), path: self.path.join(INDEX) }),
-            },
-            Weights::Gguf(file) => file.read(name),
-        }
+        self.weights.read(name, &self.path)
+    }
+
+    /// How bitsandbytes quantised a tensor, where it did.
+    pub fn quantized(&self, name: &str) -> Option<&Quantized> {
+        self.quantized.as_ref()?.0.get(name)
+    }
+
+    /// The codes and scales of a tensor that bitsandbytes quantised.
+    pub fn read_quantized(&self, name: &str) -> Result<Parts> {
+        let missing = || StoreError::NoSuchTensor { name: shown(name), count: self.tensors().len(), path: self.path.clone() };
+        bitsandbytes::read_parts(name, self.quantized(name).ok_or_else(missing)?, &|part| self.read(part))
     }
 
     /// The tokenizer's raw material.

@@ -34,21 +34,54 @@ pub enum Dtype {
     Q4_0,
     /// GGUF block of 32: f16 scale, f16 minimum, 16 bytes of nibbles.
     Q4_1,
+    /// GGUF block of 32: f16 scale, 32 fifth bits, 16 bytes of nibbles.
+    Q5_0,
+    /// GGUF block of 32: f16 scale, f16 minimum, 32 fifth bits, 16 bytes of nibbles.
+    Q5_1,
     /// GGUF block of 32: f16 scale, 32 signed bytes.
     Q8_0,
+    /// GGUF super-block of 256 with two bits a weight.
+    Q2K,
+    /// GGUF super-block of 256 with three bits a weight.
+    Q3K,
+    /// GGUF super-block of 256 with four bits a weight.
+    Q4K,
+    /// GGUF super-block of 256 with five bits a weight.
+    Q5K,
+    /// GGUF super-block of 256 with six bits a weight.
+    Q6K,
+    /// GGUF block of 32: f16 scale, 16 bytes of nibbles, codes of uneven steps.
+    Iq4Nl,
+    /// GGUF super-block of 256 with the codes of `Iq4Nl`.
+    Iq4Xs,
+    /// bitsandbytes' 4-bit codes of the normal distribution, two a byte; their scales are tensors of their own.
+    Nf4,
+    /// bitsandbytes' 4-bit floats, two a byte; their scales are tensors of their own.
+    Fp4,
+    /// bitsandbytes' signed bytes; their scales, one a row, are a tensor of its own.
+    Int8,
 }
 
 impl Dtype {
     /// (elements, bytes) of one block; one element for plain numbers.
     pub fn block(self) -> (usize, usize) {
         match self {
-            Dtype::Bool | Dtype::U8 | Dtype::I8 => (1, 1),
+            Dtype::Bool | Dtype::U8 | Dtype::I8 | Dtype::Int8 => (1, 1),
             Dtype::U16 | Dtype::I16 | Dtype::F16 | Dtype::BF16 => (1, 2),
             Dtype::U32 | Dtype::I32 | Dtype::F32 => (1, 4),
             Dtype::U64 | Dtype::I64 | Dtype::F64 => (1, 8),
-            Dtype::Q4_0 => (32, 18),
+            Dtype::Q4_0 | Dtype::Iq4Nl => (32, 18),
             Dtype::Q4_1 => (32, 20),
+            Dtype::Q5_0 => (32, 22),
+            Dtype::Q5_1 => (32, 24),
             Dtype::Q8_0 => (32, 34),
+            Dtype::Q2K => (256, 84),
+            Dtype::Q3K => (256, 110),
+            Dtype::Q4K => (256, 144),
+            Dtype::Q5K => (256, 176),
+            Dtype::Q6K => (256, 210),
+            Dtype::Iq4Xs => (256, 136),
+            Dtype::Nf4 | Dtype::Fp4 => (2, 1),
         }
     }
 
@@ -70,7 +103,19 @@ impl Dtype {
             Dtype::F64 => "F64",
             Dtype::Q4_0 => "Q4_0",
             Dtype::Q4_1 => "Q4_1",
+            Dtype::Q5_0 => "Q5_0",
+            Dtype::Q5_1 => "Q5_1",
             Dtype::Q8_0 => "Q8_0",
+            Dtype::Q2K => "Q2_K",
+            Dtype::Q3K => "Q3_K",
+            Dtype::Q4K => "Q4_K",
+            Dtype::Q5K => "Q5_K",
+            Dtype::Q6K => "Q6_K",
+            Dtype::Iq4Nl => "IQ4_NL",
+            Dtype::Iq4Xs => "IQ4_XS",
+            Dtype::Nf4 => "NF4",
+            Dtype::Fp4 => "FP4",
+            Dtype::Int8 => "INT8",
         }
     }
 

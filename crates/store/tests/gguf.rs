@@ -120,7 +120,7 @@ fn hostile_files_are_refused_with_both_sides() {
         ("dimension 0", one(&[0, 4], 0, 0).aligned(0), "are zero or more than can be addressed"),
         ("product overflows", one(&[1 << 32, 1 << 32], 0, 0).aligned(0), "are zero or more than can be addressed"),
         ("product overflows in bits", one(&[1 << 61], 0, 0).aligned(0), "are zero or more than can be addressed"),
-        ("Q4_K", one(&[256], 12, 0).aligned(144), "tensor \"t\" is Q4_K: supported from a later version"),
+        ("IQ3_S", one(&[256], 21, 0).aligned(110), "tensor \"t\" is IQ3_S: not read (F32, F16"),
         ("a removed type", one(&[256], 4, 0).aligned(144), "type number 4, which does not exist"),
         ("negative type", one(&[4], u32::MAX, 0).aligned(16), "type number -1, which does not exist"),
         ("torn block", one(&[33, 32], 8, 0).aligned(4096), "rows of 33 elements, a multiple of 32 expected for Q8_0"),

@@ -116,9 +116,33 @@ impl WeightSource for TinyModel {
         let storage = if name.is_vector() { Storage::F32 } else { self.storage };
         let mut bytes = vec![0; storage.bytes(rows, cols).expect("sizes fit the storage")];
         let row_bytes = bytes.len() / rows;
-        for (row, bytes) in values.chunks_exact(cols).zip(bytes.chunks_exact_mut(row_bytes)) {
-            kernels::quant::quantize_row(storage, row, bytes);
+        for (i, (row, bytes)) in values.chunks_exact(cols).zip(bytes.chunks_exact_mut(row_bytes)).enumerate() {
+            if storage.has_writer() {
+                kernels::quant::quantize_row(storage, row, bytes);
+            } else {
+                any_blocks(storage, bytes, |j| random::uniform(key, (i * row_bytes + j) as u64));
+            }
         }
         Ok(TensorView { storage, rows, cols, bytes: Cow::Owned(bytes), offset: 0.0 })
+    }
+}
+
+/// Any bytes are a block: codes and small scales as drawn, the f16 scales such that weights are about 0.1.
+fn any_blocks(storage: Storage, bytes: &mut [u8], draw: impl Fn(usize) -> f32) {
+    // (place of an f16 scale, its size)
+    let scales: &[(usize, f32)] = match storage {
+        Storage::Q2K => &[(80, 0.01), (82, 0.01)],
+        Storage::Q3K => &[(108, 0.002)],
+        Storage::Iq4Nl => &[(0, 0.002)],
+        Storage::Iq4Xs => &[(0, 0.0001)],
+        written => panic!("{} has a writer", written.name()),
+    };
+    for (index, block) in bytes.chunks_exact_mut(storage.block_bytes()).enumerate() {
+        let first = index * block.len();
+        block.iter_mut().enumerate().for_each(|(j, byte)| *byte = (256.0 * draw(first + j)) as u8);
+        for &(at, size) in scales {
+            let scale = half::f16::from_f32(size * (0.5 + draw(first + at)));
+            block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        }
     }
 }

@@ -154,6 +154,9 @@ pub(crate) enum Command {
         /// PEFT adapter folder
         #[arg(long)]
         adapter: Option<PathBuf>,
+        /// How the weights are held in memory [default: as the files have them]
+        #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::storage::CHOICES))]
+        storage: Option<String>,
         /// The records are token ids with loss weights
         #[arg(long)]
         tokens: bool,
@@ -220,6 +223,9 @@ pub(crate) struct ChatArguments {
     /// PEFT adapter folder, with a base model
     #[arg(long)]
     pub(crate) adapter: Option<PathBuf>,
+    /// How the weights are held in memory [default: as the run says, or as the files have them]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::storage::CHOICES))]
+    pub(crate) storage: Option<String>,
     /// System message [default: the run's instruction]
     #[arg(long)]
     pub(crate) system: Option<String>,
@@ -322,6 +328,9 @@ pub(crate) struct BenchTrain {
     /// Base model: catalogue name, folder, GGUF file or pip:…
     #[arg(long)]
     pub(crate) model: String,
+    /// How the weights are held in memory [default: as the files have them]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::storage::CHOICES))]
+    pub(crate) storage: Option<String>,
     /// Sequences of a step
     #[arg(long, default_value_t = 2)]
     pub(crate) batch: usize,

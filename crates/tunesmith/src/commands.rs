@@ -62,20 +62,22 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
             Ok(Exit::Done)
         }
         Command::Chat(chat_arguments) => chat(session, chat_arguments),
-        Command::Score { file, model, adapter, tokens } => {
+        Command::Score { file, model, adapter, storage, tokens } => {
             let json = session.json;
             let mut first = true;
             session.progress.writes_as_it_goes();
-            let scored =
-                recipes::score::score(&session.context, &mut session.progress, &file, &model, adapter.as_deref(), tokens, &mut |line| {
-                    if json {
-                        return emit_json(&line);
-                    }
-                    if std::mem::take(&mut first) {
-                        emit("id\ttokens\tloss_tokens\tlog_prob");
-                    }
-                    emit(&format!("{}\t{}\t{}\t{:.6}", line.id, line.tokens, line.loss_tokens, line.log_prob))
-                });
+            let mut each = |line: recipes::score::ScoreLine| {
+                if json {
+                    return emit_json(&line);
+                }
+                if std::mem::take(&mut first) {
+                    emit("id\ttokens\tloss_tokens\tlog_prob");
+                }
+                emit(&format!("{}\t{}\t{}\t{:.6}", line.id, line.tokens, line.loss_tokens, line.log_prob))
+            };
+            let (adapter, storage) = (adapter.as_deref(), storage.unwrap_or_default());
+            let progress = &mut session.progress;
+            let scored = recipes::score::score(&session.context, progress, &file, &model, adapter, &storage, tokens, &mut each);
             match scored {
                 Err(recipes::error::Error::Interrupted) if closed() => Ok(Exit::Done),
                 scored => scored.map(|_| Exit::Done).map_err(Into::into),
@@ -370,6 +372,7 @@ fn chat(session: &mut Session<'_>, arguments: ChatArguments) -> Result<Exit> {
     let options = recipes::chat::ChatOptions {
         model: arguments.model,
         adapter: arguments.adapter,
+        storage: arguments.storage.unwrap_or_default(),
         system: arguments.system,
         temperature: arguments.temperature,
         top_k: arguments.top_k,
@@ -437,6 +440,7 @@ fn audit(session: &mut Session<'_>, run: Option<&str>, head: Option<&str>) -> Re
 fn bench_train(session: &mut Session<'_>, bench: &BenchTrain) -> Result<Exit> {
     let options = recipes::bench::train::BenchTrainOptions {
         model: &bench.model,
+        storage: bench.storage.as_deref().unwrap_or_default(),
         batch: bench.batch,
         length: bench.length,
         rank: bench.rank,

@@ -259,6 +259,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Lanes from their bits.
     #[expect(clippy::wrong_self_convention, reason = "the token is no receiver")]
     fn from_bits(self, a: Self::I) -> Self::F;
+    /// `table[a & 15]`.
+    fn lookup(self, table: &[f32; LANES], a: Self::I) -> Self::F;
 
     /// The largest tile that the registers of this level hold in the matrix product: rows of `a`.
     const TILE_ROWS: usize;

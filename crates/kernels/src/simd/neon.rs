@@ -304,4 +304,18 @@ impl Simd for Neon {
     fn from_bits(self, a: Self::I) -> Self::F {
         quarters!(vreinterpretq_f32_s32, a)
     }
+    #[inline(always)]
+    fn lookup(self, table: &[f32; LANES], a: Self::I) -> Self::F {
+        // A table of 64 bytes: the four bytes of entry i are at 4 i.
+        let table = self.load(table);
+        let table = call!(uint8x16x4_t(
+            vreinterpretq_u8_f32(table[0]),
+            vreinterpretq_u8_f32(table[1]),
+            vreinterpretq_u8_f32(table[2]),
+            vreinterpretq_u8_f32(table[3])
+        ));
+        let at = self.mul_i(self.and_i(a, self.splat_i(15)), self.splat_i(0x0404_0404));
+        let at = self.add_i(at, self.splat_i(0x0302_0100));
+        call!(from_fn(|q| vreinterpretq_f32_u8(vqtbl4q_u8(table, vreinterpretq_u8_s32(at[q])))))
+    }
 }

@@ -219,4 +219,8 @@ impl Simd for Portable {
     fn from_bits(self, a: Self::I) -> Self::F {
         from_fn(|i| f32::from_bits(a[i] as u32))
     }
+    #[inline(always)]
+    fn lookup(self, table: &[f32; LANES], a: Self::I) -> Self::F {
+        from_fn(|i| table[(a[i] & 15) as usize])
+    }
 }

@@ -312,6 +312,13 @@ impl Simd for Avx2 {
     fn from_bits(self, a: Self::I) -> Self::F {
         halves!(_mm256_castsi256_ps, a)
     }
+    #[inline(always)]
+    fn lookup(self, table: &[f32; LANES], a: Self::I) -> Self::F {
+        // The permutation reads three bits of the index; the fourth, brought to the sign, chooses the half.
+        let ([low, high], fourth) = (self.load(table), self.from_bits(self.shl_i(a, 28)));
+        let of = |i: usize| call!(_mm256_blendv_ps(_mm256_permutevar8x32_ps(low, a[i]), _mm256_permutevar8x32_ps(high, a[i]), fourth[i]));
+        [of(0), of(1)]
+    }
 }
 
 /// Row i of the result is column i of `v`; the token says that AVX is there.
@@ -583,6 +590,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn from_bits(self, a: Self::I) -> Self::F {
         call!(_mm512_castsi512_ps(a))
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[f32; LANES], a: Self::I) -> Self::F {
+        call!(_mm512_permutexvar_ps(a, self.load(table))) // reads four bits of the index
     }
 }
 

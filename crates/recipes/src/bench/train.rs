@@ -58,6 +58,8 @@ const IDS_BYTES_MAX: u64 = 1 << 30;
 pub struct BenchTrainOptions<'a> {
     /// Base model: catalogue name, folder, GGUF file or `pip:…`.
     pub model: &'a str,
+    /// How its weights are held, as `[model] storage` says; empty: as the file has them.
+    pub storage: &'a str,
     /// Sequences of a step.
     pub batch: usize,
     /// Tokens of a sequence.
@@ -118,7 +120,7 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
         ("--rank", options.rank, 1),
         ("--steps", options.steps, 2),
     ])?;
-    let base = Base::open(context, observer, options.model, "")?;
+    let base = Base::open(context, observer, options.model, "")?.held_as(options.storage)?;
     let config = base.config().clone();
     let ids = match options.ids {
         Some(file) => read_ids(file, options, config.vocab)?,

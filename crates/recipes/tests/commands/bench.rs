@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::home::{Home, fresh_adapter};
 
 fn options<'a>(model: &'a str, ids: &'a Path, adapter: &'a Path) -> BenchTrainOptions<'a> {
-    BenchTrainOptions { model, batch: 3, length: 20, rank: 2, steps: 4, ids: Some(ids), adapter_start: Some(adapter) }
+    BenchTrainOptions { model, storage: "", batch: 3, length: 20, rank: 2, steps: 4, ids: Some(ids), adapter_start: Some(adapter) }
 }
 
 fn run(home: &Home, options: BenchTrainOptions<'_>) -> BenchTrain {
@@ -33,7 +33,7 @@ fn the_loss_is_that_of_the_whole_batch_whatever_is_kept() {
     // B is zero at the start: the first loss is the base's mean over batch · (length − 1).
     let records: String = ids.iter().map(|ids| json!({ "ids": ids }).to_string() + "\n").collect();
     let records = home.write("records.jsonl", records);
-    let total = score(&home.context(), &mut Silent, &records, &model, None, true, &mut |_| {}).unwrap();
+    let total = score(&home.context(), &mut Silent, &records, &model, None, "", true, &mut |_| {}).unwrap();
     assert_eq!(total.loss_tokens, 3 * 19);
     assert!((result.losses[0] + total.log_prob / 57.0).abs() < 1e-5, "{} and {}", result.losses[0], -total.log_prob / 57.0);
 
@@ -58,7 +58,7 @@ fn the_loss_is_that_of_the_whole_batch_whatever_is_kept() {
 fn without_files_ids_and_adapter_are_drawn_alike_each_time() {
     let home = Home::new();
     let model = home.tiny_model();
-    let drawn = BenchTrainOptions { model: &model, batch: 2, length: 16, rank: 4, steps: 2, ids: None, adapter_start: None };
+    let drawn = BenchTrainOptions { model: &model, storage: "", batch: 2, length: 16, rank: 4, steps: 2, ids: None, adapter_start: None };
     assert_eq!(run(&home, drawn).losses, run(&home, drawn).losses);
 }
 

@@ -9,6 +9,7 @@ fn options(model: &str) -> ChatOptions {
     ChatOptions {
         model: model.to_owned(),
         adapter: None,
+        storage: String::new(),
         system: None,
         temperature: 0.0,
         top_k: 0,

@@ -56,6 +56,7 @@ fn defaults_are_those_that_hold() {
     let told_otherwise = [
         "project.name",
         "model.template",
+        "model.storage",
         "data.source.format",
         "data.source.group",
         "data.source.id",
