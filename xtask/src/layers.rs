@@ -74,9 +74,19 @@ fn deny(packages: &[Value], members: &BTreeSet<&str>, violations: &mut Vec<Strin
     let deny: toml::Table = std::fs::read_to_string("deny.toml").context("deny.toml")?.parse()?;
     let list = |section: &str, key: &str| deny[section][key].as_array().cloned().unwrap_or_default();
     let allowed: BTreeSet<String> = list("licenses", "allow").iter().filter_map(|x| x.as_str().map(str::to_owned)).collect();
+    // A ban with wrappers holds for all that depend on it but those.
+    let wrapped = |name: &str, wrappers: &[Value]| {
+        let uses = |p: &&Value| p["dependencies"].as_array().into_iter().flatten().any(|d| d["name"] == name && d["kind"].is_null());
+        !wrappers.is_empty() && packages.iter().filter(uses).all(|p| wrappers.contains(&p["name"]))
+    };
     let banned: BTreeMap<String, String> = list("bans", "deny")
         .iter()
-        .filter_map(|x| Some((x.get("name")?.as_str()?.to_owned(), x.get("reason")?.as_str()?.to_owned())))
+        .filter_map(|x| {
+            let name = x.get("name")?.as_str()?;
+            let wrappers: Vec<Value> =
+                x.get("wrappers").and_then(|w| w.as_array()).into_iter().flatten().filter_map(|w| w.as_str()).map(Value::from).collect();
+            (!wrapped(name, &wrappers)).then(|| Some((name.to_owned(), x.get("reason")?.as_str()?.to_owned())))?
+        })
         .collect();
     for package in packages.iter().filter(|p| p["id"].as_str().is_none_or(|id| !members.contains(id))) {
         let name = package["name"].as_str().unwrap_or_default();

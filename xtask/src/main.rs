@@ -8,6 +8,7 @@
 )]
 
 mod crash;
+mod fuzz;
 mod layers;
 mod memory;
 mod parity;
@@ -24,6 +25,7 @@ usage: cargo xtask <task>
   layers    the crate edges, forbidden dependencies and licences
   crash     kill -9 at random instants, resume, same bytes; [--runs 25] [--project DIR] (minutes)
   memory    planned against measured memory of training in 20 shapes a model; --model MODEL (minutes)
+  fuzz      mutated files for every parser of data; [--seconds 10] [--seed 1] [--only TARGET,…]
   parity    figures beside PyTorch's and llama.cpp's on a real model; --peers DIR [--only PART,…] [--rounds 3] (minutes)
 ";
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Some("layers") => layers::check(),
         Some("crash") => crash::crash(&arguments[1..]),
         Some("memory") => memory::memory(&arguments[1..]),
+        Some("fuzz") => fuzz::fuzz(&arguments[1..]),
         Some("parity") => parity::parity(&arguments[1..]),
         _ => {
             eprint!("{USAGE}");

@@ -12,6 +12,50 @@ pub enum DataError {
         /// The system's word.
         problem: String,
     },
+    /// A file that is not what it should be.
+    #[error("{origin} cannot be read as {kind}: {problem}")]
+    Broken {
+        /// The source or the file within it.
+        origin: String,
+        /// What it should be.
+        kind: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A name that says one thing and content that says another.
+    #[error("{origin} is named as {format}, but its content is {content}")]
+    Content {
+        /// The source or the file within it.
+        origin: String,
+        /// What it is.
+        content: &'static str,
+        /// What it is called.
+        format: &'static str,
+    },
+    /// A label of no encoding.
+    #[error("no encoding is called {label:?}; use a name such as utf-8, windows-1252, iso-8859-15, utf-16le or shift_jis")]
+    UnknownEncoding {
+        /// The label.
+        label: String,
+    },
+    /// A workbook without the sheet asked for, or without any.
+    #[error("{origin} has no sheet {sheet:?} to read; it has {sheets}")]
+    NoSheet {
+        /// The workbook.
+        origin: String,
+        /// The sheet.
+        sheet: String,
+        /// Those it has.
+        sheets: String,
+    },
+    /// An XML file whose records are not named.
+    #[error("{origin}: name the element that is a row (xml_record); it has {paths}")]
+    XmlRecordNeeded {
+        /// The source.
+        origin: String,
+        /// Paths of its elements.
+        paths: String,
+    },
     /// Neither name nor content say how it is written.
     #[error("{origin}: neither its name nor its content says how it is written")]
     UnknownFormat {
@@ -200,6 +244,12 @@ pub enum LineProblem {
     #[error("the file is written in {encoding}; save it as UTF-8")]
     Encoding {
         /// Which.
+        encoding: &'static str,
+    },
+    /// Not what its encoding allows.
+    #[error("it, or a line below it, is not {encoding}")]
+    Undecodable {
+        /// The encoding.
         encoding: &'static str,
     },
     /// A zero byte.

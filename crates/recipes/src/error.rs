@@ -441,9 +441,14 @@ impl Error {
 
 /// What helps where the rows are not as the run file says.
 fn data_hint(error: &data::DataError) -> Option<&'static str> {
-    use data::DataError::{DuplicateId, Empty, EmptyPart, MissingColumn, OneClass, Portions, RecipeNeeded};
+    use data::DataError::{
+        Content, DuplicateId, Empty, EmptyPart, MissingColumn, NoSheet, OneClass, Portions, RecipeNeeded, UnknownFormat, XmlRecordNeeded,
+    };
     Some(match error {
         MissingColumn { .. } => "name a column that is there, or let `tunesmith init FILE` look at the file",
+        UnknownFormat { .. } | Content { .. } => "say how it is written: [[data.source]] format = \"csv\"",
+        XmlRecordNeeded { .. } => "[[data.source]] xml_record = \"QAPair\" names the element that is a row",
+        NoSheet { .. } => "[[data.source]] sheet names one of its sheets; hidden ones are read only by name",
         RecipeNeeded { .. } => "`tunesmith init FILE` guesses them and writes a run file",
         Empty { .. } => "a table's first line names its columns, and each line after it is a row",
         DuplicateId { .. } => "give each row an id of its own, or leave out [[data.source]] id",

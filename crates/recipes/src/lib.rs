@@ -28,6 +28,7 @@ pub mod responder;
 pub mod run;
 pub mod runs;
 pub mod score;
+mod source_files;
 pub mod spec;
 pub mod storage;
 pub mod tune;

@@ -6,9 +6,7 @@ use std::path::Path;
 
 use data::split::Portion;
 use data::steps::{self, Policy};
-use data::{
-    Answer, Document, Format, HeldOut, Record, RecordRecipe, Rejected, SourceRole, Split, SplitPlan, TokenRow, TrainRows, TrainSet,
-};
+use data::{Answer, Document, HeldOut, Item, Record, RecordRecipe, Rejected, SourceRole, Split, SplitPlan, TokenRow, TrainRows, TrainSet};
 use eval::Task;
 use serde_json::{Value, json};
 use store::RunFolder;
@@ -19,6 +17,7 @@ use crate::context::{Event, Observer};
 use crate::error::{Error, Result};
 use crate::records;
 use crate::report::facts::{DataFacts, SourceFacts};
+use crate::source_files;
 use crate::spec::{LossOn, Role, RunPlan, Source};
 
 /// Values of a field are listed in the instruction up to here; longer lists are learned, not read.
@@ -58,7 +57,7 @@ pub fn prepare(plan: &RunPlan, folder: &Path, base: &Base, observer: &mut dyn Ob
     let mut roled: Vec<(Record, SourceRole)> = Vec::new();
     let mut datasets = Vec::new();
     for source in &plan.sources {
-        let dataset = read_source(source, folder, &mut facts)?;
+        let dataset = read_source(source, folder, &mut facts, &mut story.rejected)?;
         datasets.push(dataset);
     }
     let recipes: Vec<RecordRecipe> = plan.sources.iter().map(|source| recipe(source, plan, String::new())).collect();
@@ -111,16 +110,26 @@ pub fn prepare(plan: &RunPlan, folder: &Path, base: &Base, observer: &mut dyn Ob
     Ok((Prepared { instruction, task, split, facts }, story))
 }
 
-fn read_source(source: &Source, folder: &Path, facts: &mut DataFacts) -> Result<data::Dataset> {
+fn read_source(source: &Source, folder: &Path, facts: &mut DataFacts, rejected: &mut Vec<Rejected>) -> Result<data::Dataset> {
     let name = source.path.display().to_string();
-    let format = Format::from_name(&source.format).expect("the plan has known formats only");
-    let bytes = store::atomic::read(&folder.join(&source.path), SOURCE_BYTES_MAX)?;
-    let dataset = data::read::read(&name, &bytes, format, &data::read::LIMITS)?;
+    let source_files::Opened { mut reader, hash, bytes } = source_files::open(source, folder)?;
+    let mut documents = Vec::new();
+    for item in &mut reader {
+        match item? {
+            Item::Document(document) => documents.push(document),
+            Item::Rejected(reject) => rejected.push(reject),
+        }
+    }
+    if documents.is_empty() {
+        return Err(data::DataError::Empty { origin: name }.into());
+    }
+    let (shape, typed, columns) = (reader.shape(), reader.is_typed(), reader.columns().to_vec());
+    let dataset = data::Dataset { source: name.clone(), shape, typed, columns, documents };
     facts.sources.push(SourceFacts {
         path: name,
-        shape: dataset.shape.name().to_owned(),
-        hash: format!("blake3:{}", blake3::hash(&bytes)),
-        bytes: bytes.len() as u64,
+        shape: source_files::described(&reader),
+        hash: format!("blake3:{hash}"),
+        bytes,
         rows: dataset.documents.len() as u64,
         role: role_name(source.role).to_owned(),
         owner: source.owner.clone(),

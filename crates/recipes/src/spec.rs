@@ -155,6 +155,14 @@ struct SourceSection {
     licence: Option<String>,
     lawful_basis: Option<String>,
     keep_until: Option<toml::Value>,
+    sheet: Option<String>,
+    xml_record: Option<String>,
+    delimiter: Option<String>,
+    quote: Option<String>,
+    header: Option<bool>,
+    encoding: Option<String>,
+    broken_rows: Option<String>,
+    mojibake: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -249,6 +257,14 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "licence",
             "lawful_basis",
             "keep_until",
+            "sheet",
+            "xml_record",
+            "delimiter",
+            "quote",
+            "header",
+            "encoding",
+            "broken_rows",
+            "mojibake",
         ],
     ),
     ("prepare", &["duplicates", "conflicts", "max_tokens", "shuffle_targets", "split"]),
@@ -345,7 +361,7 @@ pub enum Role {
 pub struct Source {
     /// As written, relative to the run file's folder.
     pub path: PathBuf,
-    /// `csv`, `tsv`, `json` or `jsonl`.
+    /// One of `data::Format::names()`; empty: a folder or archive, each file by its own name or content.
     pub format: String,
     /// Column or `{column}` template of the input; empty for shapes that bring messages.
     pub input: String,
@@ -369,6 +385,29 @@ pub struct Source {
     pub lawful_basis: String,
     /// Until when; empty is BLANK.
     pub keep_until: String,
+    /// How its files are read.
+    pub reading: Reading,
+}
+
+/// How a source's files are read, where it is not recognised.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Reading {
+    /// A workbook's sheet; empty: all visible ones.
+    pub sheet: String,
+    /// Path of an XML file's records.
+    pub xml_record: String,
+    /// Delimiter of CSV, one character; empty: recognised.
+    pub delimiter: String,
+    /// Quote of CSV, one character; empty: recognised.
+    pub quote: String,
+    /// Whether the first row of CSV names the columns.
+    pub header: bool,
+    /// Encoding of text; empty: recognised.
+    pub encoding: String,
+    /// Reject rows that cannot be read instead of refusing the source.
+    pub reject_broken_rows: bool,
+    /// Repair text that was UTF-8 and was misread.
+    pub repair_mojibake: bool,
 }
 
 /// How records are made.
@@ -698,9 +737,37 @@ impl SourceSection {
             hint: "path = \"tickets.csv\"",
             path: PathBuf::new(),
         })?;
-        let extension = Path::new(&path).extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-        let format = self.format.unwrap_or(extension);
-        known(&key("format"), &format, &["csv", "tsv", "json", "jsonl"])?;
+        let format = match self.format {
+            Some(format) => {
+                known(&key("format"), &format, &data::Format::names())?;
+                format
+            }
+            // A folder or archive: each file says for itself.
+            None => data::Format::from_name(&path).filter(|_| path.contains('.')).map(data::Format::name).unwrap_or_default().to_owned(),
+        };
+        let sign = |name: &str, given: Option<String>| match given {
+            Some(text) if text.len() != 1 || !text.is_ascii() || text == "\n" || text == "\r" => {
+                Err(SpecError::Value { key: key(name), given: format!("{text:?}"), expected: "one ASCII character".into() })
+            }
+            text => Ok(text.unwrap_or_default()),
+        };
+        let reading = Reading {
+            sheet: self.sheet.unwrap_or_default(),
+            xml_record: self.xml_record.unwrap_or_default(),
+            delimiter: sign("delimiter", self.delimiter)?,
+            quote: sign("quote", self.quote)?,
+            header: self.header.unwrap_or(true),
+            encoding: self.encoding.unwrap_or_default(),
+            reject_broken_rows: choice(&key("broken_rows"), self.broken_rows, &[("refuse", false), ("reject", true)])?,
+            repair_mojibake: choice(&key("mojibake"), self.mojibake, &[("repair", true), ("keep", false)])?,
+        };
+        if format == "xml" && reading.xml_record.is_empty() {
+            return Err(SpecError::Missing {
+                key: "data.source.xml_record",
+                hint: "xml_record = \"Document/QAPairs/QAPair\"",
+                path: PathBuf::from(path),
+            });
+        }
         let keep_until = match self.keep_until {
             None => String::new(),
             Some(toml::Value::String(text)) => text,
@@ -747,6 +814,7 @@ impl SourceSection {
             licence: self.licence.unwrap_or_default(),
             lawful_basis: self.lawful_basis.unwrap_or_default(),
             keep_until,
+            reading,
         })
     }
 }

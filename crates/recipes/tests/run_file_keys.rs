@@ -34,6 +34,14 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("data.source.licence", "\"internal\""),
     ("data.source.lawful_basis", "\"legitimate interest\""),
     ("data.source.keep_until", "2028-12-31"),
+    ("data.source.sheet", "\"Tickets\""),
+    ("data.source.xml_record", "\"QAPair\""),
+    ("data.source.delimiter", "\";\""),
+    ("data.source.quote", "\"'\""),
+    ("data.source.header", "false"),
+    ("data.source.encoding", "\"windows-1252\""),
+    ("data.source.broken_rows", "\"reject\""),
+    ("data.source.mojibake", "\"keep\""),
     ("prepare.duplicates", "\"keep\""),
     ("prepare.conflicts", "\"drop\""),
     ("prepare.max_tokens", "1000"),
@@ -165,6 +173,8 @@ fn a_plan_written_and_read_back_is_the_same() {
 fn values_out_of_range_are_refused_by_name() {
     for (key, values) in [
         ("project.name", &["\"\"", "\"../up\"", "\".hidden\"", "\"a b\""][..]),
+        ("data.source.delimiter", &["\"\"", "\"--\"", "\"ä\""]),
+        ("data.source.broken_rows", &["\"skip\""]),
         ("prepare.max_tokens", &["7"]),
         ("prepare.split.test", &["-0.1", "1.1", "nan"]),
         ("prepare.split.validation", &["-0.1", "2.0", "nan"]),

@@ -172,7 +172,7 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
 }
 
 /// Opens a plain file for reading; folders, devices and pipes are refused before anything blocks.
-pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
+pub fn open(path: &Path) -> Result<(File, u64)> {
     let failed = |e| StoreError::io("read", path, e);
     plain(path, &std::fs::metadata(path).map_err(failed)?)?;
     let file = File::open(path).map_err(failed)?;

@@ -709,7 +709,7 @@ fn list(steps: &[u64]) -> String {
 
 impl StoreError {
     /// An I/O error with its place, the common kinds told apart.
-    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+    pub fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
         let path = path.to_path_buf();
         match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Self::DiskFull { action, path },

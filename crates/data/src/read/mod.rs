@@ -6,14 +6,44 @@
 //! A row that cannot be read is an error that names its line, because a file with one broken row is usually a file that
 //! was cut or exported wrongly; with [`BrokenRows::Reject`] it is rejected with that reason, and reading goes on.
 
+mod container;
+mod csv;
+mod html;
+mod json;
+mod mail;
+mod mojibake;
+mod office;
+mod parquet;
+mod pdf;
+mod place;
 mod shape;
-mod tables;
+mod text;
+mod text_stream;
+pub mod tfrecord;
+mod walk;
+mod xml;
 
+pub use html::HIDDEN;
+pub use mail::{ATTACHMENTS, QUOTED, SIGNATURE};
+pub use mojibake::{ENCODING, MOJIBAKE};
+pub use pdf::PAGES;
 pub use shape::Shape;
+pub use text::{MARKDOWN, MARKUP};
 
 use crate::{DataError, Document, Rejected};
+use container::{Budget, Bytes, Container, Files, Members};
+use place::Place;
 use std::collections::HashSet;
-use std::io::{Read, Seek};
+use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use text_stream::TextStream;
+use walk::{Found, Once, Walk};
+
+/// Bytes of a file that is one document.
+pub(crate) const DOCUMENT_BYTES_MAX: usize = 64 << 20;
+/// Bytes at the start of a file by which it is recognised.
+const HEAD_BYTES: u64 = 4096;
 
 /// What a source is read from: a file, or bytes in tests. Random access, because Parquet, ZIP and XLSX need it.
 pub trait Input: Read + Seek + Send {}
@@ -32,21 +62,84 @@ pub enum Format {
     },
     /// A JSON object per line.
     JsonLines,
-    /// One JSON array of objects.
+    /// One JSON array of objects, or one object whose entries are the rows.
     Json,
+    /// Rows of typed columns.
+    Parquet,
+    /// Records of `tf.train.Example`.
+    TfRecord,
+    /// Records by the path of their element ([`ReadOptions::xml_record`]).
+    Xml,
+    /// Sheets of a workbook; the first row of each names its columns.
+    Xlsx,
+    /// E-mail messages one after the other.
+    Mbox,
+    /// One e-mail message.
+    Eml,
+    /// Plain text: one document.
+    Text,
+    /// Markdown: one document.
+    Markdown,
+    /// An HTML page: one document, its main text.
+    Html,
+    /// A PDF: one document.
+    Pdf,
+    /// A DOCX: one document.
+    Docx,
+    /// Source code: one document.
+    Code {
+        /// Its language.
+        language: &'static str,
+    },
 }
 
+/// Words for formats in run files, with what they stand for.
+const NAMES: &[(&str, Format)] = &[
+    ("csv", Format::Csv { delimiter: b',' }),
+    ("tsv", Format::Csv { delimiter: b'\t' }),
+    ("jsonl", Format::JsonLines),
+    ("json", Format::Json),
+    ("parquet", Format::Parquet),
+    ("tfrecord", Format::TfRecord),
+    ("xml", Format::Xml),
+    ("xlsx", Format::Xlsx),
+    ("mbox", Format::Mbox),
+    ("eml", Format::Eml),
+    ("text", Format::Text),
+    ("markdown", Format::Markdown),
+    ("html", Format::Html),
+    ("pdf", Format::Pdf),
+    ("docx", Format::Docx),
+    ("code", Format::Code { language: "" }),
+];
+
 impl Format {
-    /// By a file name's extension (csv, tsv, jsonl, ndjson, json), or by such a word alone.
+    /// By a file name's extension, or by a run file's word alone.
     pub fn from_name(name: &str) -> Option<Self> {
-        match name.rsplit('.').next().unwrap_or(name).to_ascii_lowercase().as_str() {
-            "csv" => Some(Self::Csv { delimiter: b',' }),
-            "tsv" | "tab" => Some(Self::Csv { delimiter: b'\t' }),
-            "ssv" => Some(Self::Csv { delimiter: b';' }),
-            "jsonl" | "ndjson" => Some(Self::JsonLines),
-            "json" => Some(Self::Json),
-            _ => None,
-        }
+        let last = name.rsplit(['/', '\\']).next().unwrap_or(name);
+        let extension = last.rsplit('.').next().unwrap_or(last).to_ascii_lowercase();
+        let format = match extension.as_str() {
+            "tab" => Self::Csv { delimiter: b'\t' },
+            "ssv" => Self::Csv { delimiter: b';' },
+            "ndjson" => Self::JsonLines,
+            "pq" => Self::Parquet,
+            "tfrecords" => Self::TfRecord,
+            "xlsm" => Self::Xlsx,
+            "mbx" => Self::Mbox,
+            "txt" | "log" => Self::Text,
+            "md" | "mdown" => Self::Markdown,
+            "htm" | "xhtml" => Self::Html,
+            word => match NAMES.iter().find(|(name, _)| *name == word) {
+                Some((_, format)) => *format,
+                None => Self::Code { language: text::language_of_name(last)? },
+            },
+        };
+        Some(format)
+    }
+
+    /// The words for formats in a run file.
+    pub fn names() -> Vec<&'static str> {
+        NAMES.iter().map(|(name, _)| *name).collect()
     }
 
     /// The word for it in run files and reports.
@@ -54,14 +147,54 @@ impl Format {
         match self {
             Self::Csv { delimiter: b'\t' } => "tsv",
             Self::Csv { .. } => "csv",
-            Self::JsonLines => "jsonl",
-            Self::Json => "json",
+            Self::Code { .. } => "code",
+            format => NAMES.iter().find(|(_, known)| *known == format).map_or("", |(name, _)| name),
         }
     }
 
     /// Whether its values have types (numbers, truth values); in CSV everything is text.
     pub fn is_typed(self) -> bool {
         !matches!(self, Self::Csv { .. })
+    }
+
+    /// Whether a file of it is one document rather than rows.
+    pub fn is_document(self) -> bool {
+        matches!(self, Self::Text | Self::Markdown | Self::Html | Self::Pdf | Self::Docx | Self::Code { .. } | Self::Eml)
+    }
+
+    /// By the first bytes of a file whose name says nothing.
+    fn from_head(head: &[u8]) -> Option<Self> {
+        let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head);
+        let start = text.iter().position(|byte| !byte.is_ascii_whitespace())?;
+        let lower = text[start..text.len().min(start + 64)].to_ascii_lowercase();
+        if let Some(format) = Self::binary(head) {
+            return Some(format);
+        }
+        if let Some(language) = text::language_of_shebang(head) {
+            return Some(Self::Code { language });
+        }
+        if lower.starts_with(b"<!doctype html") || lower.starts_with(b"<html") {
+            return Some(Self::Html);
+        }
+        match text[start] {
+            _ if lower.starts_with(b"<?xml") => Some(Self::Xml),
+            b'{' | b'[' => Some(Self::Json),
+            _ if text.starts_with(b"From ") => Some(Self::Mbox),
+            _ => None,
+        }
+    }
+
+    /// By the first bytes of a format that is no text.
+    fn binary(head: &[u8]) -> Option<Self> {
+        match head {
+            [b'P', b'A', b'R', b'1', ..] => Some(Self::Parquet),
+            [b'%', b'P', b'D', b'F', b'-', ..] => Some(Self::Pdf),
+            _ => None,
+        }
+    }
+
+    fn is_text(self) -> bool {
+        !matches!(self, Self::Parquet | Self::TfRecord | Self::Xlsx | Self::Pdf | Self::Docx)
     }
 }
 
@@ -82,9 +215,9 @@ pub struct Limits {
     pub depth: usize,
 }
 
-/// The limits used unless a caller has its own: far above any instruction data, far below what exhausts memory.
+/// The limits used unless a caller has its own: far above any instruction data, and a row far below what exhausts memory.
 pub const LIMITS: Limits =
-    Limits { source_bytes: 4 << 30, rows: 20_000_000, row_bytes: 16 << 20, field_bytes: 8 << 20, columns: 4096, depth: 32 };
+    Limits { source_bytes: 1 << 42, rows: 1 << 32, row_bytes: 16 << 20, field_bytes: 8 << 20, columns: 4096, depth: 32 };
 
 /// What happens to a row that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +231,7 @@ pub enum BrokenRows {
 /// How a file is to be read.
 #[derive(Clone, Debug)]
 pub struct ReadOptions {
-    /// How it is written; by the name where not given.
+    /// How it is written; by name or content where not given. Of an archive or folder: how its files are.
     pub format: Option<Format>,
     /// Where the file lies within its source: its path below the source's folder, or nothing where it is the source.
     pub inner: String,
@@ -106,12 +239,38 @@ pub struct ReadOptions {
     pub broken_rows: BrokenRows,
     /// What may be read at most.
     pub limits: Limits,
+    /// Delimiter of CSV; recognised where not given.
+    pub delimiter: Option<u8>,
+    /// Quote of CSV; recognised where not given.
+    pub quote: Option<u8>,
+    /// Whether the first row of CSV names the columns; otherwise they are `column_1` and so on.
+    pub header: bool,
+    /// WHATWG label of a text's encoding; recognised where not given. `utf-8` demands it: nothing is guessed.
+    pub encoding: Option<String>,
+    /// Whether text that was UTF-8 and was misread as Windows-1252 is repaired.
+    pub repair_mojibake: bool,
+    /// Name of a workbook's sheet; all visible ones where not given.
+    pub sheet: Option<String>,
+    /// Path of an XML file's records, such as `Document/QAPairs/QAPair`, or its end.
+    pub xml_record: Option<String>,
 }
 
 impl ReadOptions {
     /// Everything recognised from the file itself, nothing broken accepted.
     pub fn recognise(limits: Limits) -> Self {
-        Self { format: None, inner: String::new(), broken_rows: BrokenRows::Refuse, limits }
+        Self {
+            format: None,
+            inner: String::new(),
+            broken_rows: BrokenRows::Refuse,
+            limits,
+            delimiter: None,
+            quote: None,
+            header: true,
+            encoding: None,
+            repair_mojibake: true,
+            sheet: None,
+            xml_record: None,
+        }
     }
 }
 
@@ -124,28 +283,37 @@ pub enum Item {
     Rejected(Rejected),
 }
 
-/// The documents of one file, in file order.
+/// The documents of a file, archive or folder, in order.
 pub struct Reader {
-    format: Format,
+    format: Option<Format>,
     columns: Vec<String>,
     seen: HashSet<String>,
-    columns_max: usize,
-    source: String,
-    found: Vec<(&'static str, String)>,
-    items: Box<dyn Iterator<Item = Result<Item, DataError>> + Send>,
+    place: Place,
+    found: Found,
+    walk: Box<dyn Walk>,
+    given: u64,
     ended: bool,
 }
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").field("source", &self.source).field("format", &self.format).finish_non_exhaustive()
+        f.debug_struct("Reader").field("place", &self.place).field("format", &self.format).finish_non_exhaustive()
     }
 }
 
 impl Reader {
-    /// How the file is written.
-    pub fn format(&self) -> Format {
+    fn new(place: Place, format: Option<Format>, walk: Box<dyn Walk>, found: Found) -> Self {
+        Self { format, columns: Vec::new(), seen: HashSet::new(), place, found, walk, given: 0, ended: false }
+    }
+
+    /// How the file is written; nothing where it is an archive or folder of several.
+    pub fn format(&self) -> Option<Format> {
         self.format
+    }
+
+    /// Whether all values have types; in CSV everything is text.
+    pub fn is_typed(&self) -> bool {
+        !self.found.untyped
     }
 
     /// The shape of the rows given so far; the first one usually settles it.
@@ -161,47 +329,50 @@ impl Reader {
     /// What was recognised and has to be said in the report, such as `("encoding", "windows-1252")` or `("delimiter", ";")`:
     /// complete once the last item was given.
     pub fn found(&self) -> &[(&'static str, String)] {
-        &self.found
+        &self.found.facts
     }
 
     fn note(&mut self, document: &Document) -> Result<(), DataError> {
-        for (name, _) in &document.fields {
-            if !self.seen.contains(name) {
+        for (i, (name, _)) in document.fields.iter().enumerate() {
+            // Rows mostly have the same columns in the same order.
+            if self.columns.get(i) != Some(name) && !self.seen.contains(name) {
                 self.seen.insert(name.clone());
                 self.columns.push(name.clone());
             }
         }
-        if self.columns.len() > self.columns_max {
-            return Err(DataError::TooLarge {
-                origin: self.source.clone(),
-                line: None,
-                what: "columns",
-                given: self.columns.len() as u64,
-                limit: self.columns_max as u64,
-            });
-        }
-        Ok(())
+        self.place.limit(None, "columns", self.columns.len(), self.place.limits.columns)
     }
 }
 
 impl Iterator for Reader {
     type Item = Result<Item, DataError>;
 
-    /// The next document or reject; nothing follows an error.
+    /// The next document or reject; nothing follows an error. A file that is the whole source and has no rows is an error.
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
             return None;
         }
-        let item = match self.items.next() {
-            Some(Ok(Item::Document(document))) => self.note(&document).map(|()| Item::Document(document)),
-            Some(other) => other,
-            None => {
+        let item = match self.walk.next(&mut self.found) {
+            Ok(None) => {
                 self.ended = true;
-                return None;
+                let empty = self.given == 0 && self.place.inner.is_empty();
+                return empty.then(|| Err(DataError::Empty { origin: self.place.name() }));
             }
+            Ok(Some(item)) => self.count(&item).map(|()| item),
+            Err(error) => Err(error),
         };
         self.ended = item.is_err();
         Some(item)
+    }
+}
+
+impl Reader {
+    fn count(&mut self, item: &Item) -> Result<(), DataError> {
+        self.given += 1;
+        let Item::Document(document) = item else { return Ok(()) };
+        let (line, limit) = (document.origin.line, self.place.limits.rows);
+        self.place.limit(Some(line), "rows", usize::try_from(self.given).unwrap_or(usize::MAX), limit)?;
+        self.note(document)
     }
 }
 
@@ -218,23 +389,129 @@ impl Iterator for Reader {
 /// # Ok::<(), data::DataError>(())
 /// ```
 pub fn open(source: &str, mut input: Box<dyn Input>, options: &ReadOptions) -> Result<Reader, DataError> {
+    let place = Place { source: source.into(), inner: options.inner.clone(), limits: options.limits };
     let name = if options.inner.is_empty() { source } else { &options.inner };
-    let format = options.format.or_else(|| Format::from_name(name)).ok_or_else(|| DataError::UnknownFormat { origin: name.into() })?;
-    let limit = options.limits.source_bytes as u64;
-    let mut bytes = Vec::new();
-    let failed = |error: std::io::Error| DataError::Io { origin: source.into(), problem: error.to_string() };
-    input.by_ref().take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
-    let documents = tables::documents(source, &options.inner, &bytes, format, &options.limits)?;
-    Ok(Reader {
-        format,
-        columns: Vec::new(),
-        seen: HashSet::new(),
-        columns_max: options.limits.columns,
-        source: source.into(),
-        found: Vec::new(),
-        items: Box::new(documents.into_iter().map(|document| Ok(Item::Document(document)))),
-        ended: false,
-    })
+    let length = input.seek(SeekFrom::End(0)).and_then(|length| input.rewind().map(|()| length)).map_err(|error| place.io(&error))?;
+    place.limit(None, "bytes", usize::try_from(length).unwrap_or(usize::MAX), options.limits.source_bytes)?;
+    // Files that have no length are no files of data: what the system shows of itself is written like that.
+    if length == 0 {
+        return Err(DataError::Empty { origin: place.name() });
+    }
+    let mut found = Found::default();
+    let opened = open_file(Bytes::File(input), name, place.clone(), options, 0, &Budget::new(length), &mut found)?;
+    Ok(Reader::new(place, opened.format, opened.walk, found))
+}
+
+/// The files of a folder: the path of each below it, and the file, or why it is not to be read.
+pub type FolderFiles = Box<dyn Iterator<Item = (String, Result<Box<dyn Input>, String>)> + Send>;
+
+/// Opens the files of a folder, in the order given, as one stream. Each comes with its path below the folder, which becomes
+/// part of the documents' ids; one that cannot be opened is rejected with the reason. So is a file that is no known format,
+/// or that is broken where it is one document (PDF, DOCX, …); a broken table is an error, or as `options` say.
+pub fn open_folder(source: &str, files: FolderFiles, options: &ReadOptions) -> Reader {
+    let place = Place { source: source.into(), inner: options.inner.clone(), limits: options.limits };
+    // Each file brings its own budget: what it may be unpacked to depends on its size.
+    let members = Members::new(Box::new(Files(files)), open_file, place.clone(), options, 0, None);
+    Reader::new(place, None, Box::new(members), Found::default())
+}
+
+/// A file as a walk.
+struct Opened {
+    walk: Box<dyn Walk>,
+    /// Nothing where it is an archive.
+    format: Option<Format>,
+}
+
+/// Opens a file or member named `name`, `depth` archives deep.
+fn open_file(
+    mut bytes: Bytes,
+    name: &str,
+    place: Place,
+    options: &ReadOptions,
+    depth: usize,
+    budget: &Arc<Budget>,
+    found: &mut Found,
+) -> Result<Opened, DataError> {
+    let head = bytes.head(HEAD_BYTES, &place)?;
+    let named = options.format.filter(|_| Container::of_name(name).is_none()).or_else(|| {
+        let container = Container::of_name(name).is_some();
+        if container { None } else { Format::from_name(name).filter(|_| name.contains('.') || text::language_of_name(name).is_some()) }
+    });
+    let container = match (Container::of_name(name), named) {
+        (Some(container), _) => Some(container),
+        (None, Some(_)) => None,
+        (None, None) => Container::of_head(&head).map(|container| (container, name.to_owned())),
+    };
+    if let Some((container, inner)) = container {
+        if depth >= container::DEPTH_MAX {
+            return Err(place.too_large(None, "archives within each other", depth as u64 + 1, container::DEPTH_MAX));
+        }
+        found.say("packed", container.name().to_owned());
+        let members = |source| {
+            let walk = Members::new(source, open_file, place.clone(), options, depth, Some(budget));
+            Ok(Opened { walk: Box::new(walk), format: None })
+        };
+        return match container {
+            Container::Gzip | Container::Zstd => {
+                let bytes = container::decompress(container, bytes, budget);
+                open_file(bytes, &inner, place, options, depth + 1, budget, found)
+            }
+            Container::Tar => members(Box::new(container::Tar::new(bytes))),
+            Container::Zip => members(Box::new(container::Zip::open(bytes.into_input(&place)?, &place, budget)?)),
+        };
+    }
+    let format = named.or_else(|| Format::from_head(&head)).ok_or_else(|| DataError::UnknownFormat { origin: place.name() })?;
+    // A name that lies would make text of something else.
+    let content = Container::of_head(&head).map(Container::name).or(Format::binary(&head).map(Format::name));
+    if let Some(content) = content.filter(|_| format.is_text()) {
+        return Err(DataError::Content { origin: place.name(), content, format: format.name() });
+    }
+    let walk = open_format(format, bytes, &head, place, options, budget, found)?;
+    Ok(Opened { walk, format: Some(format) })
+}
+
+fn open_format(
+    format: Format,
+    bytes: Bytes,
+    head: &[u8],
+    place: Place,
+    options: &ReadOptions,
+    budget: &Arc<Budget>,
+    found: &mut Found,
+) -> Result<Box<dyn Walk>, DataError> {
+    let declared = if format == Format::Xml { xml::declared_encoding(head) } else { None };
+    let label = options.encoding.clone().or(declared);
+    found.untyped |= !format.is_typed();
+    let text = |bytes: Bytes| TextStream::new(bytes.into_stream(), place.clone(), label.as_deref());
+    let once = |item: Result<Option<Item>, DataError>| item.map(|item| Box::new(Once(item)) as Box<dyn Walk>);
+    match format {
+        Format::Csv { delimiter } => Ok(Box::new(csv::Csv::open(text(bytes)?, delimiter, options, found)?)),
+        Format::JsonLines => Ok(Box::new(json::Lines::open(text(bytes)?, options))),
+        Format::Json => json::open(text(bytes)?, options, found),
+        Format::Xml => Ok(Box::new(xml::Xml::open(text(bytes)?, options))),
+        Format::Parquet => Ok(Box::new(parquet::Rows::open(bytes, place, options, found)?)),
+        Format::TfRecord => Ok(Box::new(tfrecord::TfRecords::open(bytes, place, options))),
+        Format::Xlsx => Ok(Box::new(office::Sheets::open(bytes, place, options, budget)?)),
+        Format::Mbox => Ok(Box::new(mail::Mbox::open(bytes, place, options))),
+        Format::Eml => once(mail::message(bytes, &place, options, found)),
+        Format::Text => once(text::plain(text(bytes)?, options, found)),
+        Format::Markdown => once(text::markdown(text(bytes)?, options, found)),
+        Format::Html => once(html::document(text(bytes)?, options, found)),
+        Format::Pdf => once(pdf::document(bytes, &place, options, found)),
+        Format::Docx => once(office::docx(bytes, &place, options, budget, found)),
+        Format::Code { language } => {
+            let language = if language.is_empty() { text::language_of_shebang(head).unwrap_or("unknown") } else { language };
+            once(text::code(text(bytes)?, language, options, found))
+        }
+    }
+}
+
+/// Runs a library that may panic on crafted bytes; the panic becomes an error about the file.
+fn guarded<T>(place: &Place, kind: &'static str, run: impl FnOnce() -> Result<T, String>) -> Result<T, DataError> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|problem| place.broken(kind, problem)),
+        Err(_) => Err(place.broken(kind, "it is malformed in a way that its parser gave up on")),
+    }
 }
 
 /// A source as documents, all in memory.
@@ -264,15 +541,12 @@ pub struct Dataset {
 /// ```
 pub fn read(source: &str, bytes: &[u8], format: Format, limits: &Limits) -> Result<Dataset, DataError> {
     let options = ReadOptions { format: Some(format), ..ReadOptions::recognise(*limits) };
-    let mut reader = open(source, Box::new(std::io::Cursor::new(bytes.to_vec())), &options)?;
+    let mut reader = open(source, Box::new(Cursor::new(bytes.to_vec())), &options)?;
     let mut documents = Vec::new();
     for item in &mut reader {
         if let Item::Document(document) = item? {
             documents.push(document);
         }
-    }
-    if documents.is_empty() {
-        return Err(DataError::Empty { origin: source.into() });
     }
     Ok(Dataset { source: source.into(), shape: reader.shape(), typed: format.is_typed(), columns: reader.columns, documents })
 }

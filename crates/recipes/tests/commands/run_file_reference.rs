@@ -60,6 +60,14 @@ fn defaults_are_those_that_hold() {
         "data.source.format",
         "data.source.group",
         "data.source.id",
+        "data.source.sheet",
+        "data.source.xml_record",
+        "data.source.delimiter",
+        "data.source.quote",
+        "data.source.header",
+        "data.source.encoding",
+        "data.source.broken_rows",
+        "data.source.mojibake",
         "prepare.duplicates",
         "prepare.conflicts",
         "prepare.split.stratify",
@@ -114,4 +122,13 @@ fn what_is_told_otherwise() {
     assert_eq!((plan.prepare.drop_conflicts, shown("prepare", "conflicts").as_str()), (false, "`\"report\"`"));
     assert_eq!((plan.evaluate.metric.as_str(), shown("evaluate", "metric").as_str()), ("field_accuracy", "by the answers"));
     assert!(plan.gate.at_least.is_empty());
+    let reading = &plan.sources[0].reading;
+    for (key, given) in [("delimiter", &reading.delimiter), ("quote", &reading.quote), ("encoding", &reading.encoding)] {
+        assert_eq!((given.as_str(), shown("data.source", key).as_str()), ("", "recognised"));
+    }
+    assert_eq!((reading.sheet.as_str(), shown("data.source", "sheet").as_str()), ("", "all visible ones"));
+    assert_eq!((reading.xml_record.as_str(), shown("data.source", "xml_record").as_str()), ("", "*required* for XML"));
+    assert_eq!((reading.header, shown("data.source", "header").as_str()), (true, "`true`"));
+    assert_eq!((reading.reject_broken_rows, shown("data.source", "broken_rows").as_str()), (false, "`\"refuse\"`"));
+    assert_eq!((reading.repair_mojibake, shown("data.source", "mojibake").as_str()), (true, "`\"repair\"`"));
 }

@@ -74,16 +74,17 @@ fn sources() {
                 let mut csv = tiny::tickets().into_bytes();
                 csv[100] = 0xff;
                 rows(p, &csv);
+                p.edit("path = \"tickets.csv\"", "path = \"tickets.csv\"\nencoding = \"utf-8\"");
             },
             &["tickets.csv line", "UTF-8"],
         ),
         (
-            "UTF-16",
+            "UTF-32",
             |p| {
-                let wide: Vec<u8> = tiny::tickets().encode_utf16().flat_map(u16::to_le_bytes).collect();
-                rows(p, &[&[0xff, 0xfe][..], &wide].concat());
+                let wide: Vec<u8> = tiny::tickets().chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
+                rows(p, &[&[0xff, 0xfe, 0, 0][..], &wide].concat());
             },
-            &["tickets.csv", "UTF-16", "UTF-8"],
+            &["tickets.csv", "UTF-32", "UTF-8"],
         ),
         (
             "a column twice",
@@ -92,12 +93,12 @@ fn sources() {
         ),
         ("an id twice", |p| p.edit_file("tickets/tickets.csv", "t07,", "t06,"), &["id \"t06\" is given twice"]),
         (
-            "a folder instead of a file",
+            "an empty folder",
             |p| {
                 fs::remove_file(p.path("tickets/tickets.csv")).unwrap();
                 fs::create_dir(p.path("tickets/tickets.csv")).unwrap();
             },
-            &["a folder where a plain file is expected", "tickets.csv"],
+            &["tickets.csv has no rows"],
         ),
         (
             "a pipe that nobody writes to",
@@ -122,6 +123,14 @@ fn sources() {
                 symlink(p.path("tickets/tickets.csv"), p.path("tickets/tickets.csv")).unwrap();
             },
             &["tickets.csv"],
+        ),
+        (
+            "a format that nothing says",
+            |p| {
+                p.write("tickets/tickets.dat", "a;b");
+                p.edit("path = \"tickets.csv\"", "path = \"tickets.dat\"");
+            },
+            &["tickets.dat", "neither its name nor its content", "hint: "],
         ),
         (
             "JSON that is none",
@@ -203,8 +212,8 @@ fn run_files() {
         ("a run file that is no UTF-8", |p| drop(p.write("tickets/tunesmith.toml", [0xff, 0xfe, 0x00])), &["not UTF-8", "tunesmith.toml"]),
         (
             "an unknown format",
-            |p| p.edit("path = \"tickets.csv\"", "path = \"tickets.csv\"\nformat = \"xlsx\""),
-            &["format", "\"xlsx\"", "csv, tsv, json, jsonl"],
+            |p| p.edit("path = \"tickets.csv\"", "path = \"tickets.csv\"\nformat = \"dbf\""),
+            &["format", "\"dbf\"", "csv, tsv, jsonl, json, parquet"],
         ),
         ("an unknown template", |p| p.edit("base = \"base\"", "base = \"base\"\ntemplate = \"chatmel\""), &["chatmel", "chatml"]),
         (

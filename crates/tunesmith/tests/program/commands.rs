@@ -322,3 +322,27 @@ fn a_gguf_file_is_a_base_like_any_other() {
     project.write("model.gguf", bytes(&golden("tokenizer/tiny.json")));
     project.pipe(&["chat", "model.gguf"], "hello").refused(&["GGUF", "model.gguf"]);
 }
+
+/// A folder of XML files: each pair of question and answer is a row, which names its file.
+#[test]
+fn a_folder_of_xml_is_a_source() {
+    let project = Project::new();
+    for file in 0..8 {
+        let pairs: String = (0..4)
+            .map(|i| format!("<QAPair><Question>Where is order {file}{i}?</Question><Answer>In town {i}.</Answer></QAPair>"))
+            .collect();
+        project.write(&format!("tickets/faq/{file}.xml"), format!("<Document id=\"{file}\"><QAPairs>{pairs}</QAPairs></Document>"));
+    }
+    project.write("tickets/faq/logo.png", b"\x89PNG");
+    project.edit("path = \"tickets.csv\"", "path = \"faq\"\nxml_record = \"QAPairs/QAPair\"");
+    project.edit("input = \"message\"", "input = \"Question\"");
+    project.edit("target = [\"intent\", \"product\", \"order\"]", "target = \"Answer\"");
+    project.edit("group = \"customer\"", "group = \"Document.@id\"");
+    project.edit(", stratify = \"intent\"", "");
+    project.edit("id = \"id\"\n", "");
+    let json = project.tunesmith(&["prepare", "tickets", "--json"]).expect(0).json();
+    assert_eq!((json["data"]["rows"].as_u64(), json["data"]["records"].as_u64()), (Some(32), Some(32)));
+    let run = project.only_run();
+    assert!(text(&run.join("data/documents.jsonl")).contains("\"inner\":\"7.xml\""));
+    assert!(text(&run.join("data/rejects.jsonl")).contains("faq:logo.png:1"));
+}
