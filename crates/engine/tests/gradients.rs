@@ -212,7 +212,7 @@ fn the_cpu_agrees_with_the_reference() {
             (TinyModel::fused(8), 0.25),
         ];
         for (mut tiny, dropout) in kinds {
-                        (tiny.storage, tiny.config.intermediate) = (storage, storage.block_len().max(64));
+            (tiny.storage, tiny.config.intermediate) = (storage, storage.block_len().max(64));
             if storage.block_len() > 32 {
                 // Rows of every matrix are whole blocks.
                 tiny.config.hidden = storage.block_len();
@@ -222,7 +222,7 @@ fn the_cpu_agrees_with_the_reference() {
             let lora = LoraConfig { dropout, ..lora() };
             let expected = gradients(ReferenceDevice::new(), &tiny, &lora, Policy::Keep, &batches);
             // the weights are far larger than a trained model's: rounding grows through three sharp layers
-            let tolerance = Tolerance::f32().times(5.0);
+            let tolerance = Tolerance::f32().times(if storage.block_len() > 32 { 20.0 } else { 5.0 }); // sums of wide rows are longer
             compare(&gradients(CpuDevice::new(2), &tiny, &lora, Policy::Keep, &batches), &expected, tolerance);
         }
     }
