@@ -130,7 +130,7 @@ pub(crate) fn planned_uses(base: &Base, plan: &RunPlan, prepared: &Prepared) -> 
     let generation = generation_use(longest + shared, shared, plan.evaluate.answer_tokens.min(window), SEQUENCES);
     Ok(Uses {
         training: None,
-        scoring: Some(scoring_use(longest + shared + plan.evaluate.answer_tokens.min(window), 0)),
+        scoring: Some(scoring_use(longest + shared + plan.evaluate.answer_tokens.min(window), shared)),
         generation: Some(generation),
     })
 }

@@ -189,7 +189,10 @@ fn packages_that_are_not_what_they_say_are_refused() {
         at += found + 4;
     }
     let mut damaged = good.clone();
-    damaged[60] ^= 0x55;
+    // A local header: 30 bytes, the last four of them the lengths of name and extra field.
+    let length = |at: usize| usize::from(u16::from_le_bytes([good[at], good[at + 1]]));
+    let data = 30 + length(26) + length(28);
+    damaged[data + 2] ^= 0x55;
     let linked = {
         let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
         zip.add_symlink("a_model/m.gguf", "/etc/passwd", SimpleFileOptions::default()).unwrap();

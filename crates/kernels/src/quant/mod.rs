@@ -15,7 +15,7 @@
 //! |---|---|
 //! | [`blocks`] | one block to f32, as the formats define it: the oracle |
 //! | [`blockwise`] | bitsandbytes' codes, double quantisation, int8 |
-//! | [`quantize`] | f32 to blocks |
+//! | [`mod@quantize`] | f32 to blocks |
 //! | `decode` | sixteen rows side by side to f32, as the products read them |
 
 pub mod blocks;
@@ -170,7 +170,7 @@ impl Storage {
         self.row_bytes(cols)?.checked_mul(rows)
     }
 
-    /// Whether [`quantize`] writes it. The others are read only: llama.cpp's own quantiser makes better ones with an
+    /// Whether [`quantize()`] writes it. The others are read only: llama.cpp's own quantiser makes better ones with an
     /// importance matrix.
     pub const fn has_writer(self) -> bool {
         !matches!(self, Storage::Q2K | Storage::Q3K | Storage::Iq4Nl | Storage::Iq4Xs)

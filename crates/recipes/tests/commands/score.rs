@@ -159,6 +159,6 @@ fn text_is_scored_as_training_renders_it() {
     let nothing = home.write("texts.jsonl", format!("{}\n{}\n", texts[0], json!({ "id": "b", "prompt": "Where?", "completion": "" })));
     let error = lines(&home, &nothing, &model, None, false).unwrap_err().to_string();
     assert!(error.starts_with("record b: "), "{error}");
-    let unknown = home.write("texts.docx", "x");
+    let unknown = home.write("texts.qqq", "x");
     assert!(lines(&home, &unknown, &model, None, false).unwrap_err().to_string().contains("extension"));
 }
