@@ -9,7 +9,7 @@ Writes beside itself
   awkward.json   llama.cpp's ids of the same awkward strings with SmolLM2-135M-Instruct's vocabulary
 and, with --vocabulary FILE, that model's vocabulary as crates/text/examples/awkward.rs reads it (never committed).
 
-    /opt/peers/bin/python golden/tokenizer/make.py --gguf smollm2-135m-instruct-q4_1.gguf --vocabulary /tmp/smollm2.json
+    python golden/tokenizer/make.py --gguf smollm2-135m-instruct-q4_1.gguf --vocabulary smollm2.json
 
 Made with llama-cpp-python 0.3.36, tokenizers 0.23.3, transformers 5.23.0, gguf 0.19.0.
 """

@@ -413,9 +413,21 @@ impl<F: Iterator<Item = (String, Result<Box<dyn Input>, String>)> + Send> Member
 
 /// A file that several read from, each at its own place.
 #[derive(Clone)]
-struct Shared {
+pub(super) struct Shared {
     input: Arc<Mutex<Box<dyn Input>>>,
     at: u64,
+}
+
+impl Shared {
+    /// Reads from the start of the file.
+    pub(super) fn new(input: Box<dyn Input>) -> Self {
+        Self { input: Arc::new(Mutex::new(input)), at: 0 }
+    }
+
+    /// Another reader of the same file, at a place of its own.
+    pub(super) fn from(&self, at: u64) -> Self {
+        Self { at, ..self.clone() }
+    }
 }
 
 impl Read for Shared {
@@ -452,7 +464,7 @@ pub(super) struct Zip {
 
 impl Zip {
     pub(super) fn open(input: Box<dyn Input>, place: &Place, budget: &Arc<Budget>) -> Result<Self, DataError> {
-        let shared = Shared { input: Arc::new(Mutex::new(input)), at: 0 };
+        let shared = Shared::new(input);
         let archive = zip::ZipArchive::new(shared.clone()).map_err(|error| place.broken("a ZIP archive", error.to_string()))?;
         place.limit(None, "members", archive.len(), MEMBERS_MAX)?;
         Ok(Self { archive, shared, next: 0, budget: budget.clone() })
@@ -485,7 +497,7 @@ impl MemberSource for Zip {
                 return left_out("it is encrypted");
             }
             let Some(start) = file.data_start() else { return left_out("its header cannot be read") };
-            let packed = BufReader::new(Shared { at: start, ..self.shared.clone() }.take(file.compressed_size()));
+            let packed = BufReader::new(self.shared.from(start).take(file.compressed_size()));
             let inner: Box<dyn Read + Send> = match file.compression() {
                 zip::CompressionMethod::Stored => Box::new(packed),
                 zip::CompressionMethod::Deflated => Box::new(DeflateDecoder::new(packed)),

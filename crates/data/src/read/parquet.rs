@@ -3,19 +3,17 @@
 //! Values keep their types; dates and times become ISO 8601 text. Codecs: uncompressed, Snappy, gzip, Brotli and LZ4; a
 //! file that is compressed with Zstandard is refused by name, because the library's only decoder for it is C.
 
-use super::container::Bytes;
+use super::container::{Bytes, Shared};
 use super::place::Place;
 use super::walk::{Found, Walk, rejects};
-use super::{Input, Item, ReadOptions, guarded, mojibake};
+use super::{Item, ReadOptions, guarded, mojibake};
 use crate::{DataError, Value};
 use ::parquet::basic::Compression;
 use ::parquet::errors::{ParquetError, Result as ParquetResult};
 use ::parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use ::parquet::record::reader::RowIter;
 use ::parquet::record::{Field, Row};
-use bytes::Bytes as Shared;
-use std::io::{self, BufReader, Read, SeekFrom};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::{BufReader, Read, SeekFrom};
 
 const KIND: &str = "a Parquet file";
 /// Bytes of a column's part that are read at once.
@@ -25,23 +23,8 @@ const COLUMN_BYTES_MAX: i64 = 4 << 30;
 
 /// The file, from which several columns read at their own places.
 struct Chunks {
-    input: Arc<Mutex<Box<dyn Input>>>,
+    file: Shared,
     length: u64,
-}
-
-struct ChunkAt {
-    input: Arc<Mutex<Box<dyn Input>>>,
-    at: u64,
-}
-
-impl Read for ChunkAt {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
-        input.seek(SeekFrom::Start(self.at))?;
-        let read = input.read(buffer)?;
-        self.at += read as u64;
-        Ok(read)
-    }
 }
 
 impl Length for Chunks {
@@ -51,22 +34,20 @@ impl Length for Chunks {
 }
 
 impl ChunkReader for Chunks {
-    type T = BufReader<ChunkAt>;
+    type T = BufReader<Shared>;
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        Ok(BufReader::new(ChunkAt { input: self.input.clone(), at: start }))
+        Ok(BufReader::new(self.file.from(start)))
     }
 
-    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Shared> {
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<bytes::Bytes> {
         let fits = start.checked_add(length as u64).is_some_and(|end| end <= self.length);
         if !fits || length > CHUNK_BYTES_MAX {
             return Err(ParquetError::General(format!("{length} bytes from {start} of a file with {} bytes", self.length)));
         }
         let mut bytes = vec![0; length];
-        ChunkAt { input: self.input.clone(), at: start }
-            .read_exact(&mut bytes)
-            .map_err(|error| ParquetError::General(error.to_string()))?;
-        Ok(Shared::from(bytes))
+        self.file.from(start).read_exact(&mut bytes).map_err(|error| ParquetError::General(error.to_string()))?;
+        Ok(bytes::Bytes::from(bytes))
     }
 }
 
@@ -83,7 +64,7 @@ impl Rows {
     pub(super) fn open(bytes: Bytes, place: Place, options: &ReadOptions, found: &mut Found) -> Result<Self, DataError> {
         let mut input = bytes.into_input(&place)?;
         let length = input.seek(SeekFrom::End(0)).map_err(|error| place.io(&error))?;
-        let chunks = Chunks { input: Arc::new(Mutex::new(input)), length };
+        let chunks = Chunks { file: Shared::new(input), length };
         let reader = guarded(&place, KIND, || SerializedFileReader::new(chunks).map_err(|error| error.to_string()))?;
         let metadata = reader.metadata();
         for group in metadata.row_groups() {
