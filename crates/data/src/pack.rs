@@ -1,9 +1,13 @@
 //! Token rows to packed batches: records that begin alike share the run of their beginning.
 //!
 //! A step's records are sorted by their ids, so that those that begin alike stand side by side, and filled into
-//! micro-batches of at most so many computed rows. In a micro-batch they form a tree: a beginning that at least two
-//! records share, and that is long enough to be worth it, is one segment, and its continuations are the children. What
-//! is computed is the tree; what is learned is every entry of every record.
+//! micro-batches. In a micro-batch they form a tree: a beginning that at least two records share, and that is long enough to
+//! be worth it, is one segment, and its continuations are the children. What is computed is the tree; what is learned is
+//! every entry of every record.
+//!
+//! Only so many rows are in memory at a time. A tree with more of them comes in several passes: first what many share, whose
+//! keys and values stay, then the rest, a part at a time. So a long instruction is computed once in a step, however many
+//! records follow it.
 //!
 //! Which records meet in a step is a function of seed, epoch and record ids; which meet in a micro-batch is a function
 //! of that and the plan. Memory, threads and ranks have no say.
@@ -68,6 +72,9 @@ impl TrainRows {
     }
 }
 
+/// What many records share comes in a pass of its own from this many rows on; shorter ones are as cheap in every micro-batch.
+const KEPT_MIN: usize = 64;
+
 /// How rows are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackPlan {
@@ -75,7 +82,7 @@ pub struct PackPlan {
     pub seed: u64,
     /// Records per optimiser step.
     pub records_per_step: usize,
-    /// Most computed rows of a micro-batch.
+    /// Most rows in memory at a time: of a micro-batch of one pass, or of the first of several passes and any other.
     pub batch_rows: usize,
     /// Shortest beginning worth sharing, in tokens; None: nothing is shared.
     pub shared_min: Option<usize>,
@@ -114,12 +121,40 @@ pub struct PackedBatch {
     pub draw_keys: Vec<u64>,
     /// Segments, parents first, tiling the rows.
     pub segments: Vec<PackedSegment>,
+    /// Rows of each pass, tiling the rows; empty: one pass.
+    pub passes: Vec<Range<usize>>,
     /// Entries, ordered by row.
     pub entries: Vec<PackedEntry>,
     /// For each sequence its index in the rows given.
     pub records: Vec<usize>,
     /// Tokens of the sequences written out one by one; `tokens.len()` are computed.
     pub rendered_tokens: usize,
+}
+
+impl PackedBatch {
+    /// The rows of each pass.
+    pub fn pass_rows(&self) -> Vec<Range<usize>> {
+        if self.passes.is_empty() { std::iter::once(0..self.tokens.len()).collect() } else { self.passes.clone() }
+    }
+
+    /// Rows in memory at a time.
+    pub fn resident_rows(&self) -> usize {
+        let passes = self.pass_rows();
+        passes[0].len() + passes[1..].iter().map(Range::len).max().unwrap_or(0)
+    }
+
+    /// Most entries of a pass, and most rows with entries.
+    pub fn largest_head(&self) -> (usize, usize) {
+        let of_pass = |pass: &Range<usize>| {
+            let entries = || self.entries.iter().map(|entry| entry.row as usize).filter(|row| pass.contains(row));
+            let mut rows: Vec<usize> = entries().collect();
+            rows.dedup();
+            (entries().count(), rows.len())
+        };
+        let heads: Vec<(usize, usize)> = self.pass_rows().iter().map(of_pass).collect();
+        let most = |size: fn(&(usize, usize)) -> usize| heads.iter().map(size).max().unwrap_or(0);
+        (most(|head| head.0), most(|head| head.1))
+    }
 }
 
 /// One optimiser step.
@@ -137,6 +172,17 @@ pub fn order(rows: &TrainRows, seed: u64, epoch: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_by_cached_key(|i| (mix(mix(mix(ORDER, seed), epoch), text_key(&rows[*i].record_id)), &rows[*i].record_id, *i));
     order
+}
+
+/// Whether a step of `plan` may have a micro-batch of several passes, in some order of the rows.
+pub fn several_passes(rows: &TrainRows, plan: &PackPlan) -> bool {
+    let Some(shared_min) = plan.shared_min else { return false };
+    let mut ids: Vec<&[u32]> = rows.rows.iter().map(|row| &row.ids[..row.computed()]).collect();
+    ids.sort_unstable();
+    let shared = ids.windows(2).map(|pair| common(pair[0], pair[1])).max().unwrap_or(0);
+    ids.sort_by_key(|ids| std::cmp::Reverse(ids.len()));
+    let largest_step: usize = ids.iter().take(plan.records_per_step).map(|ids| ids.len()).sum();
+    shared >= shared_min.max(1) && largest_step > plan.batch_rows
 }
 
 /// Steps in an epoch; the last may have fewer records.
@@ -183,17 +229,21 @@ fn pack(
     let (mut batches, mut rest) = (Vec::new(), chosen.as_slice());
     while !rest.is_empty() {
         let tree = |count: usize| Tree::of(rows, &rest[..count], shared_min);
+        let in_memory = |count: usize| tree(count).rows <= batch_rows || (draws.is_some() && tree(count).passes(batch_rows).is_some());
         // Rows grow with records: double, then halve the difference.
         let (mut fits, mut above) = (1, 2);
-        while above <= rest.len() && tree(above).rows <= batch_rows {
+        while above <= rest.len() && in_memory(above) {
             (fits, above) = (above, 2 * above);
+        }
+        if in_memory(rest.len()) {
+            (fits, above) = (rest.len(), rest.len() + 1);
         }
         above = above.min(rest.len() + 1);
         while above - fits > 1 {
             let middle = fits + (above - fits) / 2;
-            if tree(middle).rows <= batch_rows { fits = middle } else { above = middle }
+            if in_memory(middle) { fits = middle } else { above = middle }
         }
-        batches.push(tree(fits).batch(rows, &rest[..fits], draws.as_ref()));
+        batches.push(tree(fits).batch(rows, &rest[..fits], draws.as_ref(), batch_rows));
         rest = &rest[fits..];
     }
     Ok(batches)
@@ -258,9 +308,75 @@ impl Tree {
         self.nodes.len() - 1
     }
 
-    fn batch(&self, rows: &[TokenRow], chosen: &[usize], draws: Option<&Draws>) -> PackedBatch {
+    /// The nodes of each pass, so that at most `batch_rows` rows are in memory at a time: first those that are shared by more
+    /// than fits beside them, then the others, whole subtrees together. None where that is impossible or saves too little.
+    fn passes(&self, batch_rows: usize) -> Option<Vec<Vec<usize>>> {
+        let mut below: Vec<usize> = self.nodes.iter().map(|node| node.span.len()).collect();
+        for i in (0..self.nodes.len()).rev() {
+            if let Some(parent) = self.nodes[i].parent {
+                below[parent] += below[i];
+            }
+        }
+        // A subtree that is no larger than this stays together.
+        let whole = batch_rows / 8;
+        let kept: Vec<usize> = (0..self.nodes.len()).filter(|&i| self.nodes[i].shared && below[i] > whole).collect();
+        let kept_rows: usize = kept.iter().map(|&i| self.nodes[i].span.len()).sum();
+        let room = batch_rows.checked_sub(kept_rows).filter(|_| kept_rows >= KEPT_MIN)?;
+        // Subtrees follow each other in the order of their nodes; each begins below a kept node, or at a root.
+        let mut units: Vec<(usize, Vec<usize>)> = Vec::new();
+        for (i, node) in self.nodes.iter().enumerate().filter(|(i, _)| kept.binary_search(i).is_err()) {
+            if node.parent.is_none_or(|parent| kept.binary_search(&parent).is_ok()) {
+                units.push((below[i], Vec::new()));
+            }
+            units.last_mut()?.1.push(i);
+        }
+        let largest = units.iter().map(|(rows, _)| *rows).max()?;
+        if largest > room {
+            return None;
+        }
+        // As few passes as there must be, and those as equal as can be.
+        let count = |room: usize| {
+            let (mut passes, mut free) = (0, 0);
+            for (rows, _) in &units {
+                if free < *rows {
+                    (passes, free) = (passes + 1, room);
+                }
+                free -= rows;
+            }
+            passes
+        };
+        let (fewest, mut low, mut high) = (count(room), largest, room);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if count(middle) == fewest { high = middle } else { low = middle + 1 }
+        }
+        let (mut passes, mut free) = (vec![kept], 0);
+        for (rows, nodes) in units {
+            if free < rows {
+                passes.push(Vec::new());
+                free = high;
+            }
+            free -= rows;
+            passes.last_mut()?.extend(nodes);
+        }
+        Some(passes)
+    }
+
+    fn batch(&self, rows: &[TokenRow], chosen: &[usize], draws: Option<&Draws>, batch_rows: usize) -> PackedBatch {
         let mut batch = PackedBatch { records: chosen.to_vec(), ..PackedBatch::default() };
-        for node in &self.nodes {
+        let passes = if self.rows > batch_rows { self.passes(batch_rows) } else { None };
+        if let Some(passes) = &passes {
+            let mut end = 0;
+            for pass in passes {
+                let start = end;
+                end += pass.iter().map(|&i| self.nodes[i].span.len()).sum::<usize>();
+                batch.passes.push(start..end);
+            }
+        }
+        let order = passes.map_or_else(|| (0..self.nodes.len()).collect(), |passes| passes.concat());
+        let mut place = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(at, &i)| place[i] = at);
+        for node in order.iter().map(|&i| &self.nodes[i]) {
             let row = &rows[chosen[node.of]];
             let start = batch.tokens.len();
             batch.tokens.extend(&row.ids[node.span.clone()]);
@@ -269,14 +385,14 @@ impl Tree {
                 Some(draws) => draws.keys(row, node, &mut batch.draw_keys),
                 None => batch.draw_keys.resize(batch.tokens.len(), 0),
             }
-            batch.segments.push(PackedSegment { rows: start..batch.tokens.len(), parent: node.parent });
+            batch.segments.push(PackedSegment { rows: start..batch.tokens.len(), parent: node.parent.map(|parent| place[parent]) });
         }
         for (sequence, (leaf, i)) in self.leaves.iter().zip(chosen).enumerate() {
             let row = &rows[*i];
             batch.rendered_tokens += row.ids.len();
             let mut segment = *leaf;
             while let Some(at) = segment {
-                let (span, start) = (self.nodes[at].span.clone(), batch.segments[at].rows.start);
+                let (span, start) = (self.nodes[at].span.clone(), batch.segments[place[at]].rows.start);
                 for position in span.clone().filter(|position| row.loss_weights[position + 1] > 0.0) {
                     batch.entries.push(PackedEntry {
                         row: (start + position - span.start) as u32,

@@ -187,6 +187,40 @@ fn rows_strategy() -> impl Strategy<Value = Vec<TokenRow>> {
     })
 }
 
+/// Every pass continues the first or itself, and what is in memory at a time stays within the budget.
+fn check_passes(batch: &PackedBatch, budget: usize) {
+    assert!(batch.resident_rows() <= budget, "{} rows of {budget}", batch.resident_rows());
+    let passes = batch.pass_rows();
+    let pass_of = |rows: &std::ops::Range<usize>| passes.iter().position(|pass| pass.start <= rows.start && rows.end <= pass.end);
+    for segment in &batch.segments {
+        let pass = pass_of(&segment.rows).expect("no segment lies in two passes");
+        let parent = segment.parent.map(|parent| pass_of(&batch.segments[parent].rows).unwrap());
+        assert!(parent.is_none_or(|parent| parent == 0 || parent == pass));
+    }
+    let covered: usize = passes.iter().map(|pass| pass.len()).sum();
+    assert_eq!(covered, batch.tokens.len());
+}
+
+#[test]
+fn a_long_instruction_is_computed_once_in_a_step() {
+    let rows: Vec<TokenRow> = (0..32).map(|i| row(i, [(0..100).collect(), vec![200 + i as u32; 10]].concat(), 105)).collect();
+    let rows = TrainRows::synthetic(rows);
+    let step = |batch_rows| {
+        let plan = PackPlan { records_per_step: 32, ..plan(batch_rows, Some(8)) };
+        let step = pack::step(&rows, &pack::order(&rows, 0, 0), &plan, 0, 0).unwrap();
+        assert_eq!(expand(&step.batches), expected(rows.rows()));
+        step.batches.iter().for_each(|batch| check_passes(batch, batch_rows));
+        (step.batches.iter().map(|batch| batch.pass_rows().len()).collect::<Vec<_>>(), pack::several_passes(&rows, &plan))
+    };
+    let own = 32 * 9;
+    assert_eq!(step(100 + own), (vec![1], true), "the plan says what may be, from the records' lengths");
+    assert_eq!(step(100 + own - 1), (vec![3], true), "two passes of 16 records");
+    assert_eq!(step(100 + 80), (vec![5], true), "8 records at a time");
+    assert_eq!(step(109).0.len(), 1, "one record at a time");
+    let apart = PackPlan { records_per_step: 32, ..plan(200, None) };
+    assert!(!pack::several_passes(&rows, &apart));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -200,6 +234,24 @@ proptest! {
         let mut records: Vec<usize> = batches.iter().flat_map(|batch| batch.records.clone()).collect();
         records.sort();
         prop_assert_eq!(records, (0..rows.len()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn passes_say_what_the_records_say(rows in rows_strategy(), budget in 100..260_usize, lengths in prop::array::uniform3(30..70_usize)) {
+        // Some begin with 1 instruction, some with 2 or 3 that follow each other.
+        let begin = |i: usize| -> Vec<u32> { (0..=i % 3).flat_map(|part| (0..lengths[part]).map(move |t| (100 * (part + 1) + t) as u32)).collect() };
+        let rows: Vec<TokenRow> = rows.into_iter().enumerate().map(|(i, row)| {
+            let ids = [begin(i), row.ids].concat();
+            let loss_weights = [vec![0.0; ids.len() - row.loss_weights.len()], row.loss_weights].concat();
+            TokenRow { ids, loss_weights, ..row }
+        }).collect();
+        let budget = budget.max(rows.iter().map(|row| row.ids.len()).max().unwrap_or(0));
+        let plan = PackPlan { records_per_step: rows.len(), ..plan(budget, Some(4)) };
+        let rows = TrainRows::synthetic(rows);
+        let step = pack::step(&rows, &pack::order(&rows, 0, 0), &plan, 0, 0).unwrap();
+        prop_assert_eq!(expand(&step.batches), expected(rows.rows()));
+        step.batches.iter().for_each(|batch| check_passes(batch, budget));
+        prop_assert!(pack::several_passes(&rows, &plan) || step.batches.iter().all(|batch| batch.pass_rows().len() == 1));
     }
 
     #[test]

@@ -38,6 +38,10 @@ pub struct Batch<'a> {
     pub draw_keys: &'a [u64],
     /// The segments, parents first.
     pub segments: &'a [Segment],
+    /// The rows of each pass, tiling the batch; empty: one pass over all of it. Of several, keys and values of the first
+    /// one stay, and the segments of every other continue segments of the first or of their own pass: what many records
+    /// share is computed once, and only one of the others is in memory at a time.
+    pub passes: &'a [Range<usize>],
     /// The loss entries, ordered by row.
     pub entries: &'a [LossEntry],
 }
@@ -79,6 +83,36 @@ pub enum BatchError {
         /// Its parent.
         parent: usize,
     },
+    /// Passes must tile the rows in order, and no segment may lie in two.
+    #[error(
+        "pass {pass} begins at row {start} and ends at row {end}; expected one that begins at row {expected}, where the one before ended, ends by row {rows} and cuts no segment"
+    )]
+    Pass {
+        /// Pass.
+        pass: usize,
+        /// Where it starts.
+        start: usize,
+        /// Where it ends.
+        end: usize,
+        /// Where the one before ended.
+        expected: usize,
+        /// Rows in the batch.
+        rows: usize,
+    },
+    /// A segment may only continue what is in memory.
+    #[error("segment {segment} continues segment {parent}, which is neither in the first pass nor in its own")]
+    PassParent {
+        /// Segment.
+        segment: usize,
+        /// Its parent.
+        parent: usize,
+    },
+    /// Several passes where only one is possible.
+    #[error("{given} passes, but memory is laid out for batches of one")]
+    Passes {
+        /// How many.
+        given: usize,
+    },
     /// Chains are limited.
     #[error("segment {segment} is {depth} deep, at most {MAX_DEPTH}")]
     Depth {
@@ -108,7 +142,7 @@ pub enum BatchError {
         rows: usize,
     },
     /// Longer than the model or the planned memory allows.
-    #[error("{given} rows, at most {limit}")]
+    #[error("{given} rows in memory at a time, at most {limit}")]
     Rows {
         /// Rows given.
         given: usize,
@@ -136,13 +170,13 @@ pub enum BatchError {
 /// The largest batches that a pass is laid out for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PassLimits {
-    /// Rows of one pass.
+    /// Rows in memory at a time: of one pass, or of the first pass of several and the largest of the others.
     pub rows: usize,
     /// Keys that one row may read: the longest chain, itself included.
     pub chain: usize,
-    /// Distinct rows with loss entries.
+    /// Distinct rows with loss entries in a pass.
     pub head_rows: usize,
-    /// Loss entries.
+    /// Loss entries in a pass.
     pub entries: usize,
 }
 
@@ -162,16 +196,17 @@ impl Batch<'_> {
         if self.positions.len() != rows || (self.draw_keys.len() != rows && !self.draw_keys.is_empty()) {
             return Err(BatchError::Lengths { tokens: rows, positions: self.positions.len(), keys: self.draw_keys.len() });
         }
-        if rows > limits.rows {
-            return Err(BatchError::Rows { given: rows, limit: limits.rows });
-        }
         self.validate_segments(limits)?;
+        self.validate_passes()?;
+        if self.resident_rows() > limits.rows {
+            return Err(BatchError::Rows { given: self.resident_rows(), limit: limits.rows });
+        }
         for (row, &token) in self.tokens.iter().enumerate() {
             if token as usize >= vocab {
                 return Err(BatchError::Token { token, row, vocab });
             }
         }
-        let (mut before, mut head_rows) = (0, 0);
+        let mut before = 0;
         for (entry, e) in self.entries.iter().enumerate() {
             let row = e.row as usize;
             if row >= rows || row < before {
@@ -180,14 +215,58 @@ impl Batch<'_> {
             if e.target as usize >= vocab {
                 return Err(BatchError::Token { token: e.target, row, vocab });
             }
-            head_rows += usize::from(entry == 0 || row != before);
             before = row;
         }
-        if head_rows > limits.head_rows {
-            return Err(BatchError::Limit { what: "rows with loss entries", given: head_rows, limit: limits.head_rows });
+        for pass in self.pass_rows() {
+            let entries = &self.entries[self.entries_of(&pass)];
+            let head_rows = entries.chunk_by(|a, b| a.row == b.row).count();
+            if head_rows > limits.head_rows {
+                return Err(BatchError::Limit { what: "rows with loss entries", given: head_rows, limit: limits.head_rows });
+            }
+            if entries.len() > limits.entries {
+                return Err(BatchError::Limit { what: "loss entries", given: entries.len(), limit: limits.entries });
+            }
         }
-        if self.entries.len() > limits.entries {
-            return Err(BatchError::Limit { what: "loss entries", given: self.entries.len(), limit: limits.entries });
+        Ok(())
+    }
+
+    /// The rows of each pass.
+    pub fn pass_rows(&self) -> Vec<Range<usize>> {
+        if self.passes.is_empty() { std::iter::once(0..self.tokens.len()).collect() } else { self.passes.to_vec() }
+    }
+
+    /// Rows in memory at a time, see [`PassLimits::rows`].
+    pub fn resident_rows(&self) -> usize {
+        let passes = self.pass_rows();
+        passes[0].len() + passes[1..].iter().map(Range::len).max().unwrap_or(0)
+    }
+
+    /// Which entries stand on the rows of `pass`; entries are ordered by row.
+    pub fn entries_of(&self, pass: &Range<usize>) -> Range<usize> {
+        let before = |row: usize| self.entries.partition_point(|entry| (entry.row as usize) < row);
+        before(pass.start)..before(pass.end)
+    }
+
+    /// Passes tile the rows, cut no segment, and read what is in memory.
+    fn validate_passes(&self) -> Result<(), BatchError> {
+        let (rows, mut expected, mut segment) = (self.tokens.len(), 0, 0);
+        let first = self.passes.first().map_or(rows, |pass| pass.end);
+        for (pass, &Range { start, end }) in self.passes.iter().enumerate() {
+            let own = segment;
+            while segment < self.segments.len() && self.segments[segment].rows.end <= end {
+                if let Some(parent) =
+                    self.segments[segment].parent.filter(|&parent| parent < own && self.segments[parent].rows.start >= first)
+                {
+                    return Err(BatchError::PassParent { segment, parent });
+                }
+                segment += 1;
+            }
+            let cuts = self.segments.get(segment).is_some_and(|next| next.rows.start < end);
+            let last = pass + 1 == self.passes.len();
+            if start != expected || end <= start || end > rows || cuts || (last && end != rows) {
+                return Err(BatchError::Pass { pass, start, end, expected, rows });
+            }
+            expected = end;
         }
         Ok(())
     }
@@ -249,6 +328,28 @@ pub fn run_table(segments: &[Segment], prefix: usize) -> RunTable {
     table
 }
 
+/// The key spans of the segments of one of several passes, by the rows' places in memory: those of the first pass begin at
+/// 0, those of any other behind the first's. Queries are counted from the beginning of the pass.
+pub fn pass_table(segments: &[Segment], pass: &Range<usize>, first: &Range<usize>) -> RunTable {
+    let place = |rows: &Range<usize>| {
+        let behind = if rows.start < first.end { 0 } else { first.len() };
+        let from = if behind == 0 { 0 } else { pass.start };
+        rows.start - from + behind..rows.end - from + behind
+    };
+    let mut table = RunTable::default();
+    for segment in segments.iter().filter(|segment| pass.start <= segment.rows.start && segment.rows.end <= pass.end) {
+        let begin = table.spans.len();
+        let mut at = Some(segment);
+        while let Some(ancestor) = at {
+            table.spans.push(place(&ancestor.rows));
+            at = ancestor.parent.map(|parent| &segments[parent]);
+        }
+        table.spans[begin..].reverse();
+        table.runs.push(Run { rows: segment.rows.start - pass.start..segment.rows.end - pass.start, spans: begin..table.spans.len() });
+    }
+    table
+}
+
 /// Entries as the head wants them: the distinct rows in order, and each entry by its place among them.
 pub fn head_entries(entries: &[LossEntry]) -> (Vec<u32>, Vec<HeadEntry>) {
     let mut rows: Vec<u32> = Vec::with_capacity(entries.len());
@@ -274,7 +375,7 @@ mod tests {
 
     fn check(segments: &[Segment], entries: &[LossEntry], limits: PassLimits) -> Result<(), BatchError> {
         let tokens = [1, 2, 3, 4, 5];
-        Batch { tokens: &tokens, positions: &[0; 5], draw_keys: &[], segments, entries }.validate(8, &limits)
+        Batch { tokens: &tokens, positions: &[0; 5], draw_keys: &[], segments, passes: &[], entries }.validate(8, &limits)
     }
 
     #[test]
@@ -304,7 +405,7 @@ mod tests {
     fn chains_are_limited_in_depth() {
         let segments: Vec<Segment> = (0..17).map(|i| segment(i..i + 1, i.checked_sub(1))).collect();
         let tokens = [0; 17];
-        let batch = Batch { tokens: &tokens, positions: &[0; 17], draw_keys: &[], segments: &segments, entries: &[] };
+        let batch = Batch { tokens: &tokens, positions: &[0; 17], draw_keys: &[], segments: &segments, passes: &[], entries: &[] };
         assert_eq!(batch.validate(1, &PassLimits::dense(17)), Err(BatchError::Depth { segment: 16, depth: 17 }));
     }
 
@@ -318,6 +419,28 @@ mod tests {
         let table = run_table(&segments, 10);
         assert_eq!(table.spans[table.runs[2].spans.clone()].to_vec(), vec![0..10, 10..13, 13..15, 15..16]);
         assert_eq!(table.runs[3].rows, 6..9);
+    }
+
+    #[test]
+    fn passes_read_the_first_and_their_own() {
+        let segments = [segment(0..2, None), segment(2..3, Some(0)), segment(3..4, Some(0)), segment(4..5, Some(2))];
+        let check = |passes: &[Range<usize>], rows| {
+            let tokens = [1; 5];
+            let batch = Batch { tokens: &tokens, positions: &[0; 5], draw_keys: &[], segments: &segments, passes, entries: &[] };
+            batch.validate(8, &PassLimits { rows, ..PassLimits::dense(5) })
+        };
+        assert_eq!(check(&[0..2, 2..3, 3..5], 4), Ok(()));
+        assert_eq!(check(&[0..2, 2..3, 3..5], 3), Err(BatchError::Rows { given: 4, limit: 3 }));
+        assert_eq!(check(&[0..2, 2..4, 4..5], 5), Err(BatchError::PassParent { segment: 3, parent: 2 }));
+        assert_eq!(check(&[0..1, 1..5], 5), Err(BatchError::Pass { pass: 0, start: 0, end: 1, expected: 0, rows: 5 }));
+        assert_eq!(check(&[0..2, 3..5], 5), Err(BatchError::Pass { pass: 1, start: 3, end: 5, expected: 2, rows: 5 }));
+        assert_eq!(check(&[0..2, 2..4], 5), Err(BatchError::Pass { pass: 1, start: 2, end: 4, expected: 2, rows: 5 }));
+
+        let table = pass_table(&segments, &(3..5), &(0..2));
+        let spans = |i: usize| table.spans[table.runs[i].spans.clone()].to_vec();
+        assert_eq!((table.runs[0].rows.clone(), spans(0)), (0..1, vec![0..2, 2..3]));
+        assert_eq!((table.runs[1].rows.clone(), spans(1)), (1..2, vec![0..2, 2..3, 3..4]));
+        assert_eq!(pass_table(&segments, &(0..5), &(0..5)), run_table(&segments, 0));
     }
 
     #[test]

@@ -266,6 +266,10 @@ impl ActivationSet {
     pub fn and(self, other: ActivationSet) -> ActivationSet {
         ActivationSet(self.0 & other.0)
     }
+    /// In one of both.
+    pub fn or(self, other: ActivationSet) -> ActivationSet {
+        ActivationSet(self.0 | other.0)
+    }
     /// In this, not in `other`.
     pub fn without(self, other: ActivationSet) -> ActivationSet {
         ActivationSet(self.0 & !other.0)
@@ -443,6 +447,8 @@ pub enum Keys<'a> {
 pub struct Pass<'a> {
     /// Rows.
     pub m: usize,
+    /// Rows in memory before the pass's own: those of an earlier pass whose keys and values this one reads.
+    pub first: usize,
     /// Position of each row.
     pub positions: &'a [u32],
     /// Chains.
@@ -460,11 +466,19 @@ pub struct Slots {
     pub forward: [Option<Slot>; ACTIVATIONS],
     /// `drop(x)`, as wide as the widest input; where dropout is on.
     pub dropped: Option<Slot>,
+    /// Which of them have a place for every row in memory; the others belong to the pass at work.
+    pub saved: ActivationSet,
 }
 
 impl Slots {
-    /// The place of `activation`, `len` elements of it.
-    fn at(&self, activation: Activation, len: usize) -> Slot {
+    /// The place of `activation`, of `width` elements a row, for the rows of `pass`.
+    fn at(&self, activation: Activation, pass: &Pass<'_>, width: usize) -> Slot {
+        let before = if self.saved.has(activation) { pass.first } else { 0 };
+        self.whole(activation, (before + pass.m) * width).part(before * width, pass.m * width)
+    }
+
+    /// The first `len` elements of the place of `activation`.
+    fn whole(&self, activation: Activation, len: usize) -> Slot {
         self.forward[activation.index()].unwrap_or_else(|| panic!("{activation:?} has no place")).part(0, len)
     }
 }
@@ -486,10 +500,12 @@ pub struct GradientSlots {
     pub dmixed: Slot,
     /// Gradient of `Query`.
     pub dquery: Slot,
-    /// Gradient of `Key`.
+    /// Gradient of `Key`, of every row in memory.
     pub dkey: Slot,
-    /// Gradient of `Value`.
+    /// Gradient of `Value`, of every row in memory.
     pub dvalue: Slot,
+    /// Whether later passes have added to `dkey` and `dvalue` already.
+    pub read_by_others: bool,
     /// Gradient of `Low`, `[m, rank]`.
     pub dlow: Slot,
     /// Gradient of `QueryRaw`, where there is one.
@@ -538,18 +554,18 @@ pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, sl
     use Activation::*;
     let (c, m) = (block.config, pass.m);
     let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-    let at = |activation: Activation| slots.at(activation, m * activation.width(c, 0));
+    let at = |activation: Activation| slots.at(activation, pass, activation.width(c, 0));
     let project = Project { block, pass, slots, make };
 
     if make.has(NormAttention) || make.has(RstdAttention) {
         device.rms_norm(at(NormAttention), at(RstdAttention), x, block.gains.attention, m, c.hidden, c.norm_eps);
     }
-    let (key_rows, own) = match pass.keys {
-        Keys::Prefix { rows, .. } => (rows + m, rows * kv_width),
-        Keys::Own | Keys::Cache { .. } => (m, 0),
+    let before = match pass.keys {
+        Keys::Prefix { rows, .. } => rows,
+        Keys::Own | Keys::Cache { .. } => pass.first,
     };
-    let (key, value) = (slots.at(Key, key_rows * kv_width), slots.at(Value, key_rows * kv_width));
-    let (key_own, value_own) = (key.part(own, m * kv_width), value.part(own, m * kv_width));
+    let (key, value) = (slots.whole(Key, (before + m) * kv_width), slots.whole(Value, (before + m) * kv_width));
+    let (key_own, value_own) = (key.part(before * kv_width, m * kv_width), value.part(before * kv_width, m * kv_width));
     let parts = block.parts();
     if parts.qk_norms {
         project.forward(device, Linear::Query, QueryRaw, || (at(QueryRaw), at(NormAttention)), false);
@@ -649,7 +665,7 @@ pub fn backward<D: Device>(
     use Activation::*;
     let (c, m) = (block.config, pass.m);
     let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-    let at = |activation: Activation| slots.at(activation, m * activation.width(c, 0));
+    let at = |activation: Activation| slots.at(activation, pass, activation.width(c, 0));
     let (parts, adapted) = (block.parts(), block.adapted());
     let reach = Reach::of(adapted, dx);
     let project = Project { block, pass, slots, make: ActivationSet::EMPTY };
@@ -700,20 +716,25 @@ pub fn backward<D: Device>(
         return;
     }
     // mixed = attention(q, k, v)
-    let (dquery, dkey, dvalue) =
-        (gradients.dquery.part(0, m * q_width), gradients.dkey.part(0, m * kv_width), gradients.dvalue.part(0, m * kv_width));
-    device.zero(dkey);
-    device.zero(dvalue);
+    let dquery = gradients.dquery.part(0, m * q_width);
+    let keys = |slot: Slot| slot.part(0, (pass.first + m) * kv_width);
+    let own = |slot: Slot| slot.part(pass.first * kv_width, m * kv_width);
+    let (dkey, dvalue) = (own(gradients.dkey), own(gradients.dvalue));
+    if !gradients.read_by_others {
+        device.zero(dkey);
+        device.zero(dvalue);
+    }
+    let (key, value) = (slots.whole(Key, (pass.first + m) * kv_width), slots.whole(Value, (pass.first + m) * kv_width));
     device.attention_backward(
         dquery,
-        dkey,
-        dvalue,
+        keys(gradients.dkey),
+        keys(gradients.dvalue),
         dmixed,
         at(Mixed),
         at(LogSum),
         at(Query),
-        at(Key),
-        at(Value),
+        key,
+        value,
         pass.runs,
         block.attention_shape(),
     );
@@ -782,13 +803,13 @@ impl Project<'_> {
         if make_low {
             let lora = lora.expect("Low is made where there is an adapter");
             let x = self.dropped(device, linear, x, k);
-            let low = self.slots.at(Activation::Low(linear), m * lora.rank);
+            let low = self.slots.at(Activation::Low(linear), self.pass, lora.rank);
             device.matmul(low, x, lora.a, product(m, lora.rank, k, false, true, 1.0, false));
         }
         if make_y {
             device.linear(y, x, self.block.linears[linear as usize], m, accumulate);
             if let Some(lora) = lora {
-                let low = self.slots.at(Activation::Low(linear), m * lora.rank);
+                let low = self.slots.at(Activation::Low(linear), self.pass, lora.rank);
                 device.matmul(y, low, lora.b, product(m, n, lora.rank, false, true, lora.scale, true));
             }
             if let Some(bias) = self.block.biases[linear as usize] {
@@ -812,11 +833,11 @@ impl Project<'_> {
         let lora = self.block.lora[linear as usize];
         if let Some(lora) = lora {
             let (r, s) = (lora.rank, lora.scale);
-            let (low, dlow) = (self.slots.at(Activation::Low(linear), m * r), dlow.part(0, m * r));
+            let (low, dlow) = (self.slots.at(Activation::Low(linear), self.pass, r), dlow.part(0, m * r));
             let (da, db) = lora.da.zip(lora.db).expect("an adapter in backward has gradients");
             device.matmul(db, dy, low, product(n, r, m, true, false, s, true));
             device.matmul(dlow, dy, lora.b, product(m, r, n, false, false, s, false));
-            let x = self.dropped(device, linear, self.slots.at(input, m * k), k);
+            let x = self.dropped(device, linear, self.slots.at(input, self.pass, k), k);
             device.matmul(da, dlow, x, product(r, k, m, true, false, 1.0, true));
         }
         let Some(dx) = dx else { return };

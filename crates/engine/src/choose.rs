@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, ops::ControlFlow};
 
 use crate::{
-    batch::{Batch, LossEntry, MAX_DEPTH, Segment, head_entries, run_table},
+    batch::{LossEntry, MAX_DEPTH, Segment, head_entries, run_table},
     block::{Keys, Pass},
     config::ModelConfig,
     device::Device,
@@ -97,7 +97,7 @@ impl<D: Device> Model<D> {
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
         let segments = [Segment { rows: 0..tokens.len(), parent: None }];
         let runs = run_table(&segments, 0);
-        let pass = Pass { m: tokens.len(), positions: &positions, runs: &runs, dropout: None, keys: Keys::Own };
+        let pass = Pass { m: tokens.len(), first: 0, positions: &positions, runs: &runs, dropout: None, keys: Keys::Own };
         let cache = self.workspace(Kind::Scoring).expect("checked before").cache.clone();
         let keys = |layer: usize| Keys::Cache { rows: &positions, key: cache[layer].0, value: cache[layer].1 };
         self.forward_blocks(Kind::Scoring, tokens, pass, keys);
@@ -176,8 +176,9 @@ impl<D: Device> Passes<'_, D> {
             return;
         }
         let (head_rows, head) = head_entries(&entries);
-        let prepared = Prepared { runs: run_table(&trie.segments, self.prefix), head_rows, entries: head };
-        let batch = Batch { tokens: &trie.tokens, positions: &trie.positions, draw_keys: &[], segments: &trie.segments, entries: &entries };
+        let runs = run_table(&trie.segments, self.prefix);
+        let prepared = Prepared { rows: 0..trie.tokens.len(), first: 0, runs, of_batch: 0..entries.len(), head_rows, entries: head };
+        let batch = trie.batch(&entries);
         let log_prob = self.model.score(&batch, &prepared, self.prefix);
         for path in paths {
             let log_prob = path.entries.iter().map(|&entry| log_prob[entry]).sum();

@@ -341,7 +341,7 @@ impl Writer {
 /// New rows through all blocks, their keys and values into the cache.
 fn forward<D: Device>(model: &mut Model<D>, tokens: &[u32], positions: &[u32], cache_rows: &[u32], runs: &RunTable) -> Slot {
     let cache = model.workspace(Kind::Generation).expect("checked before").cache.clone();
-    let pass = Pass { m: tokens.len(), positions, runs, dropout: None, keys: Keys::Own };
+    let pass = Pass { m: tokens.len(), first: 0, positions, runs, dropout: None, keys: Keys::Own };
     let keys = |layer: usize| Keys::Cache { rows: cache_rows, key: cache[layer].0, value: cache[layer].1 };
     model.forward_blocks(Kind::Generation, tokens, pass, keys)
 }

@@ -75,6 +75,9 @@ pub struct TrainingUse {
     pub pass: PassLimits,
     /// Saved tensors.
     pub policy: Policy,
+    /// Whether a micro-batch may come in several passes, see [`crate::batch::Batch::passes`]: keys and values are then saved
+    /// whatever the policy says, and their gradients have a place in every layer.
+    pub several_passes: bool,
     /// Leaves of the fixed tree in which gradients are summed; 4 lets 1, 2 or 4 ranks divide them. Part of
     /// what determines the bits.
     pub reduction_leaves: usize,
@@ -389,6 +392,10 @@ fn twin(activation: Activation) -> Option<Activation> {
 
 // ---- layout ----------------------------------------------------------------------------------
 
+/// Places of two gradients in [`Layout::gradients`].
+const D_KEY: usize = 7;
+const D_VALUE: usize = 8;
+
 /// A tensor that wants a place.
 struct Draft {
     name: String,
@@ -419,6 +426,8 @@ pub(crate) struct Layout {
     kept: [Option<usize>; ACTIVATIONS],
     dropped: Option<usize>,
     gradients: Option<[usize; 10]>,
+    /// Whether keys and values outlive a pass, for others to read.
+    several_passes: bool,
     /// Gradients of queries and keys before their norms.
     raw_gradients: Option<[usize; 2]>,
     head: [Option<usize>; 9],
@@ -446,9 +455,10 @@ impl Layout {
         let saved = (0..config.layers).map(|layer| {
             let parts = parts(config, lora, layer);
             let read = ActivationSet::read_by_backward(parts, layer > first_saved);
-            if layer < first_saved { ActivationSet::EMPTY } else { use_.policy.saved(layer).and(read) }
+            let saved = if layer < first_saved { ActivationSet::EMPTY } else { use_.policy.saved(layer).and(read) };
+            if use_.several_passes { saved.or(ActivationSet::of(&[Activation::Key, Activation::Value])) } else { saved }
         });
-        let mut layout = Layout::forward("training", config, lora, use_.pass, 0, first_saved, saved.collect());
+        let mut layout = Layout::forward("training", config, lora, use_.pass, 0, first_saved, saved.collect(), use_.several_passes);
         if lora.is_some_and(|lora| lora.dropout > 0.0) {
             let width = config.hidden.max(config.intermediate).max(config.heads * config.head_dim);
             layout.dropped = Some(layout.push("dropped", vec![use_.pass.rows, width], ALWAYS & !(1 << HEAD), Lifetime::Block));
@@ -461,7 +471,7 @@ impl Layout {
         let rows = use_.pass.rows.max(use_.prefix);
         let pass = PassLimits { rows, ..use_.pass };
         let mut layout =
-            Layout::forward("scoring", config, lora, pass, use_.prefix, config.layers, vec![ActivationSet::EMPTY; config.layers]);
+            Layout::forward("scoring", config, lora, pass, use_.prefix, config.layers, vec![ActivationSet::EMPTY; config.layers], false);
         layout.limits = use_.pass;
         layout.head(config, &use_.pass, false, None);
         if use_.prefix > 0 {
@@ -472,7 +482,8 @@ impl Layout {
 
     fn generation(config: &ModelConfig, lora: Option<&LoraConfig>, use_: &GenerationUse) -> Layout {
         let pass = PassLimits { rows: use_.rows, chain: use_.cache_rows, head_rows: use_.sequences, entries: 0 };
-        let mut layout = Layout::forward("generation", config, lora, pass, 0, config.layers, vec![ActivationSet::EMPTY; config.layers]);
+        let saved = vec![ActivationSet::EMPTY; config.layers];
+        let mut layout = Layout::forward("generation", config, lora, pass, 0, config.layers, saved, false);
         layout.head(config, &pass, false, Some(use_.sequences));
         layout.cache(config, "cache", use_.cache_rows);
         layout.placed()
@@ -492,6 +503,7 @@ impl Layout {
         prefix: usize,
         first_saved: usize,
         saved: Vec<ActivationSet>,
+        several_passes: bool,
     ) -> Layout {
         let mut layout = Layout {
             use_name,
@@ -506,12 +518,14 @@ impl Layout {
             kept: [None; ACTIVATIONS],
             dropped: None,
             gradients: None,
+            several_passes,
             raw_gradients: None,
             head: [None; 9],
             cache: None,
         };
         let m = limits.rows;
-        let stream = from_to(0, HEAD);
+        // The first pass's output waits until the others are done.
+        let stream = if several_passes { ALWAYS } else { from_to(0, HEAD) };
         layout.streams = ["stream_even", "stream_odd"].map(|name| layout.push(name, vec![m, config.hidden], stream, Lifetime::Block));
         if first_saved < config.layers {
             layout.inputs = Some(layout.push("input", vec![config.layers - first_saved, m, config.hidden], ALWAYS, Lifetime::Pass));
@@ -567,6 +581,7 @@ impl Layout {
         self.head(config, &limits, true, None);
         let post_norms = if config.post_norms { 1 << back(DOWN) | 1 << back(OUTPUT) } else { 0 };
         let norms = from_to(back(GATE_UP), back(NORM_MLP)) | from_to(back(QKV), back(NORM_ATTENTION)) | post_norms;
+        let (layers, several_passes) = (config.layers - self.first_saved, self.several_passes);
         let mut push = |name, width, moments| self.push(name, vec![m, width], moments, Lifetime::Block);
         let gradients = [
             push("d_stream", config.hidden, from_to(HEAD, END - 1)),
@@ -580,6 +595,13 @@ impl Layout {
             push("d_value", kv, from_to(back(ATTENTION), back(QKV))),
             push("d_low", rank, from_to(back(DOWN), back(QKV))),
         ];
+        if several_passes {
+            for i in [gradients[D_KEY], gradients[D_VALUE]] {
+                let draft = &mut self.drafts[i];
+                (draft.shape, draft.moments, draft.lifetime) = (vec![layers, m, kv], ALWAYS, Lifetime::Pass);
+            }
+        }
+        let mut push = |name, width, moments| self.push(name, vec![m, width], moments, Lifetime::Block);
         let of_norms = [("d_query_raw", q), ("d_key_raw", kv)];
         let raw_gradients = config.qk_norms.then(|| of_norms.map(|(name, width)| push(name, width, 1 << back(QKV))));
         (self.gradients, self.raw_gradients) = (Some(gradients), raw_gradients);
@@ -647,7 +669,7 @@ impl Layout {
             slot(i).part(place * one, one)
         };
         let blocks = (0..config.layers).map(|layer| {
-            let mut slots = Slots { dropped: self.dropped.map(slot), ..Slots::default() };
+            let mut slots = Slots { dropped: self.dropped.map(slot), saved: self.saved[layer], ..Slots::default() };
             for (index, activation) in Activation::ALL.into_iter().enumerate() {
                 slots.forward[index] = if self.saved[layer].has(activation) {
                     let place = self.saved[..layer].iter().filter(|saved| saved.has(activation)).count();
@@ -669,11 +691,32 @@ impl Layout {
                 .map(|layer| self.inputs.filter(|_| layer >= self.first_saved).map(|i| layer_of(i, layer - self.first_saved)))
                 .collect(),
             blocks: blocks.collect(),
-            gradients: self.gradients.map(|gradients| {
-                let [dx, dnorm, dinner, dgate, dup, dmixed, dquery, dkey, dvalue, dlow] = gradients.map(slot);
-                let [dquery_raw, dkey_raw] = self.raw_gradients.map_or([None; 2], |raw| raw.map(|i| Some(slot(i))));
-                GradientSlots { dx, dnorm, dinner, dgate, dup, dmixed, dquery, dkey, dvalue, dlow, dquery_raw, dkey_raw }
+            gradients: self.gradients.map_or(Vec::new(), |gradients| {
+                let of_layer = |layer: usize| {
+                    let [dx, dnorm, dinner, dgate, dup, dmixed, dquery, .., dlow] = gradients.map(slot);
+                    let own = |i: usize| if self.several_passes { layer_of(i, layer - self.first_saved) } else { slot(i) };
+                    let (dkey, dvalue) = (own(gradients[D_KEY]), own(gradients[D_VALUE]));
+                    let [dquery_raw, dkey_raw] = self.raw_gradients.map_or([None; 2], |raw| raw.map(|i| Some(slot(i))));
+                    let read_by_others = false;
+                    GradientSlots {
+                        dx,
+                        dnorm,
+                        dinner,
+                        dgate,
+                        dup,
+                        dmixed,
+                        dquery,
+                        dkey,
+                        dvalue,
+                        read_by_others,
+                        dlow,
+                        dquery_raw,
+                        dkey_raw,
+                    }
+                };
+                (self.first_saved..config.layers).map(of_layer).collect()
             }),
+            several_passes: self.several_passes,
             head: HeadSlots {
                 x: x.expect(always),
                 rstd: rstd.expect(always),
@@ -706,8 +749,10 @@ pub(crate) struct Workspace {
     pub(crate) inputs: Vec<Option<Slot>>,
     /// Forward tensors by layer.
     pub(crate) blocks: Vec<Slots>,
-    /// Gradients, where training.
-    pub(crate) gradients: Option<GradientSlots>,
+    /// Gradients by layer, from `first_saved` on; where training.
+    pub(crate) gradients: Vec<GradientSlots>,
+    /// Whether batches may come in several passes.
+    pub(crate) several_passes: bool,
     /// The head.
     pub(crate) head: HeadSlots,
     /// Keys and values by layer that outlive a pass: the prefix, or the cache.
@@ -776,7 +821,7 @@ mod tests {
     }
 
     fn use_(policy: Policy) -> TrainingUse {
-        TrainingUse { pass: PassLimits::dense(24), policy, reduction_leaves: 4, micro_batches: 8 }
+        TrainingUse { pass: PassLimits::dense(24), policy, several_passes: false, reduction_leaves: 4, micro_batches: 8 }
     }
 
     #[test]

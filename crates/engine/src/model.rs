@@ -4,8 +4,8 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use crate::{
     adapter::{Adapter, LoraConfig, LoraPair, LoraTensors},
-    batch::{Batch, BatchError, HeadEntry, RunTable, head_entries, run_table},
-    block::{self, ActivationSet, Block, Gains, Keys, LoraSlots, Parts, Pass},
+    batch::{Batch, BatchError, HeadEntry, RunTable, head_entries, pass_table, run_table},
+    block::{self, ActivationSet, Block, Gains, GradientSlots, Keys, LoraSlots, Parts, Pass},
     config::{Linear, ModelConfig, TensorName},
     device::{Device, Slot, Storage, WeightId},
     error::EngineError,
@@ -143,9 +143,16 @@ pub struct Model<D: Device> {
     generation: Option<Workspace>,
 }
 
-/// A batch checked and indexed for a pass.
+/// A pass of a batch, checked and indexed.
 pub(crate) struct Prepared {
+    /// Its rows of the batch.
+    pub(crate) rows: Range<usize>,
+    /// Rows in memory before them.
+    pub(crate) first: usize,
     pub(crate) runs: RunTable,
+    /// Which of the batch's entries are on its rows.
+    pub(crate) of_batch: Range<usize>,
+    /// Rows of the pass with entries.
     pub(crate) head_rows: Vec<u32>,
     pub(crate) entries: Vec<HeadEntry>,
 }
@@ -307,11 +314,23 @@ impl<D: Device> Model<D> {
         workspace.as_ref().ok_or(EngineError::NotPlanned { what })
     }
 
-    /// Checks `batch` against the sizes of its use. `index` stands in the error.
+    /// Checks `batch`, a single pass, against the sizes of its use. `index` stands in the error.
     pub(crate) fn prepare(&self, kind: Kind, batch: &Batch<'_>, index: usize) -> Result<Prepared, EngineError> {
-        let limits = self.workspace(kind)?.limits;
+        let mut passes = self.prepare_passes(kind, batch, index)?;
+        match passes.len() {
+            1 => Ok(passes.remove(0)),
+            given => Err(EngineError::Batch { index, source: BatchError::Passes { given } }),
+        }
+    }
+
+    /// Checks `batch` against the sizes of its use. `index` stands in the error.
+    pub(crate) fn prepare_passes(&self, kind: Kind, batch: &Batch<'_>, index: usize) -> Result<Vec<Prepared>, EngineError> {
+        let workspace = self.workspace(kind)?;
         let refuse = |source| EngineError::Batch { index, source };
-        batch.validate(self.config.vocab, &limits).map_err(refuse)?;
+        batch.validate(self.config.vocab, &workspace.limits).map_err(refuse)?;
+        if batch.passes.len() > 1 && !workspace.several_passes {
+            return Err(refuse(BatchError::Passes { given: batch.passes.len() }));
+        }
         if batch.entries.is_empty() {
             return Err(refuse(BatchError::NoEntries { rows: batch.tokens.len() }));
         }
@@ -319,8 +338,15 @@ impl<D: Device> Model<D> {
         if kind == Kind::Training && dropout > 0.0 && batch.draw_keys.is_empty() {
             return Err(refuse(BatchError::Lengths { tokens: batch.tokens.len(), positions: batch.positions.len(), keys: 0 }));
         }
-        let (head_rows, entries) = head_entries(batch.entries);
-        Ok(Prepared { runs: run_table(batch.segments, 0), head_rows, entries })
+        let passes = batch.pass_rows();
+        let prepare = |rows: &Range<usize>| {
+            let of_batch = batch.entries_of(rows);
+            let (mut head_rows, entries) = head_entries(&batch.entries[of_batch.clone()]);
+            head_rows.iter_mut().for_each(|row| *row -= rows.start as u32);
+            let first = if rows.start == 0 { 0 } else { passes[0].len() };
+            Prepared { rows: rows.clone(), first, runs: pass_table(batch.segments, rows, &passes[0]), of_batch, head_rows, entries }
+        };
+        Ok(passes.iter().map(prepare).collect())
     }
 
     /// All blocks forward; returns where the last block's output lies. `keys` says where each layer's keys are.
@@ -338,7 +364,7 @@ impl<D: Device> Model<D> {
             Kind::Generation => generation,
         };
         let workspace = workspace.as_ref().expect("prepared before");
-        let rows = |slot: Slot| slot.part(0, pass.m * config.hidden);
+        let rows = |slot: Slot| slot.part(pass.first * config.hidden, pass.m * config.hidden);
         device.scope(|device| {
             device.embed(rows(workspace.input(0)), weights.embedding, tokens);
             if let Some(factor) = config.embedding_scale {
@@ -407,45 +433,76 @@ impl<D: Device> Model<D> {
         values
     }
 
-    /// One micro-batch forward with everything saved that the backward needs; ln p per entry.
-    pub(crate) fn train_forward(&mut self, batch: &Batch<'_>, prepared: &Prepared) -> Vec<f64> {
+    /// The blocks of one pass of a micro-batch forward, with everything saved that the backward needs.
+    pub(crate) fn train_blocks(&mut self, batch: &Batch<'_>, prepared: &Prepared) {
         let pass = self.training_pass(batch, prepared);
-        let stream = self.forward_blocks(Kind::Training, batch.tokens, pass, |_| Keys::Own);
+        self.forward_blocks(Kind::Training, &batch.tokens[prepared.rows.clone()], pass, |_| Keys::Own);
+    }
+
+    /// ln p per entry of a pass that [`Model::train_blocks`] saw.
+    pub(crate) fn train_head(&mut self, prepared: &Prepared) -> Vec<f64> {
+        if prepared.entries.is_empty() {
+            return Vec::new();
+        }
+        let c = self.config.hidden;
+        let workspace = self.training.as_ref().expect("prepared before");
+        let stream = workspace.input(self.config.layers).part(prepared.first * c, prepared.rows.len() * c);
         self.forward_head(Kind::Training, stream, prepared);
         self.read_log_probs(Kind::Training, prepared.entries.len())
     }
 
-    /// The backward of the micro-batch that [`Model::train_forward`] saw last: adds the gradient of
-    /// Σ coefficient · ln p to `gradient`, an arena of the adapter's form.
-    pub(crate) fn train_backward(&mut self, batch: &Batch<'_>, prepared: &Prepared, coefficients: &[f32], gradient: Slot) {
+    /// Before the backward of several passes: nothing has been added yet to the gradients of the keys and values of `first`.
+    pub(crate) fn zero_key_gradients(&mut self, first: &Prepared) {
+        let workspace = self.training.as_ref().expect("prepared before");
+        let len = first.rows.len() * self.config.kv_heads * self.config.head_dim;
+        for gradients in &workspace.gradients {
+            self.device.zero(gradients.dkey.part(0, len));
+            self.device.zero(gradients.dvalue.part(0, len));
+        }
+    }
+
+    /// The backward of the pass whose head was the last: adds the gradient of Σ coefficient · ln p to `gradient`, an arena
+    /// of the adapter's form, and what it asks of an earlier pass's keys and values to theirs. `read_by_others`: later
+    /// passes have done so to this one's.
+    pub(crate) fn train_backward(
+        &mut self,
+        batch: &Batch<'_>,
+        prepared: &Prepared,
+        coefficients: &[f32],
+        gradient: Slot,
+        read_by_others: bool,
+    ) {
         let pass = self.training_pass(batch, prepared);
         let Model { device, config, weights, adapter, training, .. } = self;
         let workspace = training.as_ref().expect("prepared before");
         let (m, head_m, c) = (pass.m, prepared.head_rows.len(), config.hidden);
-        let gradients = workspace.gradients.as_ref().expect("training has gradients");
+        let Some(of_stream) = workspace.gradients.first() else { return };
 
         device.scope(|device| {
-            // head: log_prob = head(rms_norm(gathered rows))
-            let head = &workspace.head;
-            let of_rows = |slot: Option<Slot>| slot.expect("training has a head's backward").part(0, head_m * c);
-            let (dnorm, dx, expected) = (of_rows(head.dnorm), of_rows(head.dx), of_rows(head.expected));
-            let slope = head.slope.map(|slot| slot.part(0, prepared.entries.len()));
-            device.head_backward(dnorm, expected, slope, weights.head, &prepared.entries, coefficients, head_m);
-            device.zero(dx);
-            let gain = weights.vectors[&TensorName::FinalNorm];
-            device.rms_norm_backward(dx, dnorm, head.x.part(0, head_m * c), gain, head.rstd.part(0, head_m), head_m, c);
-            let dstream = gradients.dx.part(0, m * c);
+            let dstream = of_stream.dx.part(0, m * c);
             device.zero(dstream);
-            device.scatter_add(dstream, dx, &prepared.head_rows, c);
+            if head_m > 0 {
+                // head: log_prob = head(rms_norm(gathered rows))
+                let head = &workspace.head;
+                let of_rows = |slot: Option<Slot>| slot.expect("training has a head's backward").part(0, head_m * c);
+                let (dnorm, dx, expected) = (of_rows(head.dnorm), of_rows(head.dx), of_rows(head.expected));
+                let slope = head.slope.map(|slot| slot.part(0, prepared.entries.len()));
+                device.head_backward(dnorm, expected, slope, weights.head, &prepared.entries, coefficients, head_m);
+                device.zero(dx);
+                let gain = weights.vectors[&TensorName::FinalNorm];
+                device.rms_norm_backward(dx, dnorm, head.x.part(0, head_m * c), gain, head.rstd.part(0, head_m), head_m, c);
+                device.scatter_add(dstream, dx, &prepared.head_rows, c);
+            }
 
             // blocks, last first, down to the lowest adapter
             for layer in (workspace.first_saved..config.layers).rev() {
                 let block = block_of(config, weights, adapter.as_ref(), layer, Some(gradient));
-                let (slots, x) = (&workspace.blocks[layer], workspace.input(layer).part(0, m * c));
+                let (slots, x) = (&workspace.blocks[layer], workspace.input(layer).part(pass.first * c, m * c));
                 let (parts, dx) = (Parts::of(config, block.adapted()), layer > workspace.first_saved);
                 let again = ActivationSet::needed_for(ActivationSet::read_by_backward(parts, dx), workspace.saved[layer], parts);
                 block::forward(device, &block, &pass, slots, x, x, again);
-                block::backward(device, &block, &pass, slots, gradients, x, dx);
+                let gradients = GradientSlots { read_by_others, ..workspace.gradients[layer - workspace.first_saved] };
+                block::backward(device, &block, &pass, slots, &gradients, x, dx);
             }
         });
     }
@@ -453,10 +510,11 @@ impl<D: Device> Model<D> {
     fn training_pass<'a>(&self, batch: &Batch<'a>, prepared: &'a Prepared) -> Pass<'a> {
         let dropout = self.adapter.as_ref().map_or(0.0, |a| a.config.dropout);
         Pass {
-            m: batch.tokens.len(),
-            positions: batch.positions,
+            m: prepared.rows.len(),
+            first: prepared.first,
+            positions: &batch.positions[prepared.rows.clone()],
             runs: &prepared.runs,
-            dropout: (dropout > 0.0).then_some((batch.draw_keys, dropout)),
+            dropout: (dropout > 0.0).then(|| (&batch.draw_keys[prepared.rows.clone()], dropout)),
             keys: Keys::Own,
         }
     }
@@ -471,7 +529,7 @@ impl<D: Device> Model<D> {
             return Err(EngineError::Limit { what: "row of logits", given: row as usize, limit: batch.tokens.len() });
         }
         let runs = run_table(batch.segments, 0);
-        let pass = Pass { m: batch.tokens.len(), positions: batch.positions, runs: &runs, dropout: None, keys: Keys::Own };
+        let pass = Pass { m: batch.tokens.len(), first: 0, positions: batch.positions, runs: &runs, dropout: None, keys: Keys::Own };
         let stream = self.forward_blocks(Kind::Generation, batch.tokens, pass, |_| Keys::Own);
         let mut logits = Vec::new();
         let mut part = Vec::new();

@@ -260,7 +260,7 @@ impl<D: Device> Trainer<D> {
         if micro_batches.len() > self.micro_batches {
             return Err(EngineError::Limit { what: "micro-batches of a step", given: micro_batches.len(), limit: self.micro_batches });
         }
-        let prepare = |(index, batch)| self.model.prepare(Kind::Training, batch, index);
+        let prepare = |(index, batch)| self.model.prepare_passes(Kind::Training, batch, index);
         let prepared = micro_batches.iter().enumerate().map(prepare).collect::<Result<Vec<_>, _>>()?;
         let weight: f64 = micro_batches.iter().map(Batch::loss_weight).sum();
         if weight.is_nan() || weight <= 0.0 {
@@ -284,7 +284,7 @@ impl<D: Device> Trainer<D> {
     fn sum_leaves(
         &mut self,
         batches: &[Batch<'_>],
-        prepared: &[Prepared],
+        prepared: &[Vec<Prepared>],
         leaves: std::ops::Range<usize>,
         level: usize,
     ) -> Option<LossSum> {
@@ -307,12 +307,35 @@ impl<D: Device> Trainer<D> {
         }
         self.model.device.zero(self.sums[level]);
         let (mut sum, mut coefficients) = (LossSum::default(), Vec::new());
-        for (batch, prepared) in batches[range.clone()].iter().zip(&prepared[range]) {
-            let log_prob = self.model.train_forward(batch, prepared);
-            sum = sum.add(self.config.objective.evaluate(batch.entries, &log_prob, &mut coefficients));
-            self.model.train_backward(batch, prepared, &coefficients, self.sums[level]);
+        for (batch, passes) in batches[range.clone()].iter().zip(&prepared[range]) {
+            // Forward first to last; backward the other way round, so that all have added to the first one's keys before it.
+            let (first, others) = passes.split_first().expect("a batch has a pass");
+            self.model.train_blocks(batch, first);
+            if !others.is_empty() {
+                self.model.zero_key_gradients(first);
+            }
+            for pass in others {
+                self.model.train_blocks(batch, pass);
+                sum = sum.add(self.head_and_backward(batch, pass, &mut coefficients, level, false));
+            }
+            sum = sum.add(self.head_and_backward(batch, first, &mut coefficients, level, !others.is_empty()));
         }
         Some(sum)
+    }
+
+    /// Loss of a pass whose blocks were computed, and its gradient added to `sums[level]`.
+    fn head_and_backward(
+        &mut self,
+        batch: &Batch<'_>,
+        pass: &Prepared,
+        coefficients: &mut Vec<f32>,
+        level: usize,
+        read_by_others: bool,
+    ) -> LossSum {
+        let log_prob = self.model.train_head(pass);
+        let loss = self.config.objective.evaluate(&batch.entries[pass.of_batch.clone()], &log_prob, coefficients);
+        self.model.train_backward(batch, pass, coefficients, self.sums[level], read_by_others);
+        loss
     }
 }
 

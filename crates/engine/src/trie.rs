@@ -103,7 +103,7 @@ impl Trie {
 
     /// As a batch with these entries and no dropout.
     pub fn batch<'a>(&'a self, entries: &'a [LossEntry]) -> Batch<'a> {
-        Batch { tokens: &self.tokens, positions: &self.positions, draw_keys: &[], segments: &self.segments, entries }
+        Batch { tokens: &self.tokens, positions: &self.positions, draw_keys: &[], segments: &self.segments, passes: &[], entries }
     }
 }
 

@@ -107,7 +107,7 @@ fn from_scratch<D: Device>(model: &mut Model<D>, prompt: &[u32], new: usize) -> 
     for _ in 0..new {
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
         let segments = [Segment { rows: 0..tokens.len(), parent: None }];
-        let batch = Batch { tokens: &tokens, positions: &positions, draw_keys: &[], segments: &segments, entries: &[] };
+        let batch = Batch { tokens: &tokens, positions: &positions, draw_keys: &[], segments: &segments, passes: &[], entries: &[] };
         let logits = model.logits(&batch, &[tokens.len() as u32 - 1]).expect("a sound batch");
         let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         tokens.push(logits.iter().position(|&l| l == top).expect("the largest is there") as u32);

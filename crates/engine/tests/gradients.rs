@@ -10,7 +10,7 @@ use engine::{
     cpu::CpuDevice,
     device::{Device, Storage},
     memory::Policy,
-    trainer::Gradients,
+    trainer::{Gradients, Trainer},
 };
 use kernels::simd::Level;
 use testkit::{ReferenceDevice, TinyModel, Tolerance, gradient::gradient_check};
@@ -103,7 +103,10 @@ fn subsets_of_linears_and_layers_match_differences() {
 
 fn gradients<D: Device>(device: D, tiny: &TinyModel, lora: &LoraConfig, policy: Policy, batches: &[OwnedBatch]) -> Gradients {
     let adapter = warm_adapter(lora, &tiny.config, 5);
-    let mut trainer = trainer(device, tiny, &adapter, policy);
+    let mut uses = uses(128, policy);
+    let several_passes = batches.iter().any(|batch| !batch.passes.is_empty());
+    uses.training.as_mut().expect("training is planned").several_passes = several_passes;
+    let mut trainer = Trainer::new(model(device, tiny), &adapter, trainer_config(), &uses).expect("a sound trainer");
     let batches: Vec<_> = batches.iter().map(OwnedBatch::borrow).collect();
     trainer.gradients(&batches).expect("sound batches")
 }
@@ -141,6 +144,46 @@ fn sharing_changes_nothing_on_the_reference() {
 #[test]
 fn sharing_changes_nothing_on_the_cpu() {
     sharing_changes_nothing(|| CpuDevice::new(2), Tolerance::f32());
+}
+
+/// A tree of records in one pass and in several, where keys and values of the first stay: the same gradient, in any set of
+/// saved tensors bit for bit the same. Dropout, norms of keys, and adapters on some layers only included.
+fn passes_change_nothing<D: Device>(device: impl Fn() -> D, tolerance: Tolerance) {
+    let some = LoraConfig { targets: vec![Linear::Query, Linear::Value, Linear::Down], layers: Some(vec![1]), ..lora() };
+    let dropping = LoraConfig { dropout: 0.2, ..lora() };
+    for (seed, (tiny, lora)) in [
+        (TinyModel::llama(12), lora()),
+        (TinyModel::windowed(12), dropping.clone()),
+        (TinyModel::gemma(12), dropping),
+        (TinyModel::gemma(12), some),
+        (TinyModel::fused(12), LoraConfig { layers: Some(vec![2]), ..lora() }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let tree = shared(&records(60 + seed as u64, 8, tiny.config.vocab), 1, 16);
+        let whole = gradients(device(), &tiny, &lora, Policy::Keep, std::slice::from_ref(&tree));
+        for leaves in [1, 3, 100] {
+            let parted = tree.in_passes(leaves);
+            assert!(parted.passes.len() > 1);
+            let kept = gradients(device(), &tiny, &lora, Policy::Keep, std::slice::from_ref(&parted));
+            compare(&kept, &whole, tolerance);
+            assert_eq!(gradients(device(), &tiny, &lora, Policy::Recompute, std::slice::from_ref(&parted)), kept);
+        }
+        // Beside micro-batches of one pass, in the memory of several.
+        let both = [tree.in_passes(2), tree];
+        compare(&gradients(device(), &tiny, &lora, Policy::Keep, &both), &whole, tolerance.times(2.0));
+    }
+}
+
+#[test]
+fn passes_change_nothing_on_the_reference() {
+    passes_change_nothing(ReferenceDevice::new, Tolerance::f64());
+}
+
+#[test]
+fn passes_change_nothing_on_the_cpu() {
+    passes_change_nothing(|| CpuDevice::new(2), Tolerance::f32());
 }
 
 /// However the same records are split into micro-batches, the gradient is the same up to rounding.

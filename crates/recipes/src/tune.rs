@@ -86,7 +86,9 @@ impl Rows {
 
     /// What the engine is to lay out memory for.
     pub(crate) fn uses(&self, tune: &Tune, policy: Policy) -> Uses {
-        let training = TrainingUse { pass: self.limits(), policy, reduction_leaves: tune.reduction_leaves, micro_batches: tune.batch };
+        let several_passes = pack::several_passes(&self.train, &self.plan);
+        let training =
+            TrainingUse { pass: self.limits(), policy, several_passes, reduction_leaves: tune.reduction_leaves, micro_batches: tune.batch };
         Uses { training: Some(training), scoring: Some(ScoringUse { pass: self.limits(), prefix: 0 }), generation: None }
     }
 }
@@ -112,6 +114,7 @@ impl<'a> EngineBatch<'a> {
             positions: &self.packed.positions,
             draw_keys: &self.packed.draw_keys,
             segments: &self.segments,
+            passes: &self.packed.passes,
             entries: &self.entries,
         }
     }

@@ -45,7 +45,8 @@ pub fn answers<D: Device>(
     model.attach(&start)?;
     answers.insert("adapter.logits".into(), logits(&mut model, &batch)?);
 
-    let training = TrainingUse { pass: PassLimits::dense(rows), policy: Policy::Keep, reduction_leaves: 1, micro_batches: 1 };
+    let training =
+        TrainingUse { pass: PassLimits::dense(rows), policy: Policy::Keep, several_passes: false, reduction_leaves: 1, micro_batches: 1 };
     let mut trainer = Trainer::new(model, &start, trainer_config(), &Uses { training: Some(training), ..Uses::default() })?;
     for ((layer, linear), (da, db)) in trainer.gradients(&[batch])?.tensors {
         answers.extend(names(layer, linear).map(|name| format!("adapter.grad.{name}")).into_iter().zip([da, db]));
@@ -119,7 +120,14 @@ impl Records {
     }
 
     fn batch(&self) -> Batch<'_> {
-        Batch { tokens: &self.tokens, positions: &self.positions, draw_keys: &[], segments: &self.segments, entries: &self.entries }
+        Batch {
+            tokens: &self.tokens,
+            positions: &self.positions,
+            draw_keys: &[],
+            segments: &self.segments,
+            passes: &[],
+            entries: &self.entries,
+        }
     }
 }
 

@@ -27,6 +27,7 @@ pub struct OwnedBatch {
     pub positions: Vec<u32>,
     pub draw_keys: Vec<u64>,
     pub segments: Vec<Segment>,
+    pub passes: Vec<std::ops::Range<usize>>,
     pub entries: Vec<LossEntry>,
 }
 
@@ -37,8 +38,34 @@ impl OwnedBatch {
             positions: &self.positions,
             draw_keys: &self.draw_keys,
             segments: &self.segments,
+            passes: &self.passes,
             entries: &self.entries,
         }
+    }
+
+    /// The same rows in several passes: first the segments that others continue, then `segments` leaves at a time.
+    pub fn in_passes(&self, leaves: usize) -> OwnedBatch {
+        let continued = |i: usize| self.segments.iter().any(|other| other.parent == Some(i));
+        let (kept, own): (Vec<usize>, Vec<usize>) = (0..self.segments.len()).partition(|&i| continued(i));
+        let (mut rows, mut batch) = (Vec::new(), OwnedBatch::default());
+        for pass in std::iter::once(kept.as_slice()).chain(own.chunks(leaves)) {
+            let start = rows.len();
+            for &i in pass {
+                let begin = rows.len();
+                rows.extend(self.segments[i].rows.clone());
+                let parent = self.segments[i].parent.map(|parent| kept.iter().position(|&k| k == parent).expect("a parent is kept"));
+                batch.segments.push(Segment { rows: begin..rows.len(), parent });
+            }
+            batch.passes.push(start..rows.len());
+        }
+        for (place, &row) in rows.iter().enumerate() {
+            batch.tokens.push(self.tokens[row]);
+            batch.positions.push(self.positions[row]);
+            batch.draw_keys.push(self.draw_keys[row]);
+            let of_row = self.entries.iter().filter(|entry| entry.row as usize == row);
+            batch.entries.extend(of_row.map(|entry| LossEntry { row: place as u32, ..*entry }));
+        }
+        batch
     }
 }
 
@@ -107,7 +134,7 @@ pub fn shared(records: &[Record], min_shared: usize, max_depth: usize) -> OwnedB
     }
     entries.sort_by_key(|e| e.row);
     let keys = (0..trie.tokens.len()).map(|row| random::draw_key(3, Purpose::Dropout, 0, 99, row as u32)).collect();
-    OwnedBatch { tokens: trie.tokens, positions: trie.positions, draw_keys: keys, segments: trie.segments, entries }
+    OwnedBatch { tokens: trie.tokens, positions: trie.positions, draw_keys: keys, segments: trie.segments, passes: Vec::new(), entries }
 }
 
 /// Rank 3 on everything.
@@ -138,7 +165,7 @@ pub fn trainer_config() -> TrainerConfig {
 pub fn uses(rows: usize, policy: Policy) -> Uses {
     let pass = PassLimits { entries: 2 * rows, ..PassLimits::dense(rows) };
     Uses {
-        training: Some(TrainingUse { pass, policy, reduction_leaves: 4, micro_batches: 16 }),
+        training: Some(TrainingUse { pass, policy, several_passes: false, reduction_leaves: 4, micro_batches: 16 }),
         scoring: Some(ScoringUse { pass, prefix: 0 }),
         generation: None,
     }

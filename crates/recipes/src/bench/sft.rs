@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use data::TokenRow;
-use data::pack::{self, PackPlan, TrainRows};
+use data::pack::{self, PackPlan, PackedBatch, TrainRows};
 use engine::adapter::Adapter;
 use engine::batch::{Batch, PassLimits};
 use engine::memory::TrainingUse;
@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::prepare::SHARED_MIN;
 use crate::tune::EngineBatch;
 
-/// Rows of a micro-batch, at most: the shared beginning is computed once in each, so that they should be few.
+/// Rows in memory at a time, at most.
 const PASS_ROWS: usize = 1024;
 /// Gradients are clipped to this norm.
 const MAX_NORM: f32 = 1.0;
@@ -115,12 +115,13 @@ pub fn sft(context: &Context<'_>, observer: &mut dyn Observer, options: &BenchSf
     let batches = || packed.iter().flat_map(|step| &step.batches);
     let pass = PassLimits {
         chain: longest,
-        rows: batches().map(|batch| batch.tokens.len()).max().unwrap_or(1),
-        head_rows: batches().map(|batch| batch.entries.chunk_by(|a, b| a.row == b.row).count()).max().unwrap_or(1),
-        entries: batches().map(|batch| batch.entries.len()).max().unwrap_or(1),
+        rows: batches().map(PackedBatch::resident_rows).max().unwrap_or(1),
+        head_rows: batches().map(|batch| batch.largest_head().1).max().unwrap_or(1),
+        entries: batches().map(|batch| batch.largest_head().0).max().unwrap_or(1),
     };
+    let several_passes = batches().any(|batch| batch.passes.len() > 1);
     let micro_batches = packed.iter().map(|step| step.batches.len()).max().unwrap_or(1);
-    let training = |policy| TrainingUse { pass, policy, reduction_leaves: 1, micro_batches };
+    let training = |policy| TrainingUse { pass, policy, several_passes, reduction_leaves: 1, micro_batches };
     let (uses, planned_bytes) = train::fitted(context, &base, &adapter.config, training)?;
     let optimizer = trainer_config(steps, options.learning_rate, Some(MAX_NORM));
     let mut trainer = Trainer::new(base.load(context.threads)?, &adapter, optimizer, &uses)?;

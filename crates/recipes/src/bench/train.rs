@@ -138,7 +138,7 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
     let borrowed: Vec<Batch<'_>> = batches.iter().map(EngineBatch::borrow).collect();
     let pass =
         PassLimits { chain: options.length, ..PassLimits::dense(borrowed.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0)) };
-    let training = |policy| TrainingUse { pass, policy, reduction_leaves: 1, micro_batches: borrowed.len() };
+    let training = |policy| TrainingUse { pass, policy, several_passes: false, reduction_leaves: 1, micro_batches: borrowed.len() };
     let (uses, planned_bytes) = fitted(context, &base, &adapter.config, training)?;
     let mut trainer = Trainer::new(base.load(context.threads)?, &adapter, trainer_config(options.steps, LEARNING_RATE, None), &uses)?;
     let flops_per_step = flops_per_step(&config, &adapter.config, options.batch, options.length);
