@@ -3,7 +3,8 @@ Usage: gguf_families.py golden/models WORK
 
 The files are written here as convert_hf_to_gguf.py writes them: its names, the rows of Llama's q and k interleaved, 1 added to Gemma's gains.
 Where llama.cpp computes something else than transformers, the comparison leaves that out: it knows no windows in Llama, Qwen 2 and Phi 3 (rows
-before a window is full), and takes Gemma 2's scale for granted (which is put into q)."""
+before a window is full), takes Gemma 2's scale for granted (which is put into q), chooses Phi 3's rotary factors by the size of its cache, which it makes
+a multiple of 256 (so that the file says another original context), and looks GELU up in a table of f16 (so does PyTorch here, for Gemma)."""
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import gguf
 import llama_cpp
 import numpy as np
+import torch
 from safetensors.numpy import load_file
+from transformers import AutoModelForCausalLM
 
 BLOCK = {
     "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.qkv_proj": "attn_qkv",
@@ -77,7 +80,7 @@ def write(folder, path):
     if architecture == "phi3":
         original, stretch = c["original_max_position_embeddings"], c["max_position_embeddings"] / c["original_max_position_embeddings"]
         w.add_sliding_window(0)
-        w.add_rope_scaling_orig_ctx_len(original)
+        w.add_rope_scaling_orig_ctx_len(1024)
         w.add_rope_scaling_attn_factors(float(np.sqrt(1 + np.log(stretch) / np.log(original))))
         w.add_tensor("rope_factors_short.weight", np.array(whole["short_factor"], np.float32))
         w.add_tensor("rope_factors_long.weight", np.array(whole["long_factor"], np.float32))
@@ -98,8 +101,25 @@ def write(folder, path):
     return c
 
 
+class TableGelu(torch.nn.Module):
+    """GELU as llama.cpp computes it between -10 and 10: of f16, in f16."""
+
+    def forward(self, x):
+        return torch.nn.functional.gelu(x.half().float(), approximate="tanh").half().float()
+
+
+def with_table_gelu(folder, ids):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    for layer in model.model.layers:
+        layer.mlp.act_fn = TableGelu()
+    with torch.no_grad():
+        return model(input_ids=torch.from_numpy(ids).long()).logits.numpy()
+
+
 def difference(folder, path, c):
     golden = load_file(folder / "golden.safetensors")
+    if c["model_type"].startswith("gemma"):
+        golden["base.logits"] = with_table_gelu(folder, golden["ids"])
     model = llama_cpp.Llama(str(path), n_ctx=64, logits_all=True, verbose=False, type_k=0, type_v=0, flash_attn=False, n_threads=1)
     windowed = c.get("sliding_window") and not c["model_type"].startswith("gemma")
     rows = c["sliding_window"] if windowed else golden["ids"].shape[1]
