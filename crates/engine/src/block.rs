@@ -11,7 +11,8 @@
 //! y = x2 + Wd h                         Output
 //! ```
 //! Each `W x` is `W x + s · B (A drop(x))` where the layer carries an adapter, and `+ b` where it has a bias;
-//! `A drop(x)` is `Low`. Where the family norms more, what goes into the norm has a place of its own:
+//! `A drop(x)` is `Low`. With DoRA it is `g · u` with u = W x + s · B (A x), which is `Unscaled`, and `W (x − drop(x)) + g · u` with
+//! u = (W + s · B A) drop(x) under dropout, as `peft` has it. Where the family norms more, what goes into the norm has a place of its own:
 //!
 //! ```text
 //! q = rms_norm(Wq n1), k alike          QueryRaw, RstdQuery, KeyRaw, RstdKey
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// Activations that there are.
-pub const ACTIVATIONS: usize = 31;
+pub const ACTIVATIONS: usize = 38;
 
 /// A tensor of a block's forward pass; rows of the pass by [`Activation::width`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub enum Activation {
     Inner,
     /// A drop(x) of an adapted linear layer.
     Low(Linear),
+    /// (W + s · B A) drop(x) of a layer with magnitudes.
+    Unscaled(Linear),
     /// Down projection, before its norm.
     MlpOut,
     /// Normed `MlpOut`.
@@ -91,6 +94,8 @@ pub enum Activation {
 pub struct Parts {
     /// Linear layers with adapters.
     pub adapted: LinearSet,
+    /// The adapters have magnitudes (DoRA).
+    pub dora: bool,
     /// Norms of queries and keys.
     pub qk_norms: bool,
     /// Norms of what is added to the residual stream.
@@ -98,9 +103,9 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Of a model's block that carries `adapted`.
-    pub fn of(config: &ModelConfig, adapted: LinearSet) -> Parts {
-        Parts { adapted, qk_norms: config.qk_norms, post_norms: config.post_norms }
+    /// Of a model's block that carries `adapted`, with magnitudes or without.
+    pub fn of(config: &ModelConfig, adapted: LinearSet, dora: bool) -> Parts {
+        Parts { adapted, dora, qk_norms: config.qk_norms, post_norms: config.post_norms }
     }
 }
 
@@ -112,18 +117,22 @@ impl Activation {
             NormAttention,
             RstdAttention,
             Low(Linear::Query),
+            Unscaled(Linear::Query),
             QueryRaw,
             RstdQuery,
             Query,
             Low(Linear::Key),
+            Unscaled(Linear::Key),
             KeyRaw,
             RstdKey,
             Key,
             Low(Linear::Value),
+            Unscaled(Linear::Value),
             Value,
             Mixed,
             LogSum,
             Low(Linear::Output),
+            Unscaled(Linear::Output),
             AttentionOut,
             NormAttentionOut,
             RstdAttentionOut,
@@ -131,11 +140,14 @@ impl Activation {
             NormMlp,
             RstdMlp,
             Low(Linear::Gate),
+            Unscaled(Linear::Gate),
             Gate,
             Low(Linear::Up),
+            Unscaled(Linear::Up),
             Up,
             Inner,
             Low(Linear::Down),
+            Unscaled(Linear::Down),
             MlpOut,
             NormMlpOut,
             RstdMlpOut,
@@ -148,8 +160,8 @@ impl Activation {
         Activation::ALL.iter().position(|&a| a == self).expect("ALL has every activation")
     }
 
-    /// Elements per row, with adapters of rank `rank`.
-    pub fn width(self, config: &ModelConfig, rank: usize) -> usize {
+    /// Elements per row, with adapters whose `Low` is so wide.
+    pub fn width(self, config: &ModelConfig, low: usize) -> usize {
         use Activation::*;
         match self {
             NormAttention | NormMlp | Middle | Output | AttentionOut | NormAttentionOut | MlpOut | NormMlpOut => config.hidden,
@@ -159,7 +171,8 @@ impl Activation {
             LogSum | RstdQuery => config.heads,
             RstdKey => config.kv_heads,
             Gate | Up | Inner => config.intermediate,
-            Low(_) => rank,
+            Low(_) => low,
+            Unscaled(linear) => config.linear_shape(linear).0,
         }
     }
 
@@ -197,6 +210,13 @@ impl Activation {
             Activation::Low(Linear::Gate) => "low_gate",
             Activation::Low(Linear::Up) => "low_up",
             Activation::Low(Linear::Down) => "low_down",
+            Activation::Unscaled(Linear::Query) => "unscaled_query",
+            Activation::Unscaled(Linear::Key) => "unscaled_key",
+            Activation::Unscaled(Linear::Value) => "unscaled_value",
+            Activation::Unscaled(Linear::Output) => "unscaled_output",
+            Activation::Unscaled(Linear::Gate) => "unscaled_gate",
+            Activation::Unscaled(Linear::Up) => "unscaled_up",
+            Activation::Unscaled(Linear::Down) => "unscaled_down",
         }
     }
 
@@ -208,25 +228,32 @@ impl Activation {
             Low(Linear::Query | Linear::Key | Linear::Value) => &[NormAttention],
             Query | RstdQuery if parts.qk_norms => &[QueryRaw],
             Key | RstdKey if parts.qk_norms => &[KeyRaw],
-            QueryRaw | RstdQuery | Query => &[NormAttention, Low(Linear::Query)],
-            KeyRaw | RstdKey | Key => &[NormAttention, Low(Linear::Key)],
-            Value => &[NormAttention, Low(Linear::Value)],
+            Unscaled(Linear::Query) => &[NormAttention, Low(Linear::Query)],
+            Unscaled(Linear::Key) => &[NormAttention, Low(Linear::Key)],
+            Unscaled(Linear::Value) => &[NormAttention, Low(Linear::Value)],
+            QueryRaw | RstdQuery | Query => &[NormAttention, Low(Linear::Query), Unscaled(Linear::Query)],
+            KeyRaw | RstdKey | Key => &[NormAttention, Low(Linear::Key), Unscaled(Linear::Key)],
+            Value => &[NormAttention, Low(Linear::Value), Unscaled(Linear::Value)],
             Mixed | LogSum => &[Query, Key, Value],
             Low(Linear::Output) => &[Mixed],
-            AttentionOut => &[Mixed, Low(Linear::Output)],
+            Unscaled(Linear::Output) => &[Mixed, Low(Linear::Output)],
+            AttentionOut => &[Mixed, Low(Linear::Output), Unscaled(Linear::Output)],
             NormAttentionOut | RstdAttentionOut => &[AttentionOut],
             Middle if parts.post_norms => &[NormAttentionOut],
-            Middle => &[Mixed, Low(Linear::Output)],
+            Middle => &[Mixed, Low(Linear::Output), Unscaled(Linear::Output)],
             NormMlp | RstdMlp => &[Middle],
             Low(Linear::Gate | Linear::Up) => &[NormMlp],
-            Gate => &[NormMlp, Low(Linear::Gate)],
-            Up => &[NormMlp, Low(Linear::Up)],
+            Unscaled(Linear::Gate) => &[NormMlp, Low(Linear::Gate)],
+            Unscaled(Linear::Up) => &[NormMlp, Low(Linear::Up)],
+            Gate => &[NormMlp, Low(Linear::Gate), Unscaled(Linear::Gate)],
+            Up => &[NormMlp, Low(Linear::Up), Unscaled(Linear::Up)],
             Inner => &[Gate, Up],
             Low(Linear::Down) => &[Inner],
-            MlpOut => &[Inner, Low(Linear::Down)],
+            Unscaled(Linear::Down) => &[Inner, Low(Linear::Down)],
+            MlpOut => &[Inner, Low(Linear::Down), Unscaled(Linear::Down)],
             NormMlpOut | RstdMlpOut => &[MlpOut],
             Output if parts.post_norms => &[Middle, NormMlpOut],
-            Output => &[Middle, Inner, Low(Linear::Down)],
+            Output => &[Middle, Inner, Low(Linear::Down), Unscaled(Linear::Down)],
         }
     }
 
@@ -235,6 +262,7 @@ impl Activation {
         use Activation::*;
         match self {
             Low(linear) => parts.adapted.has(linear),
+            Unscaled(linear) => parts.dora && parts.adapted.has(linear),
             QueryRaw | RstdQuery | KeyRaw | RstdKey => parts.qk_norms,
             AttentionOut | NormAttentionOut | RstdAttentionOut | MlpOut | NormMlpOut | RstdMlpOut => parts.post_norms,
             _ => true,
@@ -244,7 +272,7 @@ impl Activation {
 
 /// A set of activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ActivationSet(u32);
+pub struct ActivationSet(u64);
 
 impl ActivationSet {
     /// None.
@@ -282,6 +310,7 @@ impl ActivationSet {
         let mut list = Vec::with_capacity(ACTIVATIONS);
         let reach = Reach::of(adapted, dx);
         list.extend(Linear::ALL.into_iter().filter(|&l| adapted.has(l)).map(Low));
+        list.extend(Linear::ALL.into_iter().filter(|&l| parts.dora && adapted.has(l)).map(Unscaled));
         if parts.post_norms {
             list.extend([MlpOut, RstdMlpOut]);
         }
@@ -375,10 +404,27 @@ pub struct LoraSlots {
     pub da: Option<Slot>,
     /// Gradient of `b`, where training.
     pub db: Option<Slot>,
+    /// PiSSA's A₀ and B₀, which are frozen and taken off.
+    pub start: Option<(Slot, Slot)>,
+    /// DoRA's magnitudes.
+    pub dora: Option<DoraSlots>,
     /// Inner size.
     pub rank: usize,
     /// Factor s.
     pub scale: f32,
+}
+
+/// The magnitudes of one linear layer, all `[out]`.
+#[derive(Clone, Copy, Debug)]
+pub struct DoraSlots {
+    /// Trained.
+    pub magnitude: Slot,
+    /// Its gradient, where training.
+    pub dmagnitude: Option<Slot>,
+    /// magnitude / ‖V‖.
+    pub gain: Slot,
+    /// 1 / ‖V‖.
+    pub inverse: Slot,
 }
 
 /// One block: its frozen weights and its adapters.
@@ -460,7 +506,7 @@ pub struct Pass<'a> {
 }
 
 /// Places of a block's forward tensors, for as many rows as planned.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Slots {
     /// By [`Activation::index`].
     pub forward: [Option<Slot>; ACTIVATIONS],
@@ -468,6 +514,12 @@ pub struct Slots {
     pub dropped: Option<Slot>,
     /// Which of them have a place for every row in memory; the others belong to the pass at work.
     pub saved: ActivationSet,
+}
+
+impl Default for Slots {
+    fn default() -> Slots {
+        Slots { forward: [None; ACTIVATIONS], dropped: None, saved: ActivationSet::EMPTY }
+    }
 }
 
 impl Slots {
@@ -506,8 +558,10 @@ pub struct GradientSlots {
     pub dvalue: Slot,
     /// Whether later passes have added to `dkey` and `dvalue` already.
     pub read_by_others: bool,
-    /// Gradient of `Low`, `[m, rank]`.
+    /// Gradient of `Low`, as wide as it.
     pub dlow: Slot,
+    /// Gradient of `Unscaled`, as wide as the widest output; with DoRA.
+    pub dunscaled: Option<Slot>,
     /// Gradient of `QueryRaw`, where there is one.
     pub dquery_raw: Option<Slot>,
     /// Gradient of `KeyRaw`, where there is one.
@@ -520,8 +574,9 @@ impl Block<'_> {
         Linear::ALL.into_iter().filter(|&l| self.lora[l as usize].is_some()).fold(LinearSet::default(), LinearSet::with)
     }
 
-    fn parts(&self) -> Parts {
-        Parts::of(self.config, self.adapted())
+    /// Which optional parts it has.
+    pub fn parts(&self) -> Parts {
+        Parts::of(self.config, self.adapted(), self.lora.iter().flatten().any(|lora| lora.dora.is_some()))
     }
 
     fn attention_shape(&self) -> AttentionShape {
@@ -555,7 +610,7 @@ pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, sl
     let (c, m) = (block.config, pass.m);
     let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
     let at = |activation: Activation| slots.at(activation, pass, activation.width(c, 0));
-    let project = Project { block, pass, slots, make };
+    let project = Project { block, pass, slots, make, dunscaled: None };
 
     if make.has(NormAttention) || make.has(RstdAttention) {
         device.rms_norm(at(NormAttention), at(RstdAttention), x, block.gains.attention, m, c.hidden, c.norm_eps);
@@ -668,7 +723,7 @@ pub fn backward<D: Device>(
     let at = |activation: Activation| slots.at(activation, pass, activation.width(c, 0));
     let (parts, adapted) = (block.parts(), block.adapted());
     let reach = Reach::of(adapted, dx);
-    let project = Project { block, pass, slots, make: ActivationSet::EMPTY };
+    let project = Project { block, pass, slots, make: ActivationSet::EMPTY, dunscaled: gradients.dunscaled };
     let dlow = gradients.dlow;
     let dstream = gradients.dx.part(0, m * c.hidden);
     let dnorm = gradients.dnorm.part(0, m * c.hidden);
@@ -775,16 +830,18 @@ pub fn backward<D: Device>(
     }
 }
 
-/// A linear layer with its adapter and its bias: y = W x + s · B (A drop(x)) + b.
+/// A linear layer with its adapter and its bias: y = W x + s · B (A drop(x)) + b, or with magnitudes as the module says.
 struct Project<'a> {
     block: &'a Block<'a>,
     pass: &'a Pass<'a>,
     slots: &'a Slots,
     make: ActivationSet,
+    /// In the backward, with DoRA.
+    dunscaled: Option<Slot>,
 }
 
 impl Project<'_> {
-    /// Makes `Low(linear)` and `y`, those of them that are asked for.
+    /// Makes `Low(linear)`, `Unscaled(linear)` and `y`, those of them that are asked for.
     fn forward<D: Device>(
         &self,
         device: &mut D,
@@ -793,32 +850,60 @@ impl Project<'_> {
         y_and_x: impl FnOnce() -> (Slot, Slot),
         accumulate: bool,
     ) {
-        let (make_y, make_low) = (self.make.has(made), self.make.has(Activation::Low(linear)));
-        if !make_y && !make_low {
+        let make = |activation| self.make.has(activation);
+        let (make_y, make_low, make_unscaled) = (make(made), make(Activation::Low(linear)), make(Activation::Unscaled(linear)));
+        if !make_y && !make_low && !make_unscaled {
             return;
         }
         let (y, x) = y_and_x();
         let (m, (n, k)) = (self.pass.m, self.block.config.linear_shape(linear));
-        let lora = self.block.lora[linear as usize];
+        let w = self.block.linears[linear as usize];
+        let Some(lora) = self.block.lora[linear as usize] else {
+            device.linear(y, x, w, m, accumulate);
+            return self.add_bias(device, linear, y);
+        };
+        let low = self.slots.at(Activation::Low(linear), self.pass, lora.rank);
         if make_low {
-            let lora = lora.expect("Low is made where there is an adapter");
             let x = self.dropped(device, linear, x, k);
-            let low = self.slots.at(Activation::Low(linear), self.pass, lora.rank);
             device.matmul(low, x, lora.a, product(m, lora.rank, k, false, true, 1.0, false));
         }
-        if make_y {
-            device.linear(y, x, self.block.linears[linear as usize], m, accumulate);
-            if let Some(lora) = lora {
-                let low = self.slots.at(Activation::Low(linear), self.pass, lora.rank);
-                device.matmul(y, low, lora.b, product(m, n, lora.rank, false, true, lora.scale, true));
+        if make_unscaled {
+            let (x, u) = (self.dropped(device, linear, x, k), self.slots.at(Activation::Unscaled(linear), self.pass, n));
+            device.linear(u, x, w, m, false);
+            device.matmul(u, low, lora.b, product(m, n, lora.rank, false, true, lora.scale, true));
+        }
+        if !make_y {
+            return;
+        }
+        if let Some(dora) = lora.dora {
+            let u = self.slots.at(Activation::Unscaled(linear), self.pass, n);
+            let rest = self.rest(device, linear, x, k);
+            if let Some(rest) = rest {
+                device.linear(y, rest, w, m, accumulate);
             }
-            if let Some(bias) = self.block.biases[linear as usize] {
-                device.add_rows(y, bias);
-            }
+            device.scale_columns(y, u, dora.gain, accumulate || rest.is_some());
+        } else {
+            device.linear(y, x, w, m, accumulate);
+            device.matmul(y, low, lora.b, product(m, n, lora.rank, false, true, lora.scale, true));
+        }
+        if let Some((a, b)) = lora.start {
+            // In the half of the place that no pass's `Low` lies in.
+            let whole = self.slots.forward[Activation::Low(linear).index()].expect("an adapted layer has a place");
+            let low = whole.part(whole.len / 2, m * lora.rank);
+            device.matmul(low, x, a, product(m, lora.rank, k, false, true, 1.0, false));
+            device.matmul(y, low, b, product(m, n, lora.rank, false, true, -lora.scale, true));
+        }
+        self.add_bias(device, linear, y);
+    }
+
+    fn add_bias<D: Device>(&self, device: &mut D, linear: Linear, y: Slot) {
+        if let Some(bias) = self.block.biases[linear as usize] {
+            device.add_rows(y, bias);
         }
     }
 
-    /// dB += s dyᵀ low, dA += (s dy B)ᵀ drop(x), and dx = (or +=) dy W + drop(s dy B A).
+    /// dB += s duᵀ low, dA += (s du B)ᵀ drop(x), and dx = (or +=) dy W + drop(s du B A), where du is dy without magnitudes. With
+    /// them it is g · dy, dm += Σ dy · u / ‖V‖, and dx = (or +=) du W, or dy W + drop((du − dy) W) under dropout.
     fn backward<D: Device>(
         &self,
         device: &mut D,
@@ -830,29 +915,66 @@ impl Project<'_> {
         accumulate: bool,
     ) {
         let (m, (n, k)) = (self.pass.m, self.block.config.linear_shape(linear));
-        let lora = self.block.lora[linear as usize];
-        if let Some(lora) = lora {
-            let (r, s) = (lora.rank, lora.scale);
-            let (low, dlow) = (self.slots.at(Activation::Low(linear), self.pass, r), dlow.part(0, m * r));
-            let (da, db) = lora.da.zip(lora.db).expect("an adapter in backward has gradients");
-            device.matmul(db, dy, low, product(n, r, m, true, false, s, true));
-            device.matmul(dlow, dy, lora.b, product(m, r, n, false, false, s, false));
-            let x = self.dropped(device, linear, self.slots.at(input, self.pass, k), k);
-            device.matmul(da, dlow, x, product(r, k, m, true, false, 1.0, true));
-        }
+        let w = self.block.linears[linear as usize];
+        let Some(lora) = self.block.lora[linear as usize] else {
+            if let Some(dx) = dx {
+                device.linear_backward(dx, dy, w, m, accumulate);
+            }
+            return;
+        };
+        let (r, s) = (lora.rank, lora.scale);
+        let (low, dlow, dlow_start) = (self.slots.at(Activation::Low(linear), self.pass, r), dlow.part(0, m * r), dlow);
+        let (da, db) = lora.da.zip(lora.db).expect("an adapter in backward has gradients");
+        let du = match lora.dora {
+            None => dy,
+            Some(dora) => {
+                let du = self.dunscaled.expect("DoRA has a place").part(0, m * n);
+                let dmagnitude = dora.dmagnitude.expect("an adapter in backward has gradients");
+                device.column_sums(dmagnitude, dy, Some(self.slots.at(Activation::Unscaled(linear), self.pass, n)), None, Some(dora.inverse));
+                device.scale_columns(du, dy, dora.gain, false);
+                du
+            }
+        };
+        device.matmul(db, du, low, product(n, r, m, true, false, s, true));
+        device.matmul(dlow, du, lora.b, product(m, r, n, false, false, s, false));
+        let x = self.dropped(device, linear, self.slots.at(input, self.pass, k), k);
+        device.matmul(da, dlow, x, product(r, k, m, true, false, 1.0, true));
         let Some(dx) = dx else { return };
-        device.linear_backward(dx, dy, self.block.linears[linear as usize], m, accumulate);
-        if let Some(lora) = lora {
-            let dlow = dlow.part(0, m * lora.rank);
-            match self.pass.dropout {
-                None => device.matmul(dx, dlow, lora.a, product(m, k, lora.rank, false, false, 1.0, true)),
-                Some((keys, p)) => {
-                    let through = self.slots.dropped.expect("dropout has a place").part(0, m * k);
-                    device.matmul(through, dlow, lora.a, product(m, k, lora.rank, false, false, 1.0, false));
-                    device.dropout(dx, through, keys, self.block.module(linear), p, k, true);
+        match self.pass.dropout {
+            None => {
+                device.linear_backward(dx, du, w, m, accumulate);
+                device.matmul(dx, dlow, lora.a, product(m, k, r, false, false, 1.0, true));
+            }
+            Some((keys, p)) => {
+                device.linear_backward(dx, dy, w, m, accumulate);
+                let through = self.slots.dropped.expect("dropout has a place").part(0, m * k);
+                if lora.dora.is_some() {
+                    // du becomes dy − du, and `through` the other sign.
+                    device.scale(du, -1.0);
+                    device.add(du, dy);
+                    device.linear_backward(through, du, w, m, false);
+                    device.scale(through, -1.0);
                 }
+                device.matmul(through, dlow, lora.a, product(m, k, r, false, false, 1.0, lora.dora.is_some()));
+                device.dropout(dx, through, keys, self.block.module(linear), p, k, true);
             }
         }
+        if let Some((a, b)) = lora.start {
+            let dlow = dlow_start.part(dlow_start.len / 2, m * r);
+            device.matmul(dlow, dy, b, product(m, r, n, false, false, -s, false));
+            device.matmul(dx, dlow, a, product(m, k, r, false, false, 1.0, true));
+        }
+    }
+
+    /// x − drop(x), in the place of drop(x); `None` where nothing is dropped.
+    fn rest<D: Device>(&self, device: &mut D, linear: Linear, x: Slot, k: usize) -> Option<Slot> {
+        let (keys, p) = self.pass.dropout?;
+        let rest = self.slots.dropped.expect("dropout has a place").part(0, self.pass.m * k);
+        device.copy(rest, x);
+        device.scale(rest, -1.0);
+        device.dropout(rest, x, keys, self.block.module(linear), p, k, true);
+        device.scale(rest, -1.0);
+        Some(rest)
     }
 
     /// drop(x), or x where nothing is dropped.
@@ -873,18 +995,19 @@ mod tests {
     use super::*;
 
     fn parts(adapted: LinearSet) -> Parts {
-        Parts { adapted, qk_norms: false, post_norms: false }
+        Parts { adapted, dora: false, qk_norms: false, post_norms: false }
     }
 
     #[test]
     fn every_activation_has_its_index() {
         for (i, activation) in Activation::ALL.iter().enumerate() {
             assert_eq!(activation.index(), i);
-            for (qk_norms, post_norms) in [(false, false), (false, true), (true, false), (true, true)] {
-                let parts = Parts { adapted: LinearSet::of(&Linear::ALL), qk_norms, post_norms };
+            for (qk_norms, post_norms, dora) in [(false, false, false), (false, true, true), (true, false, true), (true, true, false)] {
+                let parts = Parts { adapted: LinearSet::of(&Linear::ALL), dora, qk_norms, post_norms };
                 let inputs = activation.inputs(parts);
                 assert!(inputs.iter().all(|input| input.index() < i), "{activation:?} reads something later");
-                let there = inputs.iter().all(|input| input.exists(parts));
+                let optional = |input: &Activation| matches!(input, Activation::Unscaled(_));
+                let there = inputs.iter().all(|input| input.exists(parts) || optional(input));
                 assert!(there || !activation.exists(parts), "{activation:?} reads what {parts:?} does not have");
             }
         }

@@ -15,12 +15,14 @@ use crate::{
 const RUNGS: [&[Activation]; 3] = {
     use Activation::*;
     [
-        &[Gate, Up, Low(Linear::Gate), Low(Linear::Up)],
+        &[Gate, Up, Low(Linear::Gate), Low(Linear::Up), Unscaled(Linear::Gate), Unscaled(Linear::Up)],
         &[
             Gate,
             Up,
             Low(Linear::Gate),
             Low(Linear::Up),
+            Unscaled(Linear::Gate),
+            Unscaled(Linear::Up),
             QueryRaw,
             RstdQuery,
             Query,
@@ -31,6 +33,9 @@ const RUNGS: [&[Activation]; 3] = {
             Low(Linear::Query),
             Low(Linear::Key),
             Low(Linear::Value),
+            Unscaled(Linear::Query),
+            Unscaled(Linear::Key),
+            Unscaled(Linear::Value),
         ],
         &Activation::ALL,
     ]

@@ -8,8 +8,9 @@ use crate::batch::{HeadEntry, RunTable};
 use crate::config::{Gate, Rotary};
 use crate::device::{AdamW, AttentionShape, Device, DeviceError, Limits, Product, Slot, Storage, WeightId};
 use kernels::attention::MAX_HEAD_DIM;
+use kernels::columns::{self, Terms};
 use kernels::matmul::Weight;
-use kernels::{attention, dropout, elementwise, head, matmul, norm, optimizer, rotary, rows};
+use kernels::{attention, dora, dropout, elementwise, head, matmul, norm, optimizer, rotary, rows};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::Arc;
 
@@ -381,6 +382,34 @@ impl Device for CpuDevice {
     fn add_rows(&mut self, y: Slot, bias: Slot) {
         let ([y], [bias]) = self.arenas.split([y], [bias]);
         self.pool.install(|| elementwise::add_rows(y, bias));
+    }
+
+    fn scale_columns(&mut self, y: Slot, x: Slot, factors: Slot, accumulate: bool) {
+        let ([y], [x, factors]) = self.arenas.split([y], [x, factors]);
+        let level = self.level;
+        self.pool.install(|| columns::scale_columns(level, y, x, factors, accumulate));
+    }
+
+    fn column_sums(&mut self, out: Slot, a: Slot, b: Option<Slot>, rows: Option<Slot>, columns: Option<Slot>) {
+        // What is not there is read as `a`, and then left alone.
+        let others = [b, rows, columns];
+        let ([out], [a, b, rows, columns]) =
+            self.arenas.split([out], [a, others[0].unwrap_or(a), others[1].unwrap_or(a), others[2].unwrap_or(a)]);
+        let given = |index: usize, slice| others[index].map(|_| slice);
+        let terms = Terms { a, b: given(0, b), rows: given(1, rows), columns: given(2, columns) };
+        let level = self.level;
+        self.pool.install(|| columns::column_sums(level, out, terms));
+    }
+
+    fn weight_norms(&mut self, norm: Slot, w: WeightId, a: Slot, b: Slot, scale: f32) {
+        let ([norm], [a, b]) = self.arenas.split([norm], [a, b]);
+        let (level, w, scratch) = (self.level, &self.weights[w.0 as usize], &mut self.scratch);
+        self.pool.install(|| dora::weight_norms(level, norm, w, a, b, scale, scratch));
+    }
+
+    fn dora_scales(&mut self, gain: Slot, inverse: Slot, magnitude: Slot) {
+        let ([gain, inverse], [magnitude]) = self.arenas.split([gain, inverse], [magnitude]);
+        dora::scales(gain, inverse, magnitude);
     }
 
     fn softcap(&mut self, x: Slot, cap: f32) {

@@ -230,6 +230,15 @@ pub trait Device {
     fn add(&mut self, y: Slot, x: Slot);
     /// `y[m,n]` += `bias[n]`, every row.
     fn add_rows(&mut self, y: Slot, bias: Slot);
+    /// `y[m,n]` = `x[m,n]` · `factors[n]` in every row, or += where `accumulate`.
+    fn scale_columns(&mut self, y: Slot, x: Slot, factors: Slot, accumulate: bool);
+    /// `out[n]` += `columns[n]` · Σ over the rows of `rows[m]` · `a[m,n]` · `b[m,n]`, rows ascending; what is `None` is 1. The gradient
+    /// of a bias, a norm's gain or a magnitude.
+    fn column_sums(&mut self, out: Slot, a: Slot, b: Option<Slot>, rows: Option<Slot>, columns: Option<Slot>);
+    /// `norm[n]` = the norm of each row of w + scale · `b[n,r]` · `a[r,k]`.
+    fn weight_norms(&mut self, norm: Slot, w: WeightId, a: Slot, b: Slot, scale: f32);
+    /// With the norms in `inverse`: `gain` = `magnitude` / norm and `inverse` = 1 / norm; both 0 where the norm is 0.
+    fn dora_scales(&mut self, gain: Slot, inverse: Slot, magnitude: Slot);
     /// x = cap · tanh(x / cap).
     fn softcap(&mut self, x: Slot, cap: f32);
     /// y = x · mask / (1 - p), or += where `accumulate` (the backward is the same mask on dy).

@@ -97,7 +97,7 @@ pub enum EngineError {
         layer: usize,
         /// Linear layer.
         linear: Linear,
-        /// `"A"` or `"B"`.
+        /// `"A"`, `"B"` or `"magnitude"`.
         part: &'static str,
         /// Elements given.
         given: usize,
@@ -114,6 +114,9 @@ pub enum EngineError {
         /// Pairs that targets and layers come to.
         expected: usize,
     },
+    /// Both of two ways to begin that exclude each other.
+    #[error("the adapter is to be DoRA and to start as PiSSA, which are not built together: choose one of them")]
+    AdapterTwoMethods,
     /// An adapter's setting out of range.
     #[error("adapter configuration: {what} is {given}, must be {expected}")]
     AdapterConfig {

@@ -15,6 +15,7 @@ pub mod config;
 pub mod cpu;
 pub mod device;
 pub mod error;
+mod fresh;
 pub mod generate;
 pub mod memory;
 pub mod model;

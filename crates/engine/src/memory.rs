@@ -61,6 +61,13 @@ impl Policy {
                 Low(Linear::Gate),
                 Low(Linear::Up),
                 Low(Linear::Down),
+                Unscaled(Linear::Query),
+                Unscaled(Linear::Key),
+                Unscaled(Linear::Value),
+                Unscaled(Linear::Output),
+                Unscaled(Linear::Gate),
+                Unscaled(Linear::Up),
+                Unscaled(Linear::Down),
             ]),
             Policy::Recompute => ActivationSet::EMPTY,
             Policy::Custom(layers) => layers[layer],
@@ -275,9 +282,21 @@ pub fn plan<D: Device>(
             parameters.push(MemoryEntry { name: name.into(), shape: vec![count, len], storage: Storage::F32, bytes, lifetime, place });
         };
         push("adapter", 1, Lifetime::Adapter);
+        let derived = lora.derived(config);
         if let Some(training) = &uses.training {
             push("gradient sums", training.gradient_sums(), Lifetime::Training);
             push("moments", 2, Lifetime::Training);
+        }
+        if derived > 0 {
+            let (name, place) = ("adapter's derived numbers".into(), Place::Arena { offset: 0 });
+            parameters.push(MemoryEntry {
+                name,
+                shape: vec![derived],
+                storage: Storage::F32,
+                bytes: derived * 4,
+                lifetime: Lifetime::Adapter,
+                place,
+            });
         }
     }
     let layouts = layouts(config, adapter, uses);
@@ -353,18 +372,23 @@ fn life(activation: Activation) -> (u32, u32, u32) {
     match activation {
         NormAttention => (NORM_ATTENTION, QKV, QKV),
         RstdAttention => (NORM_ATTENTION, NORM_ATTENTION, NORM_ATTENTION),
-        Low(Linear::Query | Linear::Key | Linear::Value) | QueryRaw | RstdQuery | KeyRaw | RstdKey => (QKV, QKV, QKV),
+        Low(Linear::Query | Linear::Key | Linear::Value)
+        | Unscaled(Linear::Query | Linear::Key | Linear::Value)
+        | QueryRaw
+        | RstdQuery
+        | KeyRaw
+        | RstdKey => (QKV, QKV, QKV),
         Query | Key | Value => (QKV, ATTENTION, ATTENTION),
         Mixed => (ATTENTION, OUTPUT, ATTENTION),
         LogSum => (ATTENTION, ATTENTION, ATTENTION),
-        Low(Linear::Output) | AttentionOut | NormAttentionOut | RstdAttentionOut => (OUTPUT, OUTPUT, OUTPUT),
+        Low(Linear::Output) | Unscaled(Linear::Output) | AttentionOut | NormAttentionOut | RstdAttentionOut => (OUTPUT, OUTPUT, OUTPUT),
         Middle => (OUTPUT, DOWN, NORM_MLP),
         NormMlp => (NORM_MLP, GATE_UP, GATE_UP),
         RstdMlp => (NORM_MLP, NORM_MLP, NORM_MLP),
-        Low(Linear::Gate | Linear::Up) => (GATE_UP, GATE_UP, GATE_UP),
+        Low(Linear::Gate | Linear::Up) | Unscaled(Linear::Gate | Linear::Up) => (GATE_UP, GATE_UP, GATE_UP),
         Gate | Up => (GATE_UP, SILU, SILU),
         Inner => (SILU, DOWN, DOWN),
-        Low(Linear::Down) | MlpOut | NormMlpOut | RstdMlpOut | Output => (DOWN, DOWN, DOWN),
+        Low(Linear::Down) | Unscaled(Linear::Down) | MlpOut | NormMlpOut | RstdMlpOut | Output => (DOWN, DOWN, DOWN),
     }
 }
 
@@ -430,6 +454,8 @@ pub(crate) struct Layout {
     several_passes: bool,
     /// Gradients of queries and keys before their norms.
     raw_gradients: Option<[usize; 2]>,
+    /// Gradient of what DoRA scales.
+    unscaled_gradient: Option<usize>,
     head: [Option<usize>; 9],
     cache: Option<[usize; 2]>,
 }
@@ -446,7 +472,7 @@ pub(crate) fn adapted(config: &ModelConfig, lora: Option<&LoraConfig>, layer: us
 
 /// The parts of `layer` under an adapter.
 fn parts(config: &ModelConfig, lora: Option<&LoraConfig>, layer: usize) -> Parts {
-    Parts::of(config, adapted(config, lora, layer))
+    Parts::of(config, adapted(config, lora, layer), lora.is_some_and(|lora| lora.dora))
 }
 
 impl Layout {
@@ -520,6 +546,7 @@ impl Layout {
             gradients: None,
             several_passes,
             raw_gradients: None,
+            unscaled_gradient: None,
             head: [None; 9],
             cache: None,
         };
@@ -530,12 +557,13 @@ impl Layout {
         if first_saved < config.layers {
             layout.inputs = Some(layout.push("input", vec![config.layers - first_saved, m, config.hidden], ALWAYS, Lifetime::Pass));
         }
-        let rank = lora.map_or(0, |lora| lora.rank);
+        let low = lora.map_or(0, LoraConfig::low_width);
         // An adapter may leave layers out, but the parts of what is made in any layer have a place.
-        let any = Parts::of(config, lora.map_or(LinearSet::EMPTY, |lora| LinearSet::of(&lora.targets)));
+        let targets = lora.map_or(LinearSet::EMPTY, |lora| LinearSet::of(&lora.targets));
+        let any = Parts::of(config, targets, lora.is_some_and(|lora| lora.dora));
         for (index, activation) in Activation::ALL.into_iter().enumerate().filter(|(_, a)| *a != Activation::Output && a.exists(any)) {
             let rows = if matches!(activation, Activation::Key | Activation::Value) { prefix + m } else { m };
-            let width = activation.width(config, rank);
+            let width = activation.width(config, low);
             let layers = layout.saved.iter().filter(|saved| saved.has(activation)).count();
             if layers > 0 {
                 layout.kept[index] = Some(layout.push(activation.name(), vec![layers, rows, width], ALWAYS, Lifetime::Pass));
@@ -576,7 +604,7 @@ impl Layout {
     /// The gradients, and the head with what its backward needs.
     fn backward(&mut self, config: &ModelConfig, lora: Option<&LoraConfig>) {
         let (m, q, kv) = (self.limits.rows, config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let rank = lora.map_or(0, |lora| lora.rank);
+        let low = lora.map_or(0, LoraConfig::low_width);
         let limits = self.limits;
         self.head(config, &limits, true, None);
         let post_norms = if config.post_norms { 1 << back(DOWN) | 1 << back(OUTPUT) } else { 0 };
@@ -593,7 +621,7 @@ impl Layout {
             push("d_query", q, from_to(back(ATTENTION), back(QKV))),
             push("d_key", kv, from_to(back(ATTENTION), back(QKV))),
             push("d_value", kv, from_to(back(ATTENTION), back(QKV))),
-            push("d_low", rank, from_to(back(DOWN), back(QKV))),
+            push("d_low", low, from_to(back(DOWN), back(QKV))),
         ];
         if several_passes {
             for i in [gradients[D_KEY], gradients[D_VALUE]] {
@@ -602,9 +630,13 @@ impl Layout {
             }
         }
         let mut push = |name, width, moments| self.push(name, vec![m, width], moments, Lifetime::Block);
+        let unscaled = lora.filter(|lora| lora.dora).map(|lora| {
+            let widest = lora.targets.iter().map(|&linear| config.linear_shape(linear).0).max().unwrap_or(0);
+            push("d_unscaled", widest, from_to(back(DOWN), back(QKV)))
+        });
         let of_norms = [("d_query_raw", q), ("d_key_raw", kv)];
         let raw_gradients = config.qk_norms.then(|| of_norms.map(|(name, width)| push(name, width, 1 << back(QKV))));
-        (self.gradients, self.raw_gradients) = (Some(gradients), raw_gradients);
+        (self.gradients, self.raw_gradients, self.unscaled_gradient) = (Some(gradients), raw_gradients, unscaled);
     }
 
     /// The head: gathered rows, their norm, log-probabilities or logits, and gradients of the gathered rows.
@@ -710,6 +742,7 @@ impl Layout {
                         dvalue,
                         read_by_others,
                         dlow,
+                        dunscaled: self.unscaled_gradient.map(slot),
                         dquery_raw,
                         dkey_raw,
                     }
@@ -817,7 +850,7 @@ mod tests {
     }
 
     fn lora(layers: Option<Vec<usize>>) -> LoraConfig {
-        LoraConfig { rank: 4, alpha: 8.0, rslora: false, dropout: 0.1, targets: Linear::ALL.to_vec(), layers }
+        LoraConfig { rank: 4, alpha: 8.0, rslora: false, dropout: 0.1, dora: false, pissa: false, targets: Linear::ALL.to_vec(), layers }
     }
 
     fn use_(policy: Policy) -> TrainingUse {
@@ -827,8 +860,9 @@ mod tests {
     #[test]
     fn tensors_alive_together_never_overlap() {
         for (config, policy) in [config(), normed()].into_iter().flat_map(|c| [(c.clone(), Policy::Keep), (c, Policy::Recompute)]) {
-            for layers in [None, Some(vec![1, 3])] {
-                let layout = Layout::training(&config, Some(&lora(layers)), &use_(policy.clone()));
+            for (layers, dora) in [(None, false), (Some(vec![1, 3]), false), (None, true)] {
+                let lora = LoraConfig { dora, ..lora(layers) };
+                let layout = Layout::training(&config, Some(&lora), &use_(policy.clone()));
                 for (i, a) in layout.drafts.iter().enumerate() {
                     assert!(a.offset + a.len() <= layout.len);
                     for b in &layout.drafts[..i] {

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 use crate::{
     adapter::{Adapter, LoraConfig, LoraPair, LoraTensors},
     batch::{Batch, BatchError, HeadEntry, RunTable, head_entries, pass_table, run_table},
-    block::{self, ActivationSet, Block, Gains, GradientSlots, Keys, LoraSlots, Parts, Pass},
+    block::{self, ActivationSet, Block, DoraSlots, Gains, GradientSlots, Keys, LoraSlots, Pass},
     config::{Linear, ModelConfig, TensorName},
     device::{Device, Slot, Storage, WeightId},
     error::EngineError,
@@ -51,42 +51,86 @@ struct Weights {
     vectors: BTreeMap<TensorName, Slot>,
 }
 
+/// Which part of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AdapterHalf {
+    A,
+    B,
+    Magnitude,
+}
+
 /// Where the pairs of an adapter lie in an arena of adapter parameters, gradients or moments.
 pub(crate) struct AdapterPlaces {
-    places: BTreeMap<(usize, Linear), (Range<usize>, Range<usize>)>,
+    places: BTreeMap<(usize, Linear), PairPlaces>,
     pub(crate) len: usize,
+}
+
+/// Where one pair lies.
+#[derive(Clone)]
+struct PairPlaces {
+    a: Range<usize>,
+    b: Range<usize>,
+    /// Of no length without DoRA.
+    magnitude: Range<usize>,
+    /// Where the magnitudes' scales lie in an arena of scales, and as far behind all of them their inverses.
+    scales: Range<usize>,
 }
 
 impl AdapterPlaces {
     fn of(lora: &LoraConfig, config: &ModelConfig) -> AdapterPlaces {
-        let (mut places, mut len) = (BTreeMap::new(), 0);
+        let (mut places, mut len, mut scaled) = (BTreeMap::new(), 0, 0);
         for (layer, linear) in lora.places(config) {
             let (out, inner) = config.adapter_shape(linear);
+            let magnitudes = lora.magnitudes(config, linear);
             let a = len..len + lora.rank * inner;
             let b = a.end..a.end + out * lora.rank;
-            len = b.end;
-            places.insert((layer, linear), (a, b));
+            let magnitude = b.end..b.end + magnitudes;
+            let scales = scaled..scaled + magnitudes;
+            (len, scaled) = (magnitude.end, scales.end);
+            places.insert((layer, linear), PairPlaces { a, b, magnitude, scales });
         }
         AdapterPlaces { places, len }
     }
 
+    /// Every pair's parts, in the order in which they lie.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (Range<usize>, AdapterHalf)> {
+        let parts =
+            |p: &PairPlaces| [(p.a.clone(), AdapterHalf::A), (p.b.clone(), AdapterHalf::B), (p.magnitude.clone(), AdapterHalf::Magnitude)];
+        self.places.values().flat_map(parts).filter(|(range, _)| !range.is_empty())
+    }
+
     /// The numbers of an arena by name.
-    pub(crate) fn split<T: Copy>(&self, flat: &[T]) -> BTreeMap<(usize, Linear), (Vec<T>, Vec<T>)> {
-        self.places.iter().map(|(&place, (a, b))| (place, (flat[a.clone()].to_vec(), flat[b.clone()].to_vec()))).collect()
+    pub(crate) fn split<T: Copy>(&self, flat: &[T]) -> BTreeMap<(usize, Linear), PairOf<T>> {
+        let of = |range: &Range<usize>| flat[range.clone()].to_vec();
+        self.places.iter().map(|(&place, p)| (place, PairOf { a: of(&p.a), b: of(&p.b), magnitude: of(&p.magnitude) })).collect()
     }
 
     fn tensors(&self, flat: &[f32]) -> LoraTensors {
-        self.split(flat).into_iter().map(|(place, (a, b))| (place, LoraPair { a, b })).collect()
+        let pair = |PairOf { a, b, magnitude }| LoraPair { a, b, magnitude };
+        self.split(flat).into_iter().map(|(place, parts)| (place, pair(parts))).collect()
     }
 
     fn flat(&self, tensors: &LoraTensors) -> Vec<f32> {
         let mut flat = vec![0.0; self.len];
-        for (place, (a, b)) in &self.places {
-            flat[a.clone()].copy_from_slice(&tensors[place].a);
-            flat[b.clone()].copy_from_slice(&tensors[place].b);
+        for (place, p) in &self.places {
+            let pair = &tensors[place];
+            for (range, values) in [(&p.a, &pair.a), (&p.b, &pair.b), (&p.magnitude, &pair.magnitude)] {
+                flat[range.clone()].copy_from_slice(values);
+            }
         }
         flat
     }
+}
+
+/// The parts of a pair, or of its gradient, in any precision.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PairOf<T> {
+    /// `[rank, in]`.
+    pub a: Vec<T>,
+    /// `[out, rank]`.
+    pub b: Vec<T>,
+    /// `[out]` with DoRA, else empty.
+    pub magnitude: Vec<T>,
 }
 
 /// An adapter on the device.
@@ -94,6 +138,8 @@ pub(crate) struct Attached {
     pub(crate) config: LoraConfig,
     pub(crate) places: AdapterPlaces,
     pub(crate) parameters: Slot,
+    /// DoRA's scales and then their inverses, or PiSSA's start, laid out as the parameters are; of no length without either.
+    derived: Slot,
 }
 
 impl Attached {
@@ -101,17 +147,29 @@ impl Attached {
         Linear::ALL.map(|linear| {
             // Fused layers have one A, and each its rows of B.
             let members = config.fused_with(linear);
-            let (a, b) = self.places.places.get(&(layer, members[0]))?;
-            let rows = |linear: Linear| config.linear_shape(linear).0 * self.config.rank;
-            let before: usize = members.iter().take_while(|&&member| member != linear).map(|&member| rows(member)).sum();
-            let b = b.start + before..b.start + before + rows(linear);
+            let places = self.places.places.get(&(layer, members[0]))?;
+            let before: usize = members.iter().take_while(|&&member| member != linear).map(|&m| config.linear_shape(m).0).sum();
+            let (rows, rank) = (config.linear_shape(linear).0, self.config.rank);
             let part = |slot: Slot, range: &Range<usize>| slot.part(range.start, range.len());
+            let of_rows = |slot: Slot, range: &Range<usize>, width: usize| slot.part(range.start + before * width, rows * width);
+            let (a, b) = (&places.a, &places.b);
+            let dora = self.config.dora.then(|| {
+                let inverses = self.derived.part(self.derived.len / 2, self.derived.len / 2);
+                DoraSlots {
+                    magnitude: of_rows(self.parameters, &places.magnitude, 1),
+                    dmagnitude: gradient.map(|slot| of_rows(slot, &places.magnitude, 1)),
+                    gain: of_rows(self.derived, &places.scales, 1),
+                    inverse: of_rows(inverses, &places.scales, 1),
+                }
+            });
             Some(LoraSlots {
                 a: part(self.parameters, a),
-                b: part(self.parameters, &b),
+                b: of_rows(self.parameters, b, rank),
                 da: gradient.map(|slot| part(slot, a)),
-                db: gradient.map(|slot| part(slot, &b)),
-                rank: self.config.rank,
+                db: gradient.map(|slot| of_rows(slot, b, rank)),
+                start: self.config.pissa.then(|| (part(self.derived, a), of_rows(self.derived, b, rank))),
+                dora,
+                rank,
                 scale: self.config.scale(),
             })
         })
@@ -257,12 +315,35 @@ impl<D: Device> Model<D> {
             self.remove_adapter();
             let places = AdapterPlaces::of(&adapter.config, &self.config);
             let parameters = self.device.allocate("adapter", places.len)?;
-            self.adapter = Some(Attached { config: adapter.config.clone(), places, parameters });
+            let derived = self.device.allocate("adapter's derived numbers", adapter.config.derived(&self.config))?;
+            self.adapter = Some(Attached { config: adapter.config.clone(), places, parameters, derived });
             self.reserve(&self.uses.clone())?;
         }
         let attached = self.adapter.as_ref().expect("attached above");
         self.device.upload(attached.parameters, &attached.places.flat(&adapter.tensors));
+        if adapter.config.pissa {
+            self.device.upload(attached.derived, &attached.places.flat(&adapter.start));
+        }
+        self.adapter_changed();
         Ok(())
+    }
+
+    /// Brings up to date what follows from the adapter's parameters: DoRA's scales.
+    pub(crate) fn adapter_changed(&mut self) {
+        let Model { device, config, weights, adapter: Some(attached), .. } = self else { return };
+        if !attached.config.dora {
+            return;
+        }
+        device.scope(|device| {
+            for layer in 0..config.layers {
+                for (lora, w) in attached.lora(config, layer, None).iter().zip(weights.linears[layer]) {
+                    if let Some(LoraSlots { a, b, scale, dora: Some(dora), .. }) = *lora {
+                        device.weight_norms(dora.inverse, w, a, b, scale);
+                        device.dora_scales(dora.gain, dora.inverse, dora.magnitude);
+                    }
+                }
+            }
+        });
     }
 
     /// Takes the adapter off: the base answers again.
@@ -277,6 +358,7 @@ impl<D: Device> Model<D> {
         let attached = self.adapter.take();
         if let Some(attached) = &attached {
             self.device.release(attached.parameters);
+            self.device.release(attached.derived);
         }
         attached.is_some()
     }
@@ -284,7 +366,13 @@ impl<D: Device> Model<D> {
     /// A copy of the adapter as it is now.
     pub fn adapter(&self) -> Option<Adapter> {
         let attached = self.adapter.as_ref()?;
-        Some(Adapter { config: attached.config.clone(), tensors: self.read_tensors(attached.parameters) })
+        let start = if attached.config.pissa { self.read_tensors(attached.derived) } else { LoraTensors::new() };
+        Some(Adapter { config: attached.config.clone(), tensors: self.read_tensors(attached.parameters), start })
+    }
+
+    /// A frozen weight of a block.
+    pub(crate) fn linear(&self, layer: usize, linear: Linear) -> WeightId {
+        self.weights.linears[layer][linear as usize]
     }
 
     pub(crate) fn attached(&self) -> Option<&Attached> {
@@ -374,15 +462,7 @@ impl<D: Device> Model<D> {
                 let block = block_of(config, weights, adapter.as_ref(), layer, None);
                 let pass = Pass { keys: keys(layer), ..pass };
                 let (x, y) = (rows(workspace.input(layer)), rows(workspace.input(layer + 1)));
-                block::forward(
-                    device,
-                    &block,
-                    &pass,
-                    &workspace.blocks[layer],
-                    x,
-                    y,
-                    ActivationSet::all(Parts::of(config, block.adapted())),
-                );
+                block::forward(device, &block, &pass, &workspace.blocks[layer], x, y, ActivationSet::all(block.parts()));
             }
         });
         rows(workspace.input(config.layers))
@@ -498,7 +578,7 @@ impl<D: Device> Model<D> {
             for layer in (workspace.first_saved..config.layers).rev() {
                 let block = block_of(config, weights, adapter.as_ref(), layer, Some(gradient));
                 let (slots, x) = (&workspace.blocks[layer], workspace.input(layer).part(pass.first * c, m * c));
-                let (parts, dx) = (Parts::of(config, block.adapted()), layer > workspace.first_saved);
+                let (parts, dx) = (block.parts(), layer > workspace.first_saved);
                 let again = ActivationSet::needed_for(ActivationSet::read_by_backward(parts, dx), workspace.saved[layer], parts);
                 block::forward(device, &block, &pass, slots, x, x, again);
                 let gradients = GradientSlots { read_by_others, ..workspace.gradients[layer - workspace.first_saved] };

@@ -4,7 +4,7 @@
 //! result (up to rounding) however they are split. Which micro-batches make a step is the caller's choice;
 //! given them, the bits are fixed: see [`crate::memory::TrainingUse::reduction_leaves`].
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use crate::{
     adapter::{Adapter, LoraTensors},
@@ -13,7 +13,7 @@ use crate::{
     device::{AdamW, Device, Slot},
     error::EngineError,
     memory::Uses,
-    model::{Kind, Model, Prepared},
+    model::{AdapterHalf, Kind, Model, PairOf, Prepared},
     schedule::Schedule,
 };
 
@@ -30,6 +30,8 @@ pub struct OptimizerConfig {
     pub weight_decay: f32,
     /// The gradient is scaled down to this norm where it is larger.
     pub max_norm: Option<f32>,
+    /// LoRA+ (Hayou et al. 2024): the learning rate of B is this many times that of A; 1 is LoRA.
+    pub lora_plus_ratio: f32,
 }
 
 /// How a trainer trains.
@@ -122,8 +124,8 @@ pub struct Gradients {
     pub loss: f64,
     /// Σ of the entries' weights.
     pub loss_weight: f64,
-    /// (dA, dB) of the mean loss by layer and linear layer, in the device's own precision.
-    pub tensors: BTreeMap<(usize, Linear), (Vec<f64>, Vec<f64>)>,
+    /// Of the mean loss by layer and linear layer, in the device's own precision.
+    pub tensors: BTreeMap<(usize, Linear), PairOf<f64>>,
 }
 
 /// A model in training: its adapter, gradient sums and moments.
@@ -133,6 +135,7 @@ pub struct Trainer<D: Device> {
     step: u32,
     first: Slot,
     second: Slot,
+    groups: Vec<ParameterGroup>,
     /// Gradient sums alive at once; the first ends up with the whole.
     sums: Vec<Slot>,
     reduction_leaves: usize,
@@ -147,7 +150,13 @@ impl<D: Device> Trainer<D> {
         model.reserve(&Uses::default())?;
         model.attach(adapter)?;
         model.reserve(uses)?;
-        let len = model.attached().expect("attached above").places.len;
+        let places = &model.attached().expect("attached above").places;
+        let len = places.len;
+        let groups = parameter_groups(places.parts().map(|(range, half)| match half {
+            AdapterHalf::A => (range, 1.0),
+            // As peft's create_loraplus_optimizer, whose faster group has B and all vectors.
+            AdapterHalf::B | AdapterHalf::Magnitude => (range, config.optimizer.lora_plus_ratio),
+        }));
         let moments = model.device.allocate("moments", 2 * len)?;
         let sums = model.device.allocate("gradient sums", training.gradient_sums() * len)?;
         Ok(Trainer {
@@ -156,6 +165,7 @@ impl<D: Device> Trainer<D> {
             step: 0,
             first: moments.part(0, len),
             second: moments.part(len, len),
+            groups,
             sums: (0..training.gradient_sums()).map(|i| sums.part(i * len, len)).collect(),
             reduction_leaves: training.reduction_leaves.max(1),
             micro_batches: training.micro_batches,
@@ -199,17 +209,21 @@ impl<D: Device> Trainer<D> {
             None => 1.0,
         };
         let (o, learning_rate) = (self.config.optimizer, self.config.schedule.at(step));
-        let adamw = AdamW {
-            learning_rate: learning_rate as f32,
-            beta1: o.beta1,
-            beta2: o.beta2,
-            eps: o.eps,
-            weight_decay: o.weight_decay,
-            step,
-            gradient_scale: (clip / sum.weight) as f32,
-        };
         let parameters = self.model.attached().expect("a trainer has an adapter").parameters;
-        self.model.device.adamw(parameters, self.first, self.second, self.sums[0], adamw);
+        for ParameterGroup { range, rate } in &self.groups {
+            let adamw = AdamW {
+                learning_rate: (learning_rate * f64::from(*rate)) as f32,
+                beta1: o.beta1,
+                beta2: o.beta2,
+                eps: o.eps,
+                weight_decay: o.weight_decay,
+                step,
+                gradient_scale: (clip / sum.weight) as f32,
+            };
+            let [p, m, v, g] = [parameters, self.first, self.second, self.sums[0]].map(|slot| slot.part(range.start, range.len()));
+            self.model.device.adamw(p, m, v, g, adamw);
+        }
+        self.model.adapter_changed();
         self.step = step;
         let tokens_computed = micro_batches.iter().map(|batch| batch.tokens.len()).sum();
         Ok(StepReport { step, loss: sum.mean(), loss_weight: sum.weight, grad_norm, learning_rate, tokens_computed })
@@ -246,7 +260,7 @@ impl<D: Device> Trainer<D> {
             return Err(EngineError::StateMismatch);
         }
         for tensors in [&state.adapter.tensors, &state.first_moments, &state.second_moments] {
-            Adapter { config: state.adapter.config.clone(), tensors: tensors.clone() }.validate(self.model.config())?;
+            Adapter { tensors: tensors.clone(), ..state.adapter.clone() }.validate(self.model.config())?;
         }
         self.model.attach(&state.adapter)?;
         self.model.write_tensors(self.first, &state.first_moments);
@@ -285,7 +299,7 @@ impl<D: Device> Trainer<D> {
         &mut self,
         batches: &[Batch<'_>],
         prepared: &[Vec<Prepared>],
-        leaves: std::ops::Range<usize>,
+        leaves: Range<usize>,
         level: usize,
     ) -> Option<LossSum> {
         if leaves.len() > 1 {
@@ -339,6 +353,25 @@ impl<D: Device> Trainer<D> {
     }
 }
 
+/// Neighbouring parameters that the optimiser treats alike.
+struct ParameterGroup {
+    range: Range<usize>,
+    /// Factor on the learning rate.
+    rate: f32,
+}
+
+/// The groups of these parameters, given in the order in which they lie.
+fn parameter_groups(parameters: impl Iterator<Item = (Range<usize>, f32)>) -> Vec<ParameterGroup> {
+    let mut groups: Vec<ParameterGroup> = Vec::new();
+    for (range, rate) in parameters {
+        match groups.last_mut() {
+            Some(last) if last.rate == rate && last.range.end == range.start => last.range.end = range.end,
+            _ => groups.push(ParameterGroup { range, rate }),
+        }
+    }
+    groups
+}
+
 /// The arena that these neighbours fill.
 fn whole(parts: &[Slot]) -> Slot {
     Slot { len: parts.iter().map(|part| part.len).sum(), ..parts[0] }
@@ -355,6 +388,7 @@ impl TrainerConfig {
             ("beta2", f64::from(o.beta2), (0.0..1.0).contains(&o.beta2), "at least 0 and below 1"),
             ("eps", f64::from(o.eps), positive(f64::from(o.eps)), "a number above 0"),
             ("weight decay", f64::from(o.weight_decay), o.weight_decay.is_finite() && o.weight_decay >= 0.0, "a number of at least 0"),
+            ("LoRA+ ratio", f64::from(o.lora_plus_ratio), positive(f64::from(o.lora_plus_ratio)), "a number above 0"),
             ("clipping norm", f64::from(o.max_norm.unwrap_or(1.0)), positive(f64::from(o.max_norm.unwrap_or(1.0))), "a number above 0"),
         ];
         match checks.into_iter().find(|(_, _, sound, _)| !sound) {

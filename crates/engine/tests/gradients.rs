@@ -4,16 +4,46 @@ mod common;
 
 use common::*;
 use engine::{
-    adapter::LoraConfig,
+    adapter::{Adapter, LoraConfig},
     block::{Activation, ActivationSet},
-    config::Linear,
+    config::{Linear, TensorName},
     cpu::CpuDevice,
     device::{Device, Storage},
     memory::Policy,
+    model::{PairOf, WeightSource},
     trainer::{Gradients, Trainer},
 };
 use kernels::simd::Level;
 use testkit::{ReferenceDevice, TinyModel, Tolerance, gradient::gradient_check};
+
+/// DoRA's backward takes the norms ‖V‖ for constants; differences do not. What is missing is dL/d‖V‖ · d‖V‖: the first is
+/// −(m / ‖V‖) dm, and ‖V_j‖ changes by s · B_jr V_jl / ‖V_j‖ with A_rl, and by s · A_r · V_j / ‖V_j‖ with B_jr.
+fn with_norms_differentiated(tiny: &TinyModel, adapter: &Adapter, place: (usize, Linear), given: &PairOf<f64>) -> PairOf<f64> {
+    let mut gradient = given.clone();
+    if !adapter.config.dora {
+        return gradient;
+    }
+    let (pair, rank, scale) = (&adapter.tensors[&place], adapter.config.rank, f64::from(adapter.config.scale()));
+    let members = tiny.config.fused_with(place.1);
+    let k = tiny.config.linear_shape(place.1).1;
+    let mut w = Vec::new();
+    for &member in members {
+        let bytes = tiny.tensor(TensorName::Linear(place.0, member)).expect("a tensor").bytes.into_owned();
+        w.extend(bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().expect("4 bytes")))));
+    }
+    for (j, w) in w.chunks_exact(k).enumerate() {
+        let b: Vec<f64> = pair.b[j * rank..][..rank].iter().map(|&b| f64::from(b)).collect();
+        let a = |r: usize, l: usize| f64::from(pair.a[r * k + l]);
+        let v: Vec<f64> = (0..k).map(|l| w[l] + scale * (0..rank).map(|r| b[r] * a(r, l)).sum::<f64>()).collect();
+        let norm = v.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let of_norm = -f64::from(pair.magnitude[j]) / norm * given.magnitude[j];
+        for r in 0..rank {
+            (0..k).for_each(|l| gradient.a[r * k + l] += of_norm * scale * b[r] * v[l] / norm);
+            gradient.b[j * rank + r] += of_norm * scale * (0..k).map(|l| a(r, l) * v[l]).sum::<f64>() / norm;
+        }
+    }
+    gradient
+}
 
 /// Every adapter element of a model against (loss(p + ε) − loss(p − ε)) / 2ε.
 fn check_against_differences(tiny: &TinyModel, lora: &LoraConfig, policy: Policy, seed: u64) {
@@ -21,13 +51,19 @@ fn check_against_differences(tiny: &TinyModel, lora: &LoraConfig, policy: Policy
     let batch = shared(&records(seed, 3, tiny.config.vocab), 1, 16);
     let mut trainer = trainer(ReferenceDevice::new(), tiny, &adapter, policy);
     let gradients = trainer.gradients(&[batch.borrow()]).expect("a sound batch");
-    for (place, (da, db)) in &gradients.tensors {
+    for (place, gradient) in &gradients.tensors {
+        let PairOf { a: da, b: db, magnitude: dm } = &with_norms_differentiated(tiny, &adapter, *place, gradient);
         let pair = adapter.tensors[place].clone();
-        for (part, values, gradient) in [("A", &pair.a, da), ("B", &pair.b, db)] {
+        for (part, values, gradient) in [("A", &pair.a, da), ("B", &pair.b, db), ("magnitude", &pair.magnitude, dm)] {
             let name = format!("layer {} {} {part}", place.0, place.1);
             gradient_check(&name, values, gradient, 1e-6, |moved| {
                 let tensors = adapter.tensors.get_mut(place).expect("the same places");
-                if part == "A" { &mut tensors.a } else { &mut tensors.b }.copy_from_slice(moved);
+                let values = match part {
+                    "A" => &mut tensors.a,
+                    "B" => &mut tensors.b,
+                    _ => &mut tensors.magnitude,
+                };
+                values.copy_from_slice(moved);
                 trainer.model().attach(&adapter).expect("the same shapes");
                 if lora.dropout > 0.0 {
                     trainer.gradients(&[batch.borrow()]).expect("a sound batch").loss
@@ -82,6 +118,24 @@ fn dropout_matches_differences() {
 }
 
 #[test]
+fn dora_matches_differences() {
+    let dora = LoraConfig { rank: 2, dora: true, ..lora() };
+    check_against_differences(&small(TinyModel::llama(41), 2), &dora, Policy::Keep, 51);
+    check_against_differences(&small(TinyModel::gemma(42), 2), &dora, Policy::Recompute, 52);
+    check_against_differences(&small(TinyModel::biased(43), 2), &LoraConfig { dropout: 0.3, ..dora.clone() }, Policy::Keep, 53);
+    check_against_differences(&small(TinyModel::fused(44), 2), &LoraConfig { dropout: 0.2, ..dora.clone() }, Policy::Recompute, 54);
+    let some = LoraConfig { targets: vec![Linear::Value, Linear::Down], layers: Some(vec![1]), ..dora };
+    check_against_differences(&small(TinyModel::windowed(45), 2), &some, Policy::Keep, 55);
+}
+
+#[test]
+fn pissa_matches_differences() {
+    let pissa = LoraConfig { rank: 2, pissa: true, ..lora() };
+    check_against_differences(&small(TinyModel::gemma(46), 2), &pissa, Policy::Keep, 56);
+    check_against_differences(&small(TinyModel::fused(47), 2), &pissa, Policy::Recompute, 57);
+}
+
+#[test]
 fn subsets_of_linears_and_layers_match_differences() {
     let subsets: [(&[Linear], Option<Vec<usize>>); 7] = [
         (&[Linear::Down], Some(vec![2])),
@@ -113,9 +167,10 @@ fn gradients<D: Device>(device: D, tiny: &TinyModel, lora: &LoraConfig, policy: 
 
 fn compare(actual: &Gradients, expected: &Gradients, tolerance: Tolerance) {
     tolerance.check("loss", &[actual.loss], &[expected.loss]);
-    for (place, (da, db)) in &expected.tensors {
-        tolerance.check(&format!("dA of {place:?}"), &actual.tensors[place].0, da);
-        tolerance.check(&format!("dB of {place:?}"), &actual.tensors[place].1, db);
+    for (place, PairOf { a, b, magnitude }) in &expected.tensors {
+        tolerance.check(&format!("dA of {place:?}"), &actual.tensors[place].a, a);
+        tolerance.check(&format!("dB of {place:?}"), &actual.tensors[place].b, b);
+        tolerance.check(&format!("dm of {place:?}"), &actual.tensors[place].magnitude, magnitude);
     }
 }
 
@@ -209,14 +264,17 @@ fn splitting_changes_nothing_on_the_cpu() {
 
 /// What is saved and what is computed again never changes a bit.
 fn policies_are_bit_equal<D: Device>(device: impl Fn() -> D) {
-    for (tiny, dropout) in [
-        (TinyModel::llama(7), 0.0),
-        (TinyModel::llama(7), 0.2),
-        (TinyModel::gemma(7), 0.2),
-        (TinyModel::biased(7), 0.0),
-        (TinyModel::fused(7), 0.2),
+    for (tiny, dropout, dora, pissa) in [
+        (TinyModel::llama(7), 0.0, false, false),
+        (TinyModel::llama(7), 0.2, false, false),
+        (TinyModel::gemma(7), 0.2, false, false),
+        (TinyModel::biased(7), 0.0, false, false),
+        (TinyModel::fused(7), 0.2, false, false),
+        (TinyModel::gemma(7), 0.2, true, false),
+        (TinyModel::fused(7), 0.0, true, false),
+        (TinyModel::biased(7), 0.0, false, true),
     ] {
-        let lora = LoraConfig { dropout, ..lora() };
+        let lora = LoraConfig { dropout, dora, pissa, ..lora() };
         let batch = shared(&records(31, 5, tiny.config.vocab), 1, 16);
         let keep = gradients(device(), &tiny, &lora, Policy::Keep, std::slice::from_ref(&batch));
         assert_eq!(gradients(device(), &tiny, &lora, Policy::Recompute, std::slice::from_ref(&batch)), keep);
@@ -263,10 +321,15 @@ fn the_cpu_agrees_with_the_reference() {
             }
             let batches: Vec<OwnedBatch> = (0..3).map(|i| shared(&records(32 + i, 6, tiny.config.vocab), 1, 16)).collect();
             let lora = LoraConfig { dropout, ..lora() };
-            let expected = gradients(ReferenceDevice::new(), &tiny, &lora, Policy::Keep, &batches);
+            let methods = [lora.clone(), LoraConfig { dora: true, ..lora.clone() }, LoraConfig { dropout: 0.0, pissa: true, ..lora }];
             // the weights are far larger than a trained model's: rounding grows through three sharp layers
             let tolerance = Tolerance::f32().times(if storage.block_len() > 32 { 20.0 } else { 5.0 }); // sums of wide rows are longer
-            compare(&gradients(CpuDevice::new(2), &tiny, &lora, Policy::Keep, &batches), &expected, tolerance);
+            // Every method on the storages that people train on; of the others what differs is the weights alone.
+            let most = if matches!(storage, Storage::F32 | Storage::Bf16 | Storage::Q4K) { 3 } else { 1 };
+            for lora in &methods[..most] {
+                let expected = gradients(ReferenceDevice::new(), &tiny, lora, Policy::Keep, &batches);
+                compare(&gradients(CpuDevice::new(2), &tiny, lora, Policy::Keep, &batches), &expected, tolerance);
+            }
         }
     }
 }
@@ -274,8 +337,15 @@ fn the_cpu_agrees_with_the_reference() {
 /// Threads and instruction sets never change a bit, gradients and optimiser included.
 #[test]
 fn bits_are_equal_at_any_thread_count_and_level() {
-    for tiny in [TinyModel::windowed(11), TinyModel::gemma(11), TinyModel::biased(11), TinyModel::fused(11)] {
-        let lora = LoraConfig { dropout: 0.1, ..lora() };
+    for (tiny, dora) in [
+        (TinyModel::windowed(11), false),
+        (TinyModel::gemma(11), false),
+        (TinyModel::biased(11), false),
+        (TinyModel::fused(11), false),
+        (TinyModel::gemma(11), true),
+        (TinyModel::fused(11), true),
+    ] {
+        let lora = LoraConfig { dropout: 0.1, dora, ..lora() };
         let adapter = warm_adapter(&lora, &tiny.config, 5);
         let batches: Vec<OwnedBatch> = (0..5).map(|i| shared(&records(50 + i, 8, tiny.config.vocab), 1, 16)).collect();
         let borrowed: Vec<_> = batches.iter().map(OwnedBatch::borrow).collect();

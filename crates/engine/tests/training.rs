@@ -78,6 +78,27 @@ fn one_batch_is_learned_by_heart<D: Device>(device: impl Fn() -> D) {
     assert!(first > 2.0 && last < 0.05, "from {first} to {last}");
 }
 
+/// LoRA+: A moves as it would without, and B so many times as far.
+fn lora_plus_moves_b_further<D: Device>(device: impl Fn() -> D) {
+    let tiny = TinyModel::fused(12);
+    let start = warm_adapter(&lora(), &tiny.config, 9);
+    let after = |lora_plus_ratio| {
+        let mut config = trainer_config();
+        (config.optimizer.lora_plus_ratio, config.optimizer.weight_decay) = (lora_plus_ratio, 0.0);
+        let mut trainer = Trainer::new(model(device(), &tiny), &start, config, &uses(128, Policy::Keep)).expect("a sound trainer");
+        steps(&mut trainer, &tiny, 0..1);
+        trainer.adapter()
+    };
+    let (plain, plus) = (after(1.0), after(4.0));
+    for (place, pair) in &plain.tensors {
+        assert_eq!(plus.tensors[place].a, pair.a);
+        let moved = |b: &[f32], factor: f64| -> Vec<f64> {
+            b.iter().zip(&start.tensors[place].b).map(|(b, start)| factor * (f64::from(*b) - f64::from(*start))).collect()
+        };
+        Tolerance::f32().check("B", &moved(&plus.tensors[place].b, 1.0), &moved(&pair.b, 4.0));
+    }
+}
+
 /// B = 0: the adapted model is the base, bit for bit.
 fn zero_b_is_exactly_the_base<D: Device>(device: impl Fn() -> D) {
     let tiny = TinyModel::llama(3);
@@ -120,23 +141,30 @@ impl WeightSource for Merged<'_> {
         let members = self.tiny.config.fused_with(linear);
         let (pair, rank) = (&self.adapter.tensors[&(layer, members[0])], self.adapter.config.rank);
         let before: usize = members.iter().take_while(|&&m| m != linear).map(|&m| self.tiny.config.linear_shape(m).0).sum();
-        let merged = view.bytes.chunks_exact(4).enumerate().flat_map(|(i, bytes)| {
+        let sum = |(i, bytes): (usize, &[u8])| {
             let (row, col) = (before + i / view.cols, i % view.cols);
             let w = f32::from_le_bytes(bytes.try_into().expect("4 bytes"));
             let product: f64 = (0..rank).map(|r| f64::from(pair.b[row * rank + r]) * f64::from(pair.a[r * view.cols + col])).sum();
-            ((f64::from(w) + f64::from(self.adapter.config.scale()) * product) as f32).to_le_bytes()
-        });
-        view.bytes = merged.collect::<Vec<u8>>().into();
+            f64::from(w) + f64::from(self.adapter.config.scale()) * product
+        };
+        let mut merged: Vec<f64> = view.bytes.chunks_exact(4).enumerate().map(sum).collect();
+        if self.adapter.config.dora {
+            for (row, magnitude) in merged.chunks_exact_mut(view.cols).zip(&pair.magnitude[before..]) {
+                let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+                row.iter_mut().for_each(|x| *x *= f64::from(*magnitude) / norm);
+            }
+        }
+        view.bytes = merged.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect::<Vec<u8>>().into();
         Ok(view)
     }
 }
 
 fn merged_is_unmerged<D: Device>(device: impl Fn() -> D) {
-    for (tiny, rslora) in [TinyModel::windowed(5), TinyModel::gemma(5), TinyModel::biased(5), TinyModel::fused(5)]
+    for (tiny, (rslora, dora)) in [TinyModel::windowed(5), TinyModel::gemma(5), TinyModel::biased(5), TinyModel::fused(5)]
         .into_iter()
-        .flat_map(|tiny| [(tiny.clone(), false), (tiny, true)])
+        .flat_map(|tiny| [(false, false), (true, false), (false, true)].map(|methods| (tiny.clone(), methods)))
     {
-        let adapter = warm_adapter(&LoraConfig { rslora, ..lora() }, &tiny.config, 9);
+        let adapter = warm_adapter(&LoraConfig { rslora, dora, ..lora() }, &tiny.config, 9);
         let batch = shared(&records(42, 5, tiny.config.vocab), 1, 16);
         let mut unmerged = model(device(), &tiny);
         unmerged.attach(&adapter).expect("the same model");
@@ -147,6 +175,96 @@ fn merged_is_unmerged<D: Device>(device: impl Fn() -> D) {
         // merged weights are rounded to f32 once more than the adapter's way
         Tolerance::f32().times(3.0).check("log_prob", &unmerged.log_probs(&batch.borrow()).expect("a sound batch"), &expected);
     }
+}
+
+/// PiSSA's pairs and start are a LoRA of twice the rank on the same base, and come back from it bit for bit.
+fn folded_is_unfolded<D: Device>(device: impl Fn() -> D) {
+    for (tiny, rslora) in [(TinyModel::llama(13), false), (TinyModel::fused(13), true)] {
+        let adapter = warm_adapter(&LoraConfig { rslora, pissa: true, ..lora() }, &tiny.config, 9);
+        let folded = adapter.folded();
+        assert!(folded.validate(&tiny.config).is_ok() && folded.config.rank == 2 * adapter.config.rank);
+        assert_eq!(folded.clone().unfolded(&adapter.config), adapter);
+        let batch = shared(&records(45, 5, tiny.config.vocab), 1, 16);
+        let mut model = model(device(), &tiny);
+        model.reserve(&uses(128, Policy::Keep)).expect("memory");
+        let log_probs = [&folded, &adapter].map(|adapter| {
+            model.attach(adapter).expect("the same model");
+            model.log_probs(&batch.borrow()).expect("a sound batch")
+        });
+        Tolerance::f32().times(3.0).check("log_prob", &log_probs[1], &log_probs[0]);
+    }
+}
+
+/// DoRA and PiSSA begin at the base.
+fn a_fresh_adapter_is_the_base<D: Device>(device: impl Fn() -> D) {
+    for (tiny, dora) in [TinyModel::gemma(14), TinyModel::biased(14), TinyModel::fused(14)].iter().flat_map(|t| [(t, true), (t, false)]) {
+        let batch = shared(&records(46, 5, tiny.config.vocab), 1, 16);
+        let mut model = model(device(), tiny);
+        model.reserve(&uses(128, Policy::Keep)).expect("memory");
+        let base = model.log_probs(&batch.borrow()).expect("a sound batch");
+        let adapter = model.fresh_adapter(&LoraConfig { dora, pissa: !dora, ..lora() }, 9).expect("a sound adapter");
+        model.attach(&adapter).expect("the same model");
+        Tolerance::f32().times(3.0).check("log_prob", &model.log_probs(&batch.borrow()).expect("a sound batch"), &base);
+        assert!(dora || adapter.tensors.values().all(|pair| pair.b.iter().any(|&b| b != 0.0)), "PiSSA starts with B");
+    }
+}
+
+/// PiSSA's start is as near to the weight as any matrix of its rank can be, up to a few per cent, and depends on no thread.
+#[test]
+fn pissa_starts_at_the_principal_part() {
+    let tiny = TinyModel::fused(15);
+    let pissa = LoraConfig { rank: 6, alpha: 3.0, pissa: true, ..lora() };
+    let fresh = |threads| model(CpuDevice::new(threads), &tiny).fresh_adapter(&pissa, 9).expect("a sound adapter");
+    let adapter = fresh(1);
+    assert_eq!(fresh(3), adapter);
+    let exact = model(ReferenceDevice::new(), &tiny).fresh_adapter(&pissa, 9).expect("a sound adapter");
+    for (&(layer, linear), pair) in &adapter.tensors {
+        let (n, k) = tiny.config.adapter_shape(linear);
+        let mut w = Vec::new();
+        for &member in tiny.config.fused_with(linear) {
+            let bytes = tiny.tensor(TensorName::Linear(layer, member)).expect("a tensor").bytes.into_owned();
+            w.extend(bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().expect("4 bytes")))));
+        }
+        // What a matrix of this rank must leave: the squares of the singular values after the first six.
+        let mut singular = singular_values(&w, n, k);
+        singular.sort_by(|a, b| b.total_cmp(a));
+        let least: f64 = singular[pissa.rank..].iter().map(|s| s * s).sum();
+        let left = |pair: &engine::adapter::LoraPair| -> f64 {
+            let (rank, scale) = (pissa.rank, f64::from(pissa.scale()));
+            let low = |i: usize| -> f64 { (0..rank).map(|r| f64::from(pair.b[i / k * rank + r]) * f64::from(pair.a[r * k + i % k])).sum() };
+            w.iter().enumerate().map(|(i, w)| (w - scale * low(i)).powi(2)).sum()
+        };
+        for pair in [pair, &exact.tensors[&(layer, linear)]] {
+            assert!(left(pair) < 1.02 * least, "layer {layer} {linear}: {} is left, {least} must be", left(pair));
+        }
+        // A and B share the singular values evenly.
+        let norm = |x: f32| f64::from(x).powi(2);
+        for r in 0..pissa.rank {
+            let of_a: f64 = pair.a[r * k..][..k].iter().map(|&a| norm(a)).sum();
+            let of_b: f64 = pair.b.iter().skip(r).step_by(pissa.rank).map(|&b| norm(b)).sum();
+            assert!((of_a / of_b - 1.0).abs() < 1e-4 && (of_a * f64::from(pissa.scale()) / singular[r] - 1.0).abs() < 0.03, "{r}");
+        }
+    }
+}
+
+/// Of `w[n, k]`, by one-sided Jacobi rotations of its columns.
+fn singular_values(w: &[f64], n: usize, k: usize) -> Vec<f64> {
+    let mut columns: Vec<Vec<f64>> = (0..k).map(|l| (0..n).map(|i| w[i * k + l]).collect()).collect();
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    for _ in 0..30 {
+        for p in 0..k {
+            for q in p + 1..k {
+                let (a, b, c) = (dot(&columns[p], &columns[p]), dot(&columns[q], &columns[q]), dot(&columns[p], &columns[q]));
+                let angle = 0.5 * (2.0 * c).atan2(a - b);
+                let (sin, cos) = angle.sin_cos();
+                for i in 0..n {
+                    let (x, y) = (columns[p][i], columns[q][i]);
+                    (columns[p][i], columns[q][i]) = (cos * x + sin * y, cos * y - sin * x);
+                }
+            }
+        }
+    }
+    columns.iter().map(|c| dot(c, c).sqrt()).collect()
 }
 
 /// What is not a number stops the step and changes nothing.
@@ -164,13 +282,13 @@ fn a_step_that_is_not_finite_changes_nothing<D: Device>(device: impl Fn() -> D) 
 }
 
 on_devices!(reference, ReferenceDevice::new;
-    one_batch_is_learned_by_heart, zero_b_is_exactly_the_base,
-    frozen_weights_are_unchanged_by_training, merged_is_unmerged, a_step_that_is_not_finite_changes_nothing,
+    one_batch_is_learned_by_heart, lora_plus_moves_b_further, zero_b_is_exactly_the_base,
+    frozen_weights_are_unchanged_by_training, merged_is_unmerged, folded_is_unfolded, a_fresh_adapter_is_the_base, a_step_that_is_not_finite_changes_nothing,
 );
 
 on_devices!(cpu, || CpuDevice::new(2);
-    one_batch_is_learned_by_heart, zero_b_is_exactly_the_base,
-    frozen_weights_are_unchanged_by_training, merged_is_unmerged, a_step_that_is_not_finite_changes_nothing,
+    one_batch_is_learned_by_heart, lora_plus_moves_b_further, zero_b_is_exactly_the_base,
+    frozen_weights_are_unchanged_by_training, merged_is_unmerged, folded_is_unfolded, a_fresh_adapter_is_the_base, a_step_that_is_not_finite_changes_nothing,
 );
 
 #[test]
@@ -247,8 +365,14 @@ fn a_source_that_disagrees_is_named() {
 #[test]
 fn the_cpu_holds_what_was_planned() {
     let tiny = TinyModel::llama(11);
-    let adapter = warm_adapter(&lora(), &tiny.config, 9);
-    for policy in [Policy::Keep, Policy::Recompute] {
+    for (policy, dora, pissa) in [
+        (Policy::Keep, false, false),
+        (Policy::Recompute, false, false),
+        (Policy::Keep, true, false),
+        (Policy::Recompute, true, false),
+        (Policy::Keep, false, true),
+    ] {
+        let adapter = warm_adapter(&LoraConfig { dora, pissa, ..lora() }, &tiny.config, 9);
         let mut uses: Uses = uses(128, policy.clone());
         uses.generation = Some(GenerationUse { rows: 32, sequences: 3, cache_rows: 90 });
         let planned = memory::plan(&CpuDevice::new(2), &tiny.config, |_| Storage::F32, Some(&adapter.config), &uses);

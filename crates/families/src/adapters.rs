@@ -9,13 +9,15 @@ use engine::config::{Linear, ModelConfig};
 use crate::error::shown;
 use crate::{FamilyError, Result, tensors};
 
-/// Which half of a low-rank pair.
+/// Which part of a low-rank pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Half {
     /// `lora_A`, `[r, in]`.
     A,
     /// `lora_B`, `[out, r]`.
     B,
+    /// `lora_magnitude_vector`, `[out]`, of DoRA.
+    Magnitude,
 }
 
 /// A low-rank pair found in an adapter.
@@ -29,6 +31,8 @@ pub struct Pair {
     pub a: String,
     /// Name of B.
     pub b: String,
+    /// Name of the magnitudes, with DoRA.
+    pub magnitude: Option<String>,
 }
 
 const PREFIX: &str = "base_model.model.model.layers.";
@@ -66,11 +70,13 @@ pub fn linear_of(config: &ModelConfig, module: &str) -> Option<Linear> {
 /// `base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight`.
 pub fn tensor_name(config: &ModelConfig, layer: usize, linear: Linear, half: Half) -> String {
     let (_, _, part) = entry(linear);
+    // peft takes the `.weight` off magnitudes when it saves them.
     let half = match half {
-        Half::A => "lora_A",
-        Half::B => "lora_B",
+        Half::A => "lora_A.weight",
+        Half::B => "lora_B.weight",
+        Half::Magnitude => "lora_magnitude_vector",
     };
-    format!("{PREFIX}{layer}.{part}.{}.{half}.weight", module_name(config, linear))
+    format!("{PREFIX}{layer}.{part}.{}.{half}", module_name(config, linear))
 }
 
 /// The other way round.
@@ -82,10 +88,12 @@ pub fn parse_tensor_name(config: &ModelConfig, name: &str) -> Result<(usize, Lin
         let half = match parts.next()? {
             "lora_A" => Half::A,
             "lora_B" => Half::B,
+            "lora_magnitude_vector" => Half::Magnitude,
             _ => return None,
         };
         let linear = linear_of(config, module).filter(|&linear| entry(linear).2 == part)?;
-        (parts.next() == Some("weight") && parts.next().is_none()).then_some((layer, linear, half))
+        let whole = half == Half::Magnitude || parts.next() == Some("weight");
+        (whole && parts.next().is_none()).then_some((layer, linear, half))
     };
     parse().ok_or_else(|| FamilyError::AdapterTensor { name: shown(name) })
 }
@@ -140,6 +148,7 @@ pub fn linears_of(config: &ModelConfig, targets: &[String]) -> Result<Vec<Linear
 /// what is missing or too much is named. The pairs are in order of layer and linear, with the names of A and B.
 pub fn pair(config: &ModelConfig, rank: usize, tensors: &BTreeMap<String, Vec<usize>>) -> Result<Vec<Pair>> {
     let mut places = BTreeSet::new();
+    let dora = tensors.keys().any(|name| name.ends_with("lora_magnitude_vector"));
     for (name, given) in tensors {
         let (layer, linear, half) = parse_tensor_name(config, name)?;
         if layer >= config.layers {
@@ -149,23 +158,26 @@ pub fn pair(config: &ModelConfig, rank: usize, tensors: &BTreeMap<String, Vec<us
         let expected = match half {
             Half::A => vec![rank, inner],
             Half::B => vec![out, rank],
+            Half::Magnitude => vec![out],
         };
         if *given != expected {
             return Err(FamilyError::Shape { name: shown(name), given: given.clone(), expected });
         }
-        let other = tensor_name(config, layer, linear, if half == Half::A { Half::B } else { Half::A });
-        if !tensors.contains_key(&other) {
-            return Err(FamilyError::AdapterHalf { name: shown(name), missing: other });
+        // With DoRA every pair has its magnitudes.
+        let parts = [Half::A, Half::B, Half::Magnitude];
+        let names = parts[..if dora { 3 } else { 2 }].iter().map(|&part| tensor_name(config, layer, linear, part));
+        if let Some(missing) = names.into_iter().find(|name| !tensors.contains_key(name)) {
+            return Err(FamilyError::AdapterHalf { name: shown(name), missing });
         }
         places.insert((layer, linear));
     }
     if places.is_empty() {
         return Err(FamilyError::AdapterEmpty);
     }
-    let names = |layer, linear| [Half::A, Half::B].map(|half| tensor_name(config, layer, linear, half));
+    let names = |layer, linear| [Half::A, Half::B, Half::Magnitude].map(|half| tensor_name(config, layer, linear, half));
     let pair = |(layer, linear)| {
-        let [a, b] = names(layer, linear);
-        Pair { layer, linear, a, b }
+        let [a, b, magnitude] = names(layer, linear);
+        Pair { layer, linear, a, b, magnitude: dora.then_some(magnitude) }
     };
     Ok(places.into_iter().map(pair).collect())
 }

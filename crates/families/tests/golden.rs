@@ -36,10 +36,13 @@ struct Folder {
 
 macro_rules! folder {
     ($name:literal) => {
+        folder!("models", $name, "golden")
+    };
+    ($set:literal, $name:literal, $golden:literal) => {
         Folder::parse(
-            include_str!(concat!("../../../golden/models/", $name, "/config.json")),
-            include_bytes!(concat!("../../../golden/models/", $name, "/model.safetensors")),
-            include_bytes!(concat!("../../../golden/models/", $name, "/golden.safetensors")),
+            include_str!(concat!("../../../golden/", $set, "/", $name, "/config.json")),
+            include_bytes!(concat!("../../../golden/", $set, "/", $name, "/model.safetensors")),
+            include_bytes!(concat!("../../../golden/", $set, "/", $name, "/", $golden, ".safetensors")),
         )
     };
 }
@@ -58,7 +61,7 @@ impl Folder {
 
     fn answers<D: Device>(&self, device: D) -> BTreeMap<String, Vec<f64>> {
         let config = &self.described.config;
-        let names = |layer, linear| [Half::A, Half::B].map(|half| tensor_name(config, layer, linear, half));
+        let names = |layer, linear| [Half::A, Half::B, Half::Magnitude].map(|half| tensor_name(config, layer, linear, half));
         answers(device, config, self, &self.golden, &names).expect("a sound file")
     }
 
@@ -232,6 +235,25 @@ fn ignoring_files(described: &Described) -> (String, engine::config::ModelConfig
     config.rotary.iter_mut().for_each(|rotary| rotary.inv_freq.iter_mut().for_each(|x| *x = (*x * 1e6).round()));
     // A llama without a window may be a Mistral.
     (described.family.architecture().to_owned(), config)
+}
+
+/// DoRA as `peft` trains it: logits, the gradients of A, B and magnitudes, ten steps.
+#[test]
+fn dora_is_pefts() {
+    for folder in [|| folder!("methods", "tied", "dora"), || folder!("methods", "untied", "dora")] {
+        assert!(folder().golden.tensors.keys().any(|name| name.starts_with("adapter.grad.") && name.ends_with("lora_magnitude_vector")));
+        folder().check(CpuDevice::new(2));
+        folder().check(ReferenceDevice::new());
+    }
+}
+
+/// What the test would say of an engine that left the magnitudes out.
+#[test]
+fn without_magnitudes_dora_is_something_else() {
+    let mut folder = folder!("methods", "untied", "dora");
+    folder.golden.tensors.retain(|name, _| !name.ends_with("lora_magnitude_vector"));
+    let answers = folder.answers(CpuDevice::new(1));
+    assert!(max_difference(&answers["adapter.logits"], &folder.golden.tensor("adapter.logits").f64()) > 1e3 * LOGITS);
 }
 
 /// What the test would say of an engine that looked beyond the window.

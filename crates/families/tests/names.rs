@@ -161,7 +161,7 @@ fn adapter_names_go_there_and_back() {
         let config = described(family, true).config;
         for (layer, linear) in [0, 3, 11, 120].into_iter().flat_map(|layer| config.adapter_linears().into_iter().map(move |l| (layer, l))) {
             assert_eq!(adapters::linear_of(&config, adapters::module_name(&config, linear)), Some(linear));
-            for half in [Half::A, Half::B] {
+            for half in [Half::A, Half::B, Half::Magnitude] {
                 let name = adapters::tensor_name(&config, layer, linear, half);
                 assert_eq!(adapters::parse_tensor_name(&config, &name).unwrap(), (layer, linear, half));
             }

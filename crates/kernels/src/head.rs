@@ -214,3 +214,99 @@ pub fn head_backward(
         }
     });
 }
+
+/// `dw += ` the gradient of `Σ coefficient_e · log_prob[e]` in the head's own weight: with z the logits, p their softmax and g the
+/// slope of the cap (1 without), row `t` gets `Σ_e coefficient_e g_t (δ(t, target_e) - p_t) x[row_e]`. The logits are computed
+/// once more, tile by tile; `log_prob` and `slopes` are what [`head`] gave. Rows are added in order.
+///
+/// # Shapes
+/// `dw`: `[v, c]`, `x`: `[m, c]`, `log_prob`, `slopes`, `coefficients`: `[entries.len()]`; `scratch`: [`scratch_len`].
+pub fn head_weight_backward(
+    level: Level,
+    dw: &mut [f32],
+    x: &[f32],
+    w: &Weight,
+    entries: &[HeadEntry],
+    log_prob: &[f32],
+    slopes: Option<&[f32]>,
+    coefficients: &[f32],
+    m: usize,
+    softcap: Option<f32>,
+    scratch: &mut [f32],
+) {
+    let (v, c) = w.shape();
+    assert!(slopes.is_none_or(|slopes| slopes.len() == entries.len()));
+    assert!(dw.len() == v * c && x.len() == m * c);
+    assert!(coefficients.len() == entries.len() && log_prob.len() == entries.len());
+    assert!(softcap.is_none_or(|cap| cap > 0.0), "a positive cap");
+    assert!(entries.iter().all(|e| (e.row as usize) < m && (e.target as usize) < v), "an entry beyond {m} rows or {v} tokens");
+    let (logits, scratch) = scratch.split_at_mut(m.min(ROWS) * TILE);
+    let (states, scratch) = scratch.split_at_mut(m.min(ROWS) * STATE);
+    for first in (0..m).step_by(ROWS) {
+        let rows = (m - first).min(ROWS);
+        let x = &x[first * c..][..rows * c];
+        // Of each row: Σ of its coefficients, and the logarithm of the softmax's denominator.
+        let states = &mut states[..2 * rows];
+        states.as_chunks_mut::<2>().0.fill([0.0, f32::NAN]);
+        let mine = |entry: &HeadEntry| (entry.row as usize).checked_sub(first).filter(|row| *row < rows);
+        for (e, entry) in entries.iter().enumerate() {
+            let Some(row) = mine(entry) else { continue };
+            if states[2 * row + 1].is_nan() {
+                let target = &mut scratch[..c];
+                w.row(entry.target as usize, target);
+                let logit = x[row * c..][..c].iter().zip(&*target).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>();
+                let capped = softcap.map_or(logit, |cap| f64::from(cap) * math::scalar::tanh(logit / f64::from(cap)));
+                states[2 * row + 1] = (capped - f64::from(log_prob[e])) as f32;
+            }
+            states[2 * row] += coefficients[e];
+        }
+        // As many tokens at a time as the scratch has room for as a left operand.
+        let tile = TILE.min(2 * rows.next_multiple_of(64));
+        for n0 in (0..v).step_by(tile) {
+            let len = (v - n0).min(tile);
+            let logits = &mut logits[..rows * len];
+            matmul::linear_tile(level, logits, x, w, rows, n0, len, false, scratch);
+            if let Some(cap) = softcap {
+                softcap_in_place(level, logits, cap);
+            }
+            let of_tile = |entry: &HeadEntry| {
+                let token = (entry.target as usize).checked_sub(n0).filter(|token| *token < len);
+                mine(entry).zip(token).map(|(row, token)| row * len + token)
+            };
+            logits.par_chunks_exact_mut(len).zip(states.par_chunks_exact(2)).with_min_len(8).for_each(|(logits, state)| {
+                level.dispatch(Probabilities { logits, factor: -state[0], log_sum: state[1], softcap });
+            });
+            for (e, entry) in entries.iter().enumerate() {
+                if let Some(at) = of_tile(entry) {
+                    logits[at] += coefficients[e] * slopes.map_or(1.0, |slopes| slopes[e]);
+                }
+            }
+            matmul::matmul(level, &mut dw[n0 * c..][..len * c], logits, x, len, c, rows, true, false, 1.0, true, scratch);
+        }
+    }
+}
+
+/// A row's logits become `factor · p · g`.
+struct Probabilities<'a> {
+    logits: &'a mut [f32],
+    factor: f32,
+    log_sum: f32,
+    softcap: Option<f32>,
+}
+
+impl WithSimd for Probabilities<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Probabilities { logits, factor, log_sum, softcap } = self;
+        if factor == 0.0 {
+            // Also a row without entries, whose denominator is not known.
+            return logits.fill(0.0);
+        }
+        for x in logits.chunks_mut(LANES) {
+            let logit = crate::elementwise::load(s, x);
+            let value = s.mul(math::exp(s, s.sub(logit, s.splat(log_sum))), s.splat(factor));
+            store(s, x, softcap.map_or(value, |cap| s.mul(value, cap_slope(s, logit, cap))));
+        }
+    }
+}

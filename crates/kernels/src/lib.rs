@@ -16,6 +16,8 @@ pub mod quant;
 pub mod simd;
 
 pub mod attention;
+pub mod columns;
+pub mod dora;
 pub mod dropout;
 pub mod elementwise;
 pub mod head;

@@ -12,7 +12,7 @@
 //! tiles from one queue.
 
 use crate::quant::decode::{Decode, with_decode};
-use crate::quant::{Storage, interleave_panel, panel_row};
+use crate::quant::{Storage, dequantize_row, interleave_panel, panel_row};
 use crate::simd::disjoint::{Tile, Tiles};
 use crate::simd::microkernel::{self, BLOCK, Left, Right};
 use crate::simd::{LANES, Level, Simd, WithSimd};
@@ -46,6 +46,9 @@ enum Held {
     F32(Vec<f32>),
     /// The storage's own bytes, block by block.
     Stored(Vec<u8>),
+    /// f32 rows, `[n][k]`, of a weight that is trained: panels are made of them in every product, which is cheap beside a
+    /// training pass's many rows, and saves a second copy of the weight.
+    Rows(Vec<f32>),
 }
 
 impl Weight {
@@ -75,6 +78,27 @@ impl Weight {
         Ok(Weight { storage, n, k, held })
     }
 
+    /// The same as f32 rows that may change, see [`Weight::rows_mut`].
+    pub fn trained(storage: Storage, n: usize, k: usize, bytes: &[u8]) -> Result<Weight, TryReserveError> {
+        assert_eq!(storage.bytes(n, k), Some(bytes.len()), "{} bytes for {n} x {k} in {}", bytes.len(), storage.name());
+        let row_bytes = storage.row_bytes(k).expect("whole blocks: the size was asserted");
+        let mut rows = zeros(n * k)?;
+        rows.par_chunks_exact_mut(k.max(1)).zip(bytes.par_chunks_exact(row_bytes.max(1))).for_each(|(row, bytes)| {
+            dequantize_row(storage, bytes, row);
+        });
+        Ok(Weight { storage: Storage::F32, n, k, held: Held::Rows(rows) })
+    }
+
+    /// The rows, `[n][k]`, of a weight that is trained.
+    pub fn rows(&self) -> Option<&[f32]> {
+        if let Held::Rows(rows) = &self.held { Some(rows) } else { None }
+    }
+
+    /// The same to be changed.
+    pub fn rows_mut(&mut self) -> Option<&mut [f32]> {
+        if let Held::Rows(rows) = &mut self.held { Some(rows) } else { None }
+    }
+
     /// Bytes that [`Weight::new`] would hold; `None` where the shape does not fit the storage or is too large.
     pub fn bytes_for(storage: Storage, n: usize, k: usize) -> Option<usize> {
         storage.bytes(n.checked_next_multiple_of(LANES)?, k)
@@ -85,6 +109,7 @@ impl Weight {
         match &self.held {
             Held::F32(panels) => 4 * panels.len(),
             Held::Stored(panels) => panels.len(),
+            Held::Rows(rows) => 4 * rows.len(),
         }
     }
 
@@ -113,6 +138,16 @@ impl Weight {
                 let panel_bytes = self.panel_bytes();
                 panel_row(self.storage, &panels[i / LANES * panel_bytes..][..panel_bytes], i % LANES, out);
             }
+            Held::Rows(rows) => out.copy_from_slice(&rows[i * self.k..][..self.k]),
+        }
+    }
+
+    /// Its panels, for the products and for whoever walks its rows sixteen at a time.
+    pub(crate) fn source(&self) -> Source<'_> {
+        match &self.held {
+            Held::F32(panels) => Source::Panels { panels, k: self.k },
+            Held::Stored(panels) => Source::Stored { w: self, panels },
+            Held::Rows(rows) => Source::DenseTransposed { b: rows, k: self.k },
         }
     }
 
@@ -163,6 +198,7 @@ pub fn linear_tile(
     let source = match &w.held {
         Held::F32(panels) => Source::Panels { panels: &panels[n0 * w.k..], k: w.k },
         Held::Stored(panels) => Source::Stored { w, panels: &panels[n0 / LANES * w.panel_bytes()..] },
+        Held::Rows(rows) => Source::DenseTransposed { b: &rows[n0 * w.k..][..len * w.k], k: w.k },
     };
     product(level, y, m, len, w.k, Operand::Rows(x), source, 1.0, accumulate, scratch);
 }
@@ -189,6 +225,7 @@ pub fn linear_backward_tile(
     let source = match &w.held {
         Held::F32(panels) => Source::PanelsTransposed { panels: &panels[n0 * w.k..], k: w.k },
         Held::Stored(panels) => Source::StoredTransposed { w, panels: &panels[n0 / LANES * w.panel_bytes()..] },
+        Held::Rows(rows) => Source::Dense { b: &rows[n0 * w.k..][..len * w.k], n: w.k },
     };
     product(level, dx, m, w.k, len, Operand::Rows(p), source, 1.0, accumulate, scratch);
 }
@@ -226,7 +263,7 @@ enum Operand<'a> {
 
 /// Where the panels of the right operand, [k, n], come from.
 #[derive(Clone, Copy)]
-enum Source<'a> {
+pub(crate) enum Source<'a> {
     /// They lie ready, `[n / 16][k][16]`.
     Panels { panels: &'a [f32], k: usize },
     /// The same in a weight's own storage.
@@ -266,9 +303,17 @@ fn product(
     }
     let threads = if m * n * k < ALONE { 1 } else { rayon::current_num_threads() };
     // Packing pays where every row meets many columns.
-    let pack = matches!(a, Operand::Rows(_)) && m > 14 && n > 64 && k > 64;
+    let (enough, most) = match a {
+        Operand::Rows(_) => (14, ROWS_MAX),
+        // Scratch is laid out for the rows of passes; a gradient's rows are a weight's outputs, as many at a time as it holds.
+        Operand::Columns(_) => {
+            let room = scratch.len().saturating_sub(threads * PANELS_LEN) / (k.div_ceil(BLOCK).min(PACK_BLOCKS) * BLOCK);
+            (64, ROWS_MAX.min(room / PACK_ROWS * PACK_ROWS))
+        }
+    };
+    let pack = m > enough && n > 64 && k > 64 && most > 0;
     // Chunks of rows as even as can be.
-    let chunk_rows = if pack { m.div_ceil(m.div_ceil(ROWS_MAX)) } else { m };
+    let chunk_rows = if pack { m.div_ceil(m.div_ceil(most)) } else { m };
     let packed_len = if pack { packed_len(chunk_rows, k) } else { 0 };
     assert!(scratch.len() >= packed_len + PANELS_LEN, "scratch of {} elements, {} needed", scratch.len(), packed_len + PANELS_LEN);
     let (packed, panels) = scratch.split_at_mut(packed_len);
@@ -279,8 +324,10 @@ fn product(
         let super_block = if pack { PACK_BLOCKS * BLOCK } else { k };
         for k0 in (0..k).step_by(super_block) {
             let len = super_block.min(k - k0);
-            if let (true, Operand::Rows(x)) = (pack, a) {
-                pack_rows(packed, &x[row0 * k..][..rows * k], k, k0, len, threads);
+            match a {
+                _ if !pack => {}
+                Operand::Rows(x) => pack_rows(packed, &x[row0 * k..][..rows * k], k, k0, len, threads),
+                Operand::Columns(x) => pack_columns(packed, x, m, row0, rows, k0, len, threads),
             }
             let (row_step, col_step) = tile_steps(rows, n, threads);
             let tiles = Tiles::new(c, rows, n, row_step, col_step);
@@ -339,6 +386,31 @@ fn pack_rows(packed: &mut [f32], x: &[f32], k: usize, k0: usize, len: usize, thr
     }
 }
 
+/// The same of a transposed operand: `packed[block][row][BLOCK]` = inner indices k0 .. k0 + len of columns row0 .. row0 + rows
+/// of `x[any, m]`.
+fn pack_columns(packed: &mut [f32], x: &[f32], m: usize, row0: usize, rows: usize, k0: usize, len: usize, threads: usize) {
+    let groups = rows.div_ceil(PACK_ROWS);
+    let pack = |(index, to): (usize, &mut [f32])| {
+        let (start, row) = (index / groups * BLOCK, index % groups * PACK_ROWS);
+        let (width, height) = (BLOCK.min(len - start), PACK_ROWS.min(rows - row));
+        // Squares of a cache line's length: what is read and what is written stay in the first-level cache.
+        for l0 in (0..width).step_by(LANES) {
+            for i0 in (0..height).step_by(LANES) {
+                for l in l0..width.min(l0 + LANES) {
+                    let from = &x[(k0 + start + l) * m + row0 + row + i0..][..LANES.min(height - i0)];
+                    from.iter().enumerate().for_each(|(i, &x)| to[(i0 + i) * BLOCK + l] = x);
+                }
+            }
+        }
+    };
+    let packed = &mut packed[..len.div_ceil(BLOCK) * groups * PACK_ROWS * BLOCK];
+    if threads == 1 || rows * len < ALONE {
+        packed.chunks_exact_mut(PACK_ROWS * BLOCK).enumerate().for_each(pack);
+    } else {
+        packed.par_chunks_exact_mut(PACK_ROWS * BLOCK).enumerate().for_each(pack);
+    }
+}
+
 /// One tile of the result over some blocks of the inner dimension.
 struct Walk<'a, 'c> {
     tile: Tile<'c>,
@@ -373,7 +445,7 @@ impl WithSimd for Walk<'_, '_> {
             for start in (self.k0..self.k0 + self.len).step_by(BLOCK) {
                 let inner = BLOCK.min(self.k0 + self.len - start);
                 let a = match self.a {
-                    Operand::Rows(_) if self.pack => {
+                    _ if self.pack => {
                         let block = (start - self.k0) / BLOCK;
                         Left::Packed(&self.packed[(block * self.rows.next_multiple_of(PACK_ROWS) + row) * BLOCK..][..rows * BLOCK])
                     }
@@ -463,13 +535,13 @@ impl Stream<'_, '_> {
 }
 
 /// Panels of columns col .. col + cols and inner indices start .. start + inner, ready or brought into `to`.
-struct Expand<'a, 'e> {
-    b: Source<'a>,
-    col: usize,
-    cols: usize,
-    start: usize,
-    inner: usize,
-    to: &'e mut [f32],
+pub(crate) struct Expand<'a, 'e> {
+    pub(crate) b: Source<'a>,
+    pub(crate) col: usize,
+    pub(crate) cols: usize,
+    pub(crate) start: usize,
+    pub(crate) inner: usize,
+    pub(crate) to: &'e mut [f32],
 }
 
 impl<'a, 'e: 'a> WithSimd for Expand<'a, 'e> {

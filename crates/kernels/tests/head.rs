@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Draws, assert_close, bits, differences, wide, with_threads};
-use kernels::head::{HeadEntry, head, head_backward, scratch_len};
+use kernels::head::{HeadEntry, head, head_backward, head_weight_backward, scratch_len};
 use kernels::matmul::Weight;
 use kernels::quant::Storage;
 use kernels::simd::Level;
@@ -58,8 +58,27 @@ impl Case {
         (self.entries.iter().map(|e| logs[e.row as usize][e.target as usize]).collect(), expected)
     }
 
-    /// (log_prob, expected, dx).
-    fn fast(&self, level: Level, threads: usize) -> [Vec<f32>; 3] {
+    /// The gradient in the weight by whole logits.
+    fn naive_weight_gradient(&self) -> Vec<f64> {
+        let (c, w, x) = (self.c, wide(&self.w), wide(&self.x));
+        let mut dw = vec![0.0; w.len()];
+        for (entry, &coefficient) in self.entries.iter().zip(&self.coefficients) {
+            let x = &x[entry.row as usize * c..][..c];
+            let cap = |z: f64| self.softcap.map_or(z, |cap| f64::from(cap) * (z / f64::from(cap)).tanh());
+            let slope = |y: f64| self.softcap.map_or(1.0, |cap| 1.0 - (y / f64::from(cap)).powi(2));
+            let logits: Vec<f64> = w.chunks(c).map(|w| cap(w.iter().zip(x).map(|(w, x)| w * x).sum())).collect();
+            let sum: f64 = logits.iter().map(|z| z.exp()).sum();
+            for (t, &z) in logits.iter().enumerate() {
+                let hit = f64::from(u8::from(t == entry.target as usize));
+                let factor = f64::from(coefficient) * slope(z) * (hit - z.exp() / sum);
+                (0..c).for_each(|j| dw[t * c + j] += factor * x[j]);
+            }
+        }
+        dw
+    }
+
+    /// (log_prob, expected, dx, dw).
+    fn fast(&self, level: Level, threads: usize) -> [Vec<f32>; 4] {
         with_threads(threads, || {
             let n = self.m * self.c;
             let mut log_prob = vec![9.0; self.entries.len() + 2];
@@ -73,10 +92,14 @@ impl Case {
             assert!(slopes.as_ref().is_none_or(|slopes| slopes[e..] == [9.0; 2]), "wrote past the end");
             let slopes = slopes.as_ref().map(|slopes| &slopes[..e]);
             head_backward(&mut dx[..n], &expected[..n], slopes, w, entries, &self.coefficients, m, &mut scratch);
+            let mut dw = vec![0.0; self.w.len()];
+            dw.extend([9.0; 2]);
+            let (into, probs) = (&mut dw[..self.w.len()], &log_prob[..e]);
+            head_weight_backward(level, into, x, w, entries, probs, slopes, &self.coefficients, m, cap, &mut scratch);
             let mut alone = vec![0.0; e];
             head(level, &mut alone, None, None, x, w, entries, m, cap, &mut scratch);
             assert_eq!(bits(&alone), bits(&log_prob[..e]), "without `expected`");
-            [(log_prob, e), (expected, n), (dx, n)].map(|(mut x, n)| {
+            [(log_prob, e), (expected, n), (dx, n), (dw, self.w.len())].map(|(mut x, n)| {
                 assert_eq!(x.split_off(n), [9.0; 2], "wrote past the end");
                 x
             })
@@ -91,13 +114,21 @@ fn agrees_with_whole_logits_and_their_differences() {
     // Logits reach about three times the root of c: these caps bend them a little and a lot.
     let capped = sizes.map(|(seed, m, v, c, entries)| Case::capped(seed, m, v, c, entries, 2.0 + seed as f32));
     for case in plain.into_iter().chain(capped) {
-        let [log_prob, expected, dx] = case.fast(Level::detect(), 2);
+        let [log_prob, expected, dx, dw] = case.fast(Level::detect(), 2);
         let (want, want_expected) = case.naive(&wide(&case.x));
         assert_close("log_prob", &log_prob, &want, 2e-6);
         assert_close("expected", &expected, &want_expected, 2e-6);
         let loss = |x: &[f64]| -> f64 { case.naive(x).0.iter().zip(&case.coefficients).map(|(l, &a)| l * f64::from(a)).sum() };
+        assert_close("dw", &dw, &case.naive_weight_gradient(), 5e-6);
         assert_close("dx", &dx, &differences(&wide(&case.x), loss), 3e-6);
     }
+}
+
+#[test]
+fn the_weights_gradient_of_many_rows_and_tiles() {
+    let case = Case::capped(8, 700, 2500, 8, 900, 3.0);
+    let [.., dw] = case.fast(Level::detect(), 2);
+    assert_close("dw", &dw, &case.naive_weight_gradient(), 1e-5);
 }
 
 #[test]

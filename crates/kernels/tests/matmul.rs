@@ -114,7 +114,17 @@ fn linear_agrees_with_f64_on_awkward_sizes() {
 #[test]
 fn matmul_agrees_with_f64_in_all_orientations() {
     let mut scratch = scratch();
-    let sizes = [(1, 1, 1), (16, 577, 130), (130, 16, 577), (33, 8, 401), (17, 64, 15), (5, 129, 16), (129, 200, 70), (300, 24, 900)];
+    let sizes = [
+        (1, 1, 1),
+        (16, 577, 130),
+        (130, 16, 577),
+        (33, 8, 401),
+        (17, 64, 15),
+        (5, 129, 16),
+        (129, 200, 70),
+        (300, 24, 900),
+        (150, 80, 300),
+    ];
     for level in Level::available().iter().copied() {
         for (m, n, k) in sizes {
             if level == Level::Portable && m * n * k > 500_000 {
@@ -155,7 +165,7 @@ fn all_products(level: Level, scratch: &mut [f32]) -> Vec<(String, Vec<u32>)> {
             out.push((format!("{} {m} {n} {k}", storage.name()), [bits(&y), bits(&dx)].concat()));
         }
     }
-    for (m, n, k) in [(100, 16, 400), (400, 16, 390), (16, 410, 100)] {
+    for (m, n, k) in [(100, 16, 400), (400, 16, 390), (16, 410, 100), (200, 90, 310)] {
         for orientation in 0..4 {
             let (a, b) = (numbers(m * k, 5), numbers(k * n, 6));
             let mut c = numbers(m * n, 7);
@@ -248,6 +258,59 @@ fn a_stored_weight_computes_as_its_numbers_in_f32_do() {
             assert_eq!(Some(w.bytes()), Weight::bytes_for(storage, n, k));
             assert_eq!(w.shape(), (n, k));
         }
+    }
+}
+
+/// A gradient of many outputs is packed in as many pieces as the scratch has room for.
+#[test]
+fn scratch_never_changes_a_transposed_operands_bits() {
+    let level = Level::detect();
+    let (m, n, k) = (400, 100, 320);
+    let (a, b) = (numbers(m * k, 5), numbers(k * n, 6));
+    let product = |len: usize| {
+        let mut c = vec![0.0; m * n];
+        matmul(level, &mut c, &a, &b, m, n, k, true, false, 1.0, false, &mut vec![f32::NAN; len]);
+        bits(&c)
+    };
+    let want = product(scratch_len(1, 0, 0));
+    for rows in [64, 100, 128, 400, 1152] {
+        assert!(product(scratch_len(3, rows, k)) == want, "scratch of {rows} rows");
+    }
+}
+
+#[test]
+fn a_trained_weight_computes_as_a_frozen_one_does() {
+    let mut scratch = scratch();
+    for (storage, n, k) in [(Storage::F32, 577, 289), (Storage::Bf16, 130, 401)] {
+        let mut bytes = vec![0; storage.bytes(n, k).unwrap()];
+        let values = numbers(n * k, 3);
+        bytes
+            .chunks_exact_mut(storage.row_bytes(k).unwrap())
+            .zip(values.chunks_exact(k))
+            .for_each(|(to, row)| quantize_row(storage, row, to));
+        let mut trained = Weight::trained(storage, n, k, &bytes).unwrap();
+        assert_eq!((trained.shape(), trained.bytes()), ((n, k), 4 * n * k));
+        let frozen = f32_weight(&trained.rows().unwrap().to_vec(), n, k);
+        for level in Level::available().iter().copied() {
+            for m in [1, 5, 40] {
+                let (x, dy) = (numbers(m * k, 1), numbers(m * n, 2));
+                let products = |w: &Weight, scratch: &mut [f32]| {
+                    let (mut y, mut dx) = (vec![0.0; m * n], vec![0.0; m * k]);
+                    linear(level, &mut y, &x, w, m, false, scratch);
+                    linear_backward(level, &mut dx, &dy, w, m, false, scratch);
+                    let mut tile = vec![0.0; m * 32];
+                    linear_tile(level, &mut tile, &x, w, m, 64, 32, false, scratch);
+                    let p = numbers(m * 32, 8);
+                    linear_backward_tile(level, &mut dx, &p, w, m, 64, 32, true, scratch);
+                    [bits(&y), bits(&dx), bits(&tile)]
+                };
+                assert!(products(&trained, &mut scratch) == products(&frozen, &mut scratch), "{level:?} {m} {n} {k}");
+            }
+        }
+        trained.rows_mut().unwrap()[k] = 7.0;
+        let mut row = vec![0.0; k];
+        trained.row(1, &mut row);
+        assert_eq!(row[0], 7.0);
     }
 }
 

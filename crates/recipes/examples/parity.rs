@@ -43,7 +43,7 @@ fn compare(model: &str, file: &str, adapter: Option<&Path>) -> Result<Value, Box
         return Ok(json!({"adapter.logits": max_difference(&logits, &expected.tensor("adapter.logits").f64())}));
     }
 
-    let names = |layer, linear| [Half::A, Half::B].map(|half| tensor_name(base.config(), layer, linear, half));
+    let names = |layer, linear| [Half::A, Half::B, Half::Magnitude].map(|half| tensor_name(base.config(), layer, linear, half));
     let answers = answers(device, base.config(), &base, &expected, &names)?;
     let of = |name: &str| (&answers[name], expected.tensor(name).f64());
     let largest = |name: &str| max_difference(of(name).0, &of(name).1);

@@ -19,6 +19,7 @@ pub mod evaluate;
 pub mod export;
 mod governance;
 pub mod init;
+mod layers;
 pub mod plan;
 pub mod prepare;
 pub mod pull;

@@ -18,7 +18,7 @@ use crate::evaluate::{self, metric_for};
 use crate::prepare::{Prepared, prepare};
 use crate::report::facts::{MemoryFacts, PowerFacts};
 use crate::responder;
-use crate::spec::{RunFile, RunPlan};
+use crate::spec::{Init, RunFile, RunPlan};
 use crate::tune::{Rows, Steps};
 
 /// Run files and small files of ours, in bytes.
@@ -174,14 +174,18 @@ pub(crate) fn lines(plan: &RunPlan, base: &Base, prepared: &Prepared, steps: &St
         (
             "method".into(),
             format!(
-                "{} {}, rank {}, alpha {}{}, dropout {}, on {}",
+                "{} {}, rank {}, alpha {}{}{}{}{}, dropout {}, on {}, layers {}",
                 tune.method,
                 tune.objective,
                 tune.rank,
                 tune.alpha,
                 if tune.rslora { ", rsLoRA" } else { "" },
+                if tune.dora { ", DoRA" } else { "" },
+                if tune.init == Init::Pissa { ", starts as PiSSA" } else { "" },
+                if tune.lora_plus_ratio == 1.0 { String::new() } else { format!(", LoRA+ {}", tune.lora_plus_ratio) },
                 tune.dropout,
-                tune.targets.join(" ")
+                tune.targets.join(" "),
+                tune.layers
             ),
         ),
         (
@@ -255,7 +259,7 @@ pub(crate) fn memory_facts(
     let mut by_name = BTreeMap::new();
     for entry in &training.parameters {
         let name = match entry.name.as_str() {
-            "adapter" | "gradient sums" | "moments" => entry.name.clone(),
+            "adapter" | "adapter's derived numbers" | "gradient sums" | "moments" => entry.name.clone(),
             _ => "base weights".to_owned(),
         };
         *by_name.entry(name).or_insert(0) += entry.bytes as u64;

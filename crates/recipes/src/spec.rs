@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::SpecError;
+use crate::layers::LayerPattern;
 
 /// Every default, with the reason for it. Nothing else in the program invents a value.
 pub mod defaults {
@@ -25,6 +26,16 @@ pub mod defaults {
     pub const ALPHA_PER_RANK: f32 = 2.0;
     /// Small data over few epochs: early stopping guards against over-fitting, dropout costs sharing.
     pub const DROPOUT: f32 = 0.0;
+    /// Plain LoRA. LoRA+ wants 16 or so where the learning rate is that of LoRA's A, which is lower than ours.
+    pub const LORA_PLUS_RATIO: f64 = 1.0;
+    pub(super) fn lora_plus_ratio() -> f64 {
+        LORA_PLUS_RATIO
+    }
+    /// Every block learns; leaving some out saves memory below the lowest one, at a price in quality.
+    pub const LAYERS: &str = "all";
+    pub(super) fn layers() -> String {
+        LAYERS.to_owned()
+    }
     /// An upper bound; the best checkpoint on validation is kept.
     pub const EPOCHS: f64 = 3.0;
     /// Four records a step: small sets need many steps more than smooth gradients (the example's validation loss
@@ -68,6 +79,8 @@ pub mod defaults {
 pub mod limits {
     /// Passes over the data.
     pub const EPOCHS: f64 = 10_000.0;
+    /// LoRA+: B's learning rate over A's.
+    pub const LORA_PLUS_RATIO: f64 = 1000.0;
     /// Optimiser steps.
     pub const STEPS: usize = 10_000_000;
     /// Records of a step.
@@ -192,8 +205,12 @@ struct TuneSection {
     rank: Option<usize>,
     alpha: Option<f32>,
     rslora: Option<bool>,
+    dora: Option<bool>,
+    init: Option<String>,
     dropout: Option<f32>,
     targets: Option<OneOrMany>,
+    layers: Option<String>,
+    lora_plus_ratio: Option<f64>,
     epochs: Option<f64>,
     max_steps: Option<usize>,
     batch: Option<usize>,
@@ -278,8 +295,12 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "rank",
             "alpha",
             "rslora",
+            "dora",
+            "init",
             "dropout",
             "targets",
+            "layers",
+            "lora_plus_ratio",
             "epochs",
             "max_steps",
             "batch",
@@ -463,6 +484,17 @@ pub enum Keep {
     Last,
 }
 
+/// How an adapter begins.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Init {
+    /// A drawn at random, B zero: exactly at the base.
+    #[default]
+    Kaiming,
+    /// At the principal singular vectors of the weights (PiSSA).
+    Pissa,
+}
+
 /// How it is tuned.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Tune {
@@ -478,10 +510,22 @@ pub struct Tune {
     pub alpha: f32,
     /// Scale by alpha / √rank instead of alpha / rank.
     pub rslora: bool,
+    /// DoRA: a trained magnitude for each output.
+    #[serde(default)]
+    pub dora: bool,
+    /// How the adapter begins.
+    #[serde(default)]
+    pub init: Init,
     /// LoRA dropout.
     pub dropout: f32,
     /// Linear layers with an adapter, by Hugging Face name.
     pub targets: Vec<String>,
+    /// Blocks that are trained, as written.
+    #[serde(default = "defaults::layers")]
+    pub layers: String,
+    /// LoRA+: B's learning rate over A's.
+    #[serde(default = "defaults::lora_plus_ratio")]
+    pub lora_plus_ratio: f64,
     /// Passes over the training records, at most.
     pub epochs: f64,
     /// Optimiser steps, at most (0: as the epochs say).
@@ -840,6 +884,16 @@ impl TuneSection {
                 all.iter().filter(|t| list.iter().any(|x| x == *t)).map(|t| (*t).to_owned()).collect::<Vec<_>>()
             }
         };
+        let dora = self.dora.unwrap_or(false);
+        let init = choice("tune.init", self.init, &[("kaiming", Init::Kaiming), ("pissa", Init::Pissa)])?;
+        if init == Init::Pissa && dora {
+            return Err(range("tune.init", "\"pissa\" with dora = true", "one of the two: they are not built together"));
+        }
+        if init == Init::Pissa && self.dropout.is_some_and(|dropout| dropout > 0.0) {
+            return Err(range("tune.dropout", "above 0 with init = \"pissa\"", "0: its pairs are a part of the weights"));
+        }
+        let layers = self.layers.unwrap_or_else(defaults::layers);
+        LayerPattern::parse(&layers)?;
         if targets.is_empty() {
             return Err(SpecError::Value { key: "tune.targets".into(), given: "[]".into(), expected: TARGETS.join(", ") });
         }
@@ -856,10 +910,18 @@ impl TuneSection {
                 }
             })?,
             rslora: self.rslora.unwrap_or(false),
+            dora,
+            init,
             dropout: self.dropout.map_or(Ok(defaults::DROPOUT), |p| {
                 if (0.0..1.0).contains(&p) { Ok(p) } else { Err(range("tune.dropout", p, "from 0 to below 1")) }
             })?,
             targets,
+            layers,
+            lora_plus_ratio: up_to(
+                "tune.lora_plus_ratio",
+                self.lora_plus_ratio.unwrap_or(defaults::LORA_PLUS_RATIO),
+                limits::LORA_PLUS_RATIO,
+            )?,
             epochs: up_to("tune.epochs", self.epochs.unwrap_or(defaults::EPOCHS), limits::EPOCHS)?,
             max_steps: max_steps("tune.max_steps", self.max_steps.unwrap_or(0))?,
             batch: between("tune.batch", self.batch.unwrap_or(defaults::BATCH), 1, limits::BATCH)?,

@@ -6,7 +6,7 @@
 
 use data::TrainRows;
 use data::pack::{self, PackPlan, PackedBatch, TokenRow};
-use engine::adapter::{Adapter, LoraTensors};
+use engine::adapter::{Adapter, LoraConfig, LoraTensors};
 use engine::batch::{Batch, LossEntry, PassLimits, Segment};
 use engine::cpu::CpuDevice;
 use engine::memory::{Policy, ScoringUse, TrainingUse, Uses};
@@ -147,8 +147,8 @@ pub fn tune(
     let rows = Rows::new(plan, prepared, base)?;
     let steps = Steps::of(&plan.tune, rows.train.rows().len());
     let lora = adapters::lora_config(&plan.tune, base.config())?;
-    let config = base.config().clone();
-    let start = Adapter::init(&lora, &config, plan.project.seed)?;
+    let mut model = model;
+    let start = model.fresh_adapter(&lora, plan.project.seed)?;
     let uses = rows.uses(&plan.tune, policy.clone());
     let mut trainer = Trainer::new(model, &start, trainer_config(&plan.tune, &steps), &uses)?;
     drop(start); // the device has its own
@@ -160,7 +160,7 @@ pub fn tune(
     let mut progress = Progress::default();
     if let Some(step) = checkpoint::last(run.path())? {
         let saved = checkpoint::read(&checkpoint::folder(run.path(), step))?;
-        progress = restore(&mut trainer, saved, run)?;
+        progress = restore(&mut trainer, saved, run, &lora)?;
         progress.resumed += 1;
         // Killed between saving the best step and marking it: unmarked, it would be pruned.
         if checkpoint::steps(run.path())?.contains(&progress.best_step) {
@@ -247,6 +247,7 @@ fn trainer_config(tune: &Tune, steps: &Steps) -> TrainerConfig {
         eps: defaults::EPS,
         weight_decay: tune.weight_decay as f32,
         max_norm: (tune.clip > 0.0).then_some(tune.clip as f32),
+        lora_plus_ratio: tune.lora_plus_ratio as f32,
     };
     TrainerConfig { optimizer, schedule, objective: Objective::Sft }
 }
@@ -349,11 +350,11 @@ fn save(trainer: &Trainer<CpuDevice>, progress: &Progress, run: &RunFolder, base
     Ok(())
 }
 
-fn restore(trainer: &mut Trainer<CpuDevice>, saved: Checkpoint, run: &RunFolder) -> Result<Progress> {
+fn restore(trainer: &mut Trainer<CpuDevice>, saved: Checkpoint, run: &RunFolder, lora: &LoraConfig) -> Result<Progress> {
     let config = trainer.model().config().clone();
     let folder = checkpoint::folder(run.path(), saved.step);
     let corrupt = |reason: String| Error::Corrupt { what: "the checkpoint", reason, path: folder.clone() };
-    let adapter = adapters::from_peft(saved.adapter, &config)?;
+    let adapter = adapters::from_peft(saved.adapter, &config)?.unfolded(lora);
     let moments = |prefix: &str| -> Result<LoraTensors> {
         let named = saved
             .optimizer
@@ -370,7 +371,7 @@ fn restore(trainer: &mut Trainer<CpuDevice>, saved: Checkpoint, run: &RunFolder)
 
 /// The adapter that is kept, written as a PEFT folder, and the facts.
 fn finish(
-    trainer: Trainer<CpuDevice>,
+    mut trainer: Trainer<CpuDevice>,
     plan: &RunPlan,
     progress: &Progress,
     run: &RunFolder,
@@ -379,10 +380,15 @@ fn finish(
     let last = u64::from(trainer.step_count());
     let best = if plan.tune.keep == Keep::Best && progress.best_loss.is_some() { progress.best_step } else { last };
     let mut adapter = trainer.adapter();
+    let trainable_parameters = adapter.config.parameters(trainer.model().config()) as u64;
     let mut model = trainer.into_model();
     if best != last {
         let saved = checkpoint::read(&checkpoint::folder(run.path(), best))?;
         adapter = adapters::from_peft(saved.adapter, model.config())?;
+        model.attach(&adapter)?;
+    } else if adapter.config.pissa {
+        // What is measured is what is saved.
+        adapter = adapter.folded();
         model.attach(&adapter)?;
     }
     let lines = jsonl::read_lines(&run.file("metrics.jsonl"))?;
@@ -391,7 +397,7 @@ fn finish(
         looks: progress.looks.clone(),
         kept_step: best,
         ended: ended.to_owned(),
-        trainable_parameters: adapter.config.parameters(model.config()) as u64,
+        trainable_parameters,
         seconds: progress.seconds,
         tokens_per_second: if progress.seconds > 0.0 { progress.tokens_computed as f64 / progress.seconds } else { 0.0 },
         resumed: progress.resumed,

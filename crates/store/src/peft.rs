@@ -46,14 +46,18 @@ pub struct PeftConfig {
     pub dropout: f64,
     /// `use_rslora`: scaling alpha / sqrt(r) instead of alpha / r.
     pub rslora: bool,
+    /// `use_dora`: each module has a `lora_magnitude_vector` too.
+    pub dora: bool,
     /// `target_modules`.
     pub target_modules: TargetModules,
+    /// `layers_to_transform`: the blocks that carry the adapter; `None`: all.
+    pub layers: Option<Vec<usize>>,
 }
 
 /// A tensor of an adapter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterTensor {
-    /// `[r, in]` or `[out, r]`.
+    /// `[r, in]`, `[out, r]`, or `[out]`.
     pub shape: Vec<usize>,
     /// Row major.
     pub values: Vec<f32>,
@@ -152,7 +156,7 @@ pub fn config_json(config: &PeftConfig) -> String {
         ("init_lora_weights", json!(true)),
         ("layer_replication", Value::Null),
         ("layers_pattern", Value::Null),
-        ("layers_to_transform", Value::Null),
+        ("layers_to_transform", json!(config.layers)),
         ("loftq_config", json!({})),
         ("lora_alpha", number(config.alpha)),
         ("lora_dropout", json!(shortest(config.dropout))),
@@ -165,7 +169,7 @@ pub fn config_json(config: &PeftConfig) -> String {
         ("revision", Value::Null),
         ("target_modules", targets),
         ("task_type", json!("CAUSAL_LM")),
-        ("use_dora", json!(false)),
+        ("use_dora", json!(config.dora)),
         ("use_rslora", json!(config.rslora)),
     ]);
     ascii(&serde_json::to_string_pretty(&keys).expect("plain values always serialise"))
@@ -197,8 +201,7 @@ fn ascii(text: &str) -> String {
 
 /// Keys that change the arithmetic, and the sentence for what is read; every other value of theirs but
 /// null, false, `[]`, `{}` is refused. Unknown keys are tolerated, as `peft` does.
-const MUST_BE_UNUSED: [(&str, &str); 15] = [
-    ("use_dora", "false (no DoRA)"),
+const MUST_BE_UNUSED: [(&str, &str); 14] = [
     ("use_qalora", "false (no QALoRA)"),
     ("use_bdlora", "null (no BD-LoRA)"),
     ("lora_bias", "false"),
@@ -254,6 +257,7 @@ fn parse_config(value: &Value) -> std::result::Result<PeftConfig, Fault> {
             return Err(Fault::Unsupported { key: "target_modules", given: brief(given), expected: "a list of names or a pattern" });
         }
     };
+    let layers = layers(value)?;
     let rank = ranged(value, "r", 8.0, 1.0, MAX_RANK as f64)?;
     if rank.fract() != 0.0 {
         return Err(Fault::Range { key: "r", given: rank.to_string(), low: 1.0, high: MAX_RANK as f64 });
@@ -263,13 +267,36 @@ fn parse_config(value: &Value) -> std::result::Result<PeftConfig, Fault> {
         rank: rank as usize,
         alpha: ranged(value, "lora_alpha", 8.0, f64::MIN_POSITIVE, MAX_ALPHA)?,
         dropout: ranged(value, "lora_dropout", 0.0, 0.0, 1.0)?,
-        rslora: match value.get("use_rslora") {
-            None | Some(Value::Null) => false,
-            Some(Value::Bool(rslora)) => *rslora,
-            Some(given) => return Err(Fault::Unsupported { key: "use_rslora", given: brief(given), expected: "true or false" }),
-        },
+        rslora: truth(value, "use_rslora")?,
+        dora: truth(value, "use_dora")?,
         target_modules,
+        layers,
     })
+}
+
+/// `layers_to_transform`: a block's number or a list of them. `layers_pattern` is what the model calls its list of blocks,
+/// which `peft` finds by itself where it is not given.
+fn layers(value: &Value) -> std::result::Result<Option<Vec<usize>>, Fault> {
+    if let Some(given) = value.get("layers_pattern").filter(|v| !unused(v) && **v != "layers" && **v != json!(["layers"])) {
+        return Err(Fault::Unsupported { key: "layers_pattern", given: brief(given), expected: "null or \"layers\"" });
+    }
+    let number = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
+    let listed = match value.get("layers_to_transform") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(items)) => items.iter().map(number).collect(),
+        Some(one) => number(one).map(|number| vec![number]),
+    };
+    let given = || brief(value.get("layers_to_transform").unwrap_or(&Value::Null));
+    listed.map(Some).ok_or_else(|| Fault::Unsupported { key: "layers_to_transform", given: given(), expected: "numbers of blocks" })
+}
+
+/// A truth value of the file; false where it is absent.
+fn truth(value: &Value, key: &'static str) -> std::result::Result<bool, Fault> {
+    match value.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(truth)) => Ok(*truth),
+        Some(given) => Err(Fault::Unsupported { key, given: brief(given), expected: "true or false" }),
+    }
 }
 
 /// A number of the file, or `peft`'s default where the key is absent.

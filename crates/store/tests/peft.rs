@@ -23,7 +23,9 @@ fn adapter() -> PeftAdapter {
             alpha: 8.0,
             dropout: f64::from(0.05f32),
             rslora: false,
+            dora: false,
             target_modules: TargetModules::List(vec!["down_proj".into(), "q_proj".into()]),
+            layers: None,
         },
         tensors: BTreeMap::from([(name("A"), tensor(&[4, 48])), (name("B"), tensor(&[48, 4]))]),
         lineage: Some(json!({"run": "a/b"})),
@@ -54,6 +56,20 @@ fn a_folder_comes_back() {
     assert_eq!(read.config.dropout as f32, 0.05);
     read.config.dropout = f64::from(0.05f32);
     assert_eq!(read, adapter());
+}
+
+/// `peft` takes one number or a list, and finds the list of blocks by itself.
+#[test]
+fn adapted_blocks_come_back() {
+    let scratch = Scratch::new("peft-layers");
+    let layers = |changes: &Value| PeftAdapter::read(&folder_with(&scratch, changes)).unwrap().config.layers;
+    assert_eq!(layers(&json!({})), None);
+    assert_eq!(layers(&json!({"layers_to_transform": 3, "layers_pattern": "layers"})), Some(vec![3]));
+    assert_eq!(layers(&json!({"layers_to_transform": [0, 2], "layers_pattern": ["layers"]})), Some(vec![0, 2]));
+    let mut some = adapter();
+    some.config.layers = Some(vec![0]);
+    some.write(&scratch.path().join("some"), "").unwrap();
+    assert_eq!(PeftAdapter::read(&scratch.path().join("some")).unwrap().config.layers, Some(vec![0]));
 }
 
 /// A folder with these settings over the defaults and one pair of tensors.
@@ -100,7 +116,7 @@ fn what_would_change_the_arithmetic_is_refused_by_name() {
         (json!({"target_modules": null}), "has no target_modules"),
         (json!({"target_modules": 7}), "target_modules is 7"),
         (json!({"target_modules": ["q_proj", 7]}), "target_modules is"),
-        (json!({"use_dora": true}), "use_dora is true; false (no DoRA)"),
+        (json!({"use_dora": 1}), "use_dora is 1; true or false"),
         (json!({"bias": "lora_only"}), "bias is \"lora_only\""),
         (json!({"bias": "all"}), "bias is \"all\""),
         (json!({"lora_bias": true}), "lora_bias is true"),
@@ -114,6 +130,9 @@ fn what_would_change_the_arithmetic_is_refused_by_name() {
         (json!({"init_lora_weights": "pissa_niter_4"}), "init_lora_weights is \"pissa_niter_4\""),
         (json!({"init_lora_weights": "olora"}), "init_lora_weights is \"olora\""),
         (json!({"task_type": "SEQ_CLS"}), "task_type is \"SEQ_CLS\""),
+        (json!({"layers_to_transform": ["0"]}), "layers_to_transform is [\"0\"]"),
+        (json!({"layers_to_transform": -1}), "layers_to_transform is -1"),
+        (json!({"layers_to_transform": [0], "layers_pattern": "h"}), "layers_pattern is \"h\""),
         (json!({"r": 0}), "r is 0; from 1 to 4096"),
         (json!({"r": 1_000_000}), "r is 1000000; from 1 to 4096"),
         (json!({"r": -4}), "r is -4"),

@@ -12,21 +12,21 @@ use engine::{
     config::{Linear, ModelConfig},
     device::Device,
     memory::{GenerationUse, Policy, TrainingUse, Uses},
-    model::{Model, WeightSource},
+    model::{Model, PairOf, WeightSource},
     schedule::{Decay, Schedule},
     trainer::{Objective, OptimizerConfig, Trainer, TrainerConfig},
 };
 
-use crate::golden::Golden;
+use crate::golden::{Golden, GoldenTensor};
 
-/// PEFT's names of A and of B of a linear layer of a block: `families` knows them.
-pub type Names<'a> = &'a dyn Fn(usize, Linear) -> [String; 2];
+/// PEFT's names of A, of B and of the magnitudes of a linear layer of a block: `families` knows them.
+pub type Names<'a> = &'a dyn Fn(usize, Linear) -> [String; 3];
 
 /// Optimiser steps whose losses the file has.
 pub const STEPS: u32 = 10;
 
 /// The engine's answers under the file's names: `base.logits`, `adapter.logits`, `adapter.grad.*` (of the mean
-/// weighted loss at the start), `losses` (before each of the [`STEPS`]) and `adapter.end.*` (after them).
+/// weighted loss at the start; with magnitudes where the file's start has them), `losses` (before each of the [`STEPS`]) and `adapter.end.*` (after them).
 pub fn answers<D: Device>(
     device: D,
     config: &ModelConfig,
@@ -48,14 +48,18 @@ pub fn answers<D: Device>(
     let training =
         TrainingUse { pass: PassLimits::dense(rows), policy: Policy::Keep, several_passes: false, reduction_leaves: 1, micro_batches: 1 };
     let mut trainer = Trainer::new(model, &start, trainer_config(), &Uses { training: Some(training), ..Uses::default() })?;
-    for ((layer, linear), (da, db)) in trainer.gradients(&[batch])?.tensors {
-        answers.extend(names(layer, linear).map(|name| format!("adapter.grad.{name}")).into_iter().zip([da, db]));
+    let mut add = |kind: &str, (layer, linear), parts: [Vec<f64>; 3]| {
+        let named = names(layer, linear).map(|name| format!("adapter.{kind}.{name}")).into_iter().zip(parts);
+        answers.extend(named.filter(|(_, values)| !values.is_empty()));
+    };
+    for (place, PairOf { a, b, magnitude }) in trainer.gradients(&[batch])?.tensors {
+        add("grad", place, [a, b, magnitude]);
     }
     let losses = (0..STEPS).map(|_| Ok(trainer.step(&[batch])?.loss)).collect::<Result<_, Box<dyn Error>>>()?;
-    answers.insert("losses".into(), losses);
-    for ((layer, linear), LoraPair { a, b }) in trainer.adapter().tensors {
-        answers.extend(names(layer, linear).map(|name| format!("adapter.end.{name}")).into_iter().zip([wide(&a), wide(&b)]));
+    for (place, LoraPair { a, b, magnitude }) in trainer.adapter().tensors {
+        add("end", place, [a, b, magnitude].map(|values| wide(&values)));
     }
+    answers.insert("losses".into(), losses);
     Ok(answers)
 }
 
@@ -136,19 +140,30 @@ fn start(config: &ModelConfig, question: &Golden, names: Names<'_>) -> Adapter {
     let places = (0..config.layers).flat_map(|layer| config.adapter_linears().into_iter().map(move |linear| (layer, linear)));
     let tensors: LoraTensors = places
         .map(|(layer, linear)| {
-            let [a, b] = names(layer, linear).map(|name| question.tensor(&format!("adapter.start.{name}")).f32());
-            ((layer, linear), LoraPair { a, b })
+            let [a, b, magnitude] = names(layer, linear)
+                .map(|name| question.tensors.get(&format!("adapter.start.{name}")).map(GoldenTensor::f32).unwrap_or_default());
+            ((layer, linear), LoraPair { a, b, magnitude })
         })
         .collect();
     let rank = tensors[&(0, Linear::Query)].a.len() / config.hidden;
-    let lora = LoraConfig { rank, alpha: 2.0 * rank as f32, rslora: false, dropout: 0.0, targets: Linear::ALL.to_vec(), layers: None };
-    Adapter { config: lora, tensors }
+    let dora = !tensors[&(0, Linear::Query)].magnitude.is_empty();
+    let lora = LoraConfig {
+        rank,
+        alpha: 2.0 * rank as f32,
+        rslora: false,
+        dropout: 0.0,
+        dora,
+        pissa: false,
+        targets: Linear::ALL.to_vec(),
+        layers: None,
+    };
+    Adapter { config: lora, tensors, start: LoraTensors::new() }
 }
 
 /// The scripts' optimiser: AdamW at 1e-3, no decay, no clipping.
 fn trainer_config() -> TrainerConfig {
     TrainerConfig {
-        optimizer: OptimizerConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_norm: None },
+        optimizer: OptimizerConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_norm: None, lora_plus_ratio: 1.0 },
         schedule: Schedule { peak: 1e-3, warmup_steps: 0, total_steps: STEPS, decay: Decay::Constant },
         objective: Objective::Sft,
     }

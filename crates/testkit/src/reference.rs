@@ -370,6 +370,47 @@ impl Device for ReferenceDevice {
         self.get_mut(y).chunks_exact_mut(bias.len()).flatten().zip(bias.iter().cycle()).for_each(|(y, b)| *y += b);
     }
 
+    fn scale_columns(&mut self, y: Slot, x: Slot, factors: Slot, accumulate: bool) {
+        let (x, factors) = (self.copied(x), self.copied(factors));
+        assert_eq!(x.len(), y.len);
+        for (i, y) in self.get_mut(y).iter_mut().enumerate() {
+            let value = x[i] * factors[i % factors.len()];
+            *y = if accumulate { *y + value } else { value };
+        }
+    }
+
+    fn column_sums(&mut self, out: Slot, a: Slot, b: Option<Slot>, rows: Option<Slot>, columns: Option<Slot>) {
+        let (n, a, [b, rows, columns]) = (out.len, self.copied(a), [b, rows, columns].map(|slot| slot.map(|slot| self.copied(slot))));
+        let m = a.len() / n;
+        assert!(b.as_ref().is_none_or(|b| b.len() == m * n));
+        assert!(rows.as_ref().is_none_or(|rows| rows.len() == m) && columns.as_ref().is_none_or(|columns| columns.len() == n));
+        let term = |i: usize, j: usize| a[i * n + j] * b.as_ref().map_or(1.0, |b| b[i * n + j]) * rows.as_ref().map_or(1.0, |rows| rows[i]);
+        for (j, out) in self.get_mut(out).iter_mut().enumerate() {
+            *out += columns.as_ref().map_or(1.0, |columns| columns[j]) * (0..m).map(|i| term(i, j)).sum::<f64>();
+        }
+    }
+
+    fn weight_norms(&mut self, norm: Slot, w: WeightId, a: Slot, b: Slot, scale: f32) {
+        let (a, b) = (self.copied(a), self.copied(b));
+        let (n, k) = (self.weights[w.0 as usize].rows, self.weights[w.0 as usize].cols);
+        let r = a.len() / k;
+        assert_eq!((norm.len, b.len()), (n, n * r));
+        for i in 0..n {
+            let low = |l: usize| (0..r).map(|j| b[i * r + j] * a[j * k + l]).sum::<f64>();
+            let row: Vec<f64> = self.weights[w.0 as usize].row(i).iter().enumerate().map(|(l, w)| w + f64::from(scale) * low(l)).collect();
+            self.get_mut(norm)[i] = dot(&row, &row).sqrt();
+        }
+    }
+
+    fn dora_scales(&mut self, gain: Slot, inverse: Slot, magnitude: Slot) {
+        let (norm, magnitude) = (self.copied(inverse), self.copied(magnitude));
+        for (i, &norm) in norm.iter().enumerate() {
+            let inverted = if norm > 0.0 { 1.0 / norm } else { 0.0 };
+            self.get_mut(inverse)[i] = inverted;
+            self.get_mut(gain)[i] = magnitude[i] * inverted;
+        }
+    }
+
     fn softcap(&mut self, x: Slot, cap: f32) {
         self.get_mut(x).iter_mut().for_each(|x| *x = capped(*x, Some(cap)));
     }

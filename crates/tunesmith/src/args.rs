@@ -338,11 +338,14 @@ pub(crate) struct BenchTrain {
     #[arg(long, default_value_t = 512)]
     pub(crate) length: usize,
     /// Tuning method
-    #[arg(long, default_value = "lora", value_parser = ["lora"])]
+    #[arg(long, default_value = "lora", value_parser = clap::builder::PossibleValuesParser::new(recipes::bench::train::METHODS))]
     pub(crate) method: String,
     /// LoRA rank
     #[arg(long, default_value_t = 16)]
     pub(crate) rank: usize,
+    /// LoRA+: B's learning rate over A's
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) lora_plus_ratio: f32,
     /// Steps, the first of which warms up
     #[arg(long, default_value_t = 6)]
     pub(crate) steps: usize,

@@ -139,15 +139,25 @@ pub fn shared(records: &[Record], min_shared: usize, max_depth: usize) -> OwnedB
 
 /// Rank 3 on everything.
 pub fn lora() -> LoraConfig {
-    LoraConfig { rank: 3, alpha: 6.0, rslora: false, dropout: 0.0, targets: Linear::ALL.to_vec(), layers: None }
+    LoraConfig { rank: 3, alpha: 6.0, rslora: false, dropout: 0.0, dora: false, pissa: false, targets: Linear::ALL.to_vec(), layers: None }
 }
 
-/// An adapter whose B is not zero, as after some training.
+/// An adapter whose B is not zero, as after some training; magnitudes are anything, and so is where it started.
 pub fn warm_adapter(lora: &LoraConfig, config: &ModelConfig, seed: u64) -> Adapter {
-    let mut adapter = Adapter::init(lora, config, seed).expect("a sound adapter");
-    for (i, pair) in adapter.tensors.values_mut().enumerate() {
-        let key = random::key(seed, Purpose::Test, &[i as u64]);
-        pair.b.iter_mut().enumerate().for_each(|(j, b)| *b = 0.3 * (random::uniform(key, j as u64) - 0.5));
+    let warm = |seed| {
+        let mut adapter = Adapter::init(lora, config, seed).expect("a sound adapter");
+        for (i, (&(_, linear), pair)) in adapter.tensors.iter_mut().enumerate() {
+            let draw = |purpose, j: usize| random::uniform(random::key(seed, Purpose::Test, &[purpose, i as u64]), j as u64);
+            pair.b.iter_mut().enumerate().for_each(|(j, b)| *b = 0.3 * (draw(0, j) - 0.5));
+            if lora.dora {
+                pair.magnitude = (0..config.adapter_shape(linear).0).map(|j| 0.5 + 2.0 * draw(1, j)).collect();
+            }
+        }
+        adapter
+    };
+    let mut adapter = warm(seed);
+    if lora.pissa {
+        adapter.start = warm(seed + 1).tensors;
     }
     adapter
 }
@@ -155,7 +165,7 @@ pub fn warm_adapter(lora: &LoraConfig, config: &ModelConfig, seed: u64) -> Adapt
 /// A learning rate of 1e-2, no warm-up, PyTorch's AdamW.
 pub fn trainer_config() -> TrainerConfig {
     TrainerConfig {
-        optimizer: OptimizerConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_norm: Some(1.0) },
+        optimizer: OptimizerConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_norm: Some(1.0), lora_plus_ratio: 1.0 },
         schedule: Schedule { peak: 1e-2, warmup_steps: 0, total_steps: 100, decay: Decay::Constant },
         objective: Objective::Sft,
     }

@@ -14,7 +14,7 @@
 //! | part | forward | backward |
 //! |---|---|---|
 //! | frozen linear layer | 2 T·out·in | 2 T·out·in (to activations; none to weights) |
-//! | LoRA pair | 2 T·r·(in + out) | 4 T·r·(in + out) |
+//! | LoRA pair (PiSSA's frozen one and DoRA's norms not counted) | 2 T·r·(in + out) | 4 T·r·(in + out) |
 //! | attention | 4 P·heads·head_dim | 8 P·heads·head_dim |
 //! | head | 2 H·vocab·hidden | 2 H·vocab·hidden |
 
@@ -53,8 +53,11 @@ pub(super) const SEED: u64 = 0;
 /// Largest file of ids.
 const IDS_BYTES_MAX: u64 = 1 << 30;
 
+/// What can be measured: LoRA, with magnitudes, or from the principal singular vectors.
+pub const METHODS: &[&str] = &["lora", "dora", "pissa"];
+
 /// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BenchTrainOptions<'a> {
     /// Base model: catalogue name, folder, GGUF file or `pip:…`.
     pub model: &'a str,
@@ -64,8 +67,12 @@ pub struct BenchTrainOptions<'a> {
     pub batch: usize,
     /// Tokens of a sequence.
     pub length: usize,
+    /// One of [`METHODS`].
+    pub method: &'a str,
     /// LoRA rank.
     pub rank: usize,
+    /// LoRA+: B's learning rate over A's.
+    pub lora_plus_ratio: f32,
     /// Steps, the first of which warms up.
     pub steps: usize,
     /// JSON file with the ids of each sequence; else they are drawn.
@@ -91,8 +98,8 @@ pub struct BenchTrain {
     pub model: String,
     /// How its weights are stored.
     pub storage: String,
-    /// Always `lora`.
-    pub method: &'static str,
+    /// As given.
+    pub method: String,
     /// LoRA rank.
     pub rank: usize,
     /// Sequences of a step.
@@ -126,10 +133,9 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
         Some(file) => read_ids(file, options, config.vocab)?,
         None => drawn_ids(options, config.vocab),
     };
-    let adapter = match options.adapter_start {
-        Some(folder) => start_adapter(folder, options.rank, &config)?,
-        None => Adapter::init(&lora(options.rank), &config, SEED)?,
-    };
+    let start = options.adapter_start.map(|folder| start_adapter(folder, options.rank, &config)).transpose()?;
+    let method = LoraConfig { dora: options.method == "dora", pissa: options.method == "pissa", ..lora(options.rank) };
+    let adapter_config = start.as_ref().map_or(method, |start| start.config.clone());
 
     let rows: Vec<TokenRow> = ids.into_iter().enumerate().map(dense_row).collect();
     let pass_rows = PASS_ROWS.max(options.length);
@@ -139,9 +145,13 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
     let pass =
         PassLimits { chain: options.length, ..PassLimits::dense(borrowed.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0)) };
     let training = |policy| TrainingUse { pass, policy, several_passes: false, reduction_leaves: 1, micro_batches: borrowed.len() };
-    let (uses, planned_bytes) = fitted(context, &base, &adapter.config, training)?;
-    let mut trainer = Trainer::new(base.load(context.threads)?, &adapter, trainer_config(options.steps, LEARNING_RATE, None), &uses)?;
-    let flops_per_step = flops_per_step(&config, &adapter.config, options.batch, options.length);
+    let (uses, planned_bytes) = fitted(context, &base, &adapter_config, training)?;
+    let mut optimizer = trainer_config(options.steps, LEARNING_RATE, None);
+    optimizer.optimizer.lora_plus_ratio = options.lora_plus_ratio;
+    let mut model = base.load(context.threads)?;
+    let adapter = start.map_or_else(|| model.fresh_adapter(&adapter_config, SEED), Ok)?;
+    let mut trainer = Trainer::new(model, &adapter, optimizer, &uses)?;
+    let flops_per_step = flops_per_step(&config, &adapter_config, options.batch, options.length);
     drop(adapter); // the device has its own
 
     observer.event(Event::Start { what: "training".into(), total: options.steps as u64, unit: "steps" });
@@ -167,7 +177,7 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
         peak_rss_bytes: store::disk::peak_rss_bytes().unwrap_or(0),
         model: options.model.to_owned(),
         storage: base.storage_names(),
-        method: "lora",
+        method: options.method.to_owned(),
         rank: options.rank,
         batch: options.batch,
         length: options.length,
@@ -229,6 +239,8 @@ pub(super) fn lora(rank: usize) -> LoraConfig {
         alpha: defaults::ALPHA_PER_RANK * rank as f32,
         rslora: false,
         dropout: 0.0,
+        dora: false,
+        pissa: false,
         targets: Linear::ALL.to_vec(),
         layers: None,
     }
@@ -236,7 +248,14 @@ pub(super) fn lora(rank: usize) -> LoraConfig {
 
 /// AdamW at a constant rate without decay.
 pub(super) fn trainer_config(steps: usize, learning_rate: f64, max_norm: Option<f32>) -> TrainerConfig {
-    let optimizer = OptimizerConfig { beta1: defaults::BETA1, beta2: defaults::BETA2, eps: defaults::EPS, weight_decay: 0.0, max_norm };
+    let optimizer = OptimizerConfig {
+        beta1: defaults::BETA1,
+        beta2: defaults::BETA2,
+        eps: defaults::EPS,
+        weight_decay: 0.0,
+        max_norm,
+        lora_plus_ratio: 1.0,
+    };
     let schedule = Schedule { peak: learning_rate, warmup_steps: 0, total_steps: steps as u32, decay: Decay::Constant };
     TrainerConfig { optimizer, schedule, objective: Objective::Sft }
 }

@@ -115,8 +115,16 @@ impl Home {
             (name.trim_start_matches("adapter.start.").to_owned(), AdapterTensor { shape, values: file.read_f32(name).unwrap() })
         });
         let modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(str::to_owned).to_vec();
-        let config =
-            PeftConfig { base_model: None, rank: 4, alpha: 8.0, dropout: 0.0, rslora: false, target_modules: TargetModules::List(modules) };
+        let config = PeftConfig {
+            base_model: None,
+            rank: 4,
+            alpha: 8.0,
+            dropout: 0.0,
+            rslora: false,
+            dora: false,
+            target_modules: TargetModules::List(modules),
+            layers: None,
+        };
         let folder = self.path(&format!("{model}-adapter"));
         PeftAdapter { config, tensors: tensors.collect(), lineage: None }.write(&folder, "golden").unwrap();
         folder
@@ -166,7 +174,16 @@ impl Observer for Listener {
 
 /// A fresh adapter's configuration.
 pub(crate) fn lora(rank: usize) -> LoraConfig {
-    LoraConfig { rank, alpha: 2.0 * rank as f32, rslora: false, dropout: 0.0, targets: Linear::ALL.to_vec(), layers: None }
+    LoraConfig {
+        rank,
+        alpha: 2.0 * rank as f32,
+        rslora: false,
+        dropout: 0.0,
+        dora: false,
+        pissa: false,
+        targets: Linear::ALL.to_vec(),
+        layers: None,
+    }
 }
 
 /// Its folder, B zero as it is before training.
@@ -188,7 +205,9 @@ pub(crate) fn fresh_adapter(home: &Home, model: &Path, rank: usize) -> PathBuf {
         alpha: 2.0 * rank as f64,
         dropout: 0.0,
         rslora: false,
+        dora: false,
         target_modules: TargetModules::List(modules),
+        layers: None,
     };
     let folder = home.path("fresh-adapter");
     PeftAdapter { config, tensors, lineage: None }.write(&folder, "fresh").unwrap();

@@ -67,7 +67,7 @@ fn wrong_usage_is_exit_code_one() {
         (&["tune", "x", "--max-steps", "many"], "invalid digit"),
         (&["tune", "x", "--memory", "some"], "recompute"),
         (&["score", "x"], "--model"),
-        (&["bench", "train", "--model", "x", "--method", "full"], "lora"),
+        (&["bench", "train", "--model", "x", "--method", "most"], "lora"),
         (&["chat", "x", "--temperature", "hot"], "float"),
     ] {
         usage(&project.tunesmith(arguments), part);
