@@ -398,7 +398,7 @@ mod tests {
             check(&[segment(0..2, None), segment(2..5, Some(0))], &[], short),
             Err(BatchError::Limit { what: "tokens in one text", given: 5, limit: 4 })
         );
-        assert_eq!(check(&whole, &[], PassLimits::dense(4)), Err(BatchError::Rows { given: 5, limit: 4 }));
+        assert_eq!(check(&whole, &[], PassLimits { rows: 4, ..limits }), Err(BatchError::Rows { given: 5, limit: 4 }));
     }
 
     #[test]

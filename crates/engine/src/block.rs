@@ -930,7 +930,13 @@ impl Project<'_> {
             Some(dora) => {
                 let du = self.dunscaled.expect("DoRA has a place").part(0, m * n);
                 let dmagnitude = dora.dmagnitude.expect("an adapter in backward has gradients");
-                device.column_sums(dmagnitude, dy, Some(self.slots.at(Activation::Unscaled(linear), self.pass, n)), None, Some(dora.inverse));
+                device.column_sums(
+                    dmagnitude,
+                    dy,
+                    Some(self.slots.at(Activation::Unscaled(linear), self.pass, n)),
+                    None,
+                    Some(dora.inverse),
+                );
                 device.scale_columns(du, dy, dora.gain, false);
                 du
             }

@@ -295,13 +295,7 @@ impl<D: Device> Trainer<D> {
     ///
     /// Leaf l of L has the micro-batches from l·n/L to (l+1)·n/L. They are added in order; sums of leaves meet
     /// in a tree that depends on L alone, so that ranks which divide the leaves add the same pairs.
-    fn sum_leaves(
-        &mut self,
-        batches: &[Batch<'_>],
-        prepared: &[Vec<Prepared>],
-        leaves: Range<usize>,
-        level: usize,
-    ) -> Option<LossSum> {
+    fn sum_leaves(&mut self, batches: &[Batch<'_>], prepared: &[Vec<Prepared>], leaves: Range<usize>, level: usize) -> Option<LossSum> {
         if leaves.len() > 1 {
             let middle = leaves.start + leaves.len().next_power_of_two() / 2;
             let left = self.sum_leaves(batches, prepared, leaves.start..middle, level);

@@ -176,7 +176,7 @@ fn adapter_names_go_there_and_back() {
     assert!(adapters::parse_tensor_name(&llama, &name).is_err());
     for bad in [
         "base_model.model.model.layers.3.self_attn.q_proj.lora_A.default.weight",
-        "base_model.model.model.layers.3.self_attn.q_proj.lora_magnitude_vector",
+        "base_model.model.model.layers.3.self_attn.q_proj.lora_magnitude_vector.weight",
         "base_model.model.model.layers.3.self_attn.q_proj.lora_B.bias",
         "base_model.model.model.layers.3.self_attn.q_proj.base_layer.bias",
         "base_model.model.model.layers.3.mlp.q_proj.lora_A.weight",
@@ -247,6 +247,10 @@ fn pairs_are_checked_against_the_model() {
         error(&|t| drop(t.insert(adapters::tensor_name(&config, 12, Linear::Query, Half::A), vec![4, 48])))
             .contains("is for layer 12; the model has layers 0 to 11")
     );
+    // With DoRA each pair has its magnitudes.
+    let magnitude = adapters::tensor_name(&config, 2, Linear::Query, Half::Magnitude);
+    assert!(error(&|t| drop(t.insert(magnitude.clone(), vec![48]))).contains("lora_magnitude_vector\" expected beside it"));
+    assert!(error(&|t| drop(t.insert(magnitude.clone(), vec![48, 1]))).contains("has the shape [48, 1]; [48] expected"));
     assert!(
         error(&|t| drop(t.insert("base_model.model.lm_head.weight".into(), vec![128, 48])))
             .contains("is not a LoRA weight of a block's linear layer")
