@@ -10,7 +10,18 @@ use serde_json::json;
 use crate::home::{Home, fresh_adapter};
 
 fn options<'a>(model: &'a str, ids: &'a Path, adapter: &'a Path) -> BenchTrainOptions<'a> {
-    BenchTrainOptions { model, storage: "", batch: 3, length: 20, rank: 2, steps: 4, ids: Some(ids), adapter_start: Some(adapter) }
+    BenchTrainOptions {
+        model,
+        storage: "",
+        batch: 3,
+        length: 20,
+        method: "lora",
+        rank: 2,
+        lora_plus_ratio: 1.0,
+        steps: 4,
+        ids: Some(ids),
+        adapter_start: Some(adapter),
+    }
 }
 
 fn run(home: &Home, options: BenchTrainOptions<'_>) -> BenchTrain {
@@ -58,7 +69,18 @@ fn the_loss_is_that_of_the_whole_batch_whatever_is_kept() {
 fn without_files_ids_and_adapter_are_drawn_alike_each_time() {
     let home = Home::new();
     let model = home.tiny_model();
-    let drawn = BenchTrainOptions { model: &model, storage: "", batch: 2, length: 16, rank: 4, steps: 2, ids: None, adapter_start: None };
+    let drawn = BenchTrainOptions {
+        model: &model,
+        storage: "",
+        batch: 2,
+        length: 16,
+        method: "lora",
+        rank: 4,
+        lora_plus_ratio: 1.0,
+        steps: 2,
+        ids: None,
+        adapter_start: None,
+    };
     assert_eq!(run(&home, drawn).losses, run(&home, drawn).losses);
 }
 
