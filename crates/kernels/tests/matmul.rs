@@ -290,7 +290,7 @@ fn a_trained_weight_computes_as_a_frozen_one_does() {
             .for_each(|(to, row)| quantize_row(storage, row, to));
         let mut trained = Weight::trained(storage, n, k, &bytes).unwrap();
         assert_eq!((trained.shape(), trained.bytes()), ((n, k), 4 * n * k));
-        let frozen = f32_weight(&trained.rows().unwrap().to_vec(), n, k);
+        let frozen = f32_weight(trained.rows().unwrap(), n, k);
         for level in Level::available().iter().copied() {
             for m in [1, 5, 40] {
                 let (x, dy) = (numbers(m * k, 1), numbers(m * n, 2));
