@@ -22,7 +22,8 @@ const ALIGNMENT: usize = 16;
 /// What the backward finds saved, and what it computes again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Everything but what norms and act(gate) · up put into linear layers, which is cheap to make again.
+    /// Everything but what is cheap to make again: what norms and act(gate) · up put into linear layers, and what norms make of
+    /// saved tensors.
     Keep,
     /// Only the block inputs: every block runs again in the backward.
     Recompute,
@@ -392,6 +393,14 @@ fn life(activation: Activation) -> (u32, u32, u32) {
     }
 }
 
+/// Of what `saved` has, what a norm makes of the rest of it: queries and keys from before their norm, and the residual stream
+/// between attention and MLP from the block's input and attention's output.
+fn normed(saved: ActivationSet) -> ActivationSet {
+    use Activation::*;
+    let of = |source: Activation, made: &[Activation]| if saved.has(source) { ActivationSet::of(made) } else { ActivationSet::EMPTY };
+    of(QueryRaw, &[Query, RstdQuery]).or(of(KeyRaw, &[Key, RstdKey])).or(of(AttentionOut, &[Middle, RstdMlp, RstdAttentionOut]))
+}
+
 /// Made by the same call, in a block that has it: written whenever the other is.
 fn twin(activation: Activation) -> Option<Activation> {
     use Activation::*;
@@ -482,6 +491,7 @@ impl Layout {
             let parts = parts(config, lora, layer);
             let read = ActivationSet::read_by_backward(parts, layer > first_saved);
             let saved = if layer < first_saved { ActivationSet::EMPTY } else { use_.policy.saved(layer).and(read) };
+            let saved = saved.without(normed(saved));
             if use_.several_passes { saved.or(ActivationSet::of(&[Activation::Key, Activation::Value])) } else { saved }
         });
         let mut layout = Layout::forward("training", config, lora, use_.pass, 0, first_saved, saved.collect(), use_.several_passes);
