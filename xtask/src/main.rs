@@ -7,6 +7,7 @@
     reason = "a chore runner talks to a person and reads files"
 )]
 
+mod corpus;
 mod crash;
 mod fuzz;
 mod layers;
@@ -23,6 +24,7 @@ usage: cargo xtask <task>
 
   check     formatting, clippy, layers, tests, docs: what CI runs
   layers    the crate edges, forbidden dependencies and licences
+  corpus    writes a made-up corpus to measure preparation with: --megabytes N --out FOLDER [--seed 1]
   crash     kill -9 at random instants, resume, same bytes; [--runs 25] [--project DIR] (minutes)
   memory    planned against measured memory of training in 20 shapes a model; --model MODEL (minutes)
   fuzz      mutated files for every parser of data; [--seconds 10] [--seed 1] [--only TARGET,…]
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         Some("check") => check(),
         Some("layers") => layers::check(),
+        Some("corpus") => corpus::corpus(&arguments[1..]),
         Some("crash") => crash::crash(&arguments[1..]),
         Some("memory") => memory::memory(&arguments[1..]),
         Some("fuzz") => fuzz::fuzz(&arguments[1..]),

@@ -34,6 +34,16 @@ impl Value {
         }
     }
 
+    /// About how many bytes it has.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Null | Self::Bool(_) => 4,
+            Self::Number(text) | Self::Text(text) => text.len(),
+            Self::List(values) => values.iter().map(Self::size).sum(),
+            Self::Object(fields) => fields.iter().map(|(name, value)| name.len() + value.size()).sum(),
+        }
+    }
+
     /// What a person would read: text as it is, nothing for null, compact JSON for the rest.
     pub fn to_text(&self) -> String {
         match self {

@@ -112,6 +112,12 @@ pub enum DataError {
         /// Its columns.
         columns: String,
     },
+    /// Scratch space or threads that are not to be had.
+    #[error("the pipeline's scratch space: {problem}")]
+    Spill {
+        /// What is wrong.
+        problem: String,
+    },
     /// A shape that is recognised, but not trained on.
     #[error("{origin} holds {shape}, which cannot be trained on yet; supported: {supported}")]
     UntrainedShape {

@@ -1,24 +1,31 @@
 //! Bytes to documents, records and packed batches: knows no model, no disk.
 //!
 //! In the order data flows: [`read`] (bytes to [`Document`]s), [`RecordRecipe`] (documents to [`Record`]s),
-//! [`steps`] (duplicates, conflicts, empty, too long: kept or [`Rejected`] with a reason), [`split`]
-//! ([`TrainSet`] and [`HeldOut`] are different types), [`pack`] ([`TokenRow`]s to [`PackedBatch`]es).
+//! [`clean`] (one record alone: form, language, quality, secrets), [`steps`] (duplicates, conflicts, empty, too long: kept or [`Rejected`] with a reason), [`near`] (near-duplicates),
+//! [`split`] ([`TrainSet`] and [`HeldOut`] are different types), [`pack`] ([`TokenRow`]s to [`PackedBatch`]es).
 #![forbid(unsafe_code)]
 
+pub mod clean;
 mod document;
 pub mod error;
+pub mod label_errors;
+pub mod near;
 pub mod pack;
+pub mod pipeline;
 pub mod profile;
 pub mod read;
 mod record;
+pub mod spill;
 pub mod split;
 pub mod steps;
+pub mod wire;
 
 pub use document::{Document, Origin, Value};
 pub use error::DataError;
 pub use pack::{PackPlan, PackedBatch, PackedEntry, PackedSegment, Step, TokenRow, TrainRows};
 pub use profile::{Guess, Profile};
 pub use read::{BrokenRows, Dataset, Format, Input, Item, Limits, ReadOptions, Reader, Shape};
-pub use record::{Answer, ColumnKind, FieldValue, Lineage, Record, RecordRecipe, Recorded};
-pub use split::{HeldOut, Portion, SourceRole, Split, SplitPlan, SplitReport, TrainSet};
+pub use record::{Answer, ColumnKind, FieldValue, Head, Lineage, Maker, Record, RecordRecipe, Recorded, Survey};
+pub use spill::{InMemory, Spill, SpillFile};
+pub use split::{HeldOut, Overlap, Part, Portion, SourceRole, Split, SplitPlan, SplitReport, TrainSet};
 pub use steps::{Reason, Rejected};

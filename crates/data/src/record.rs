@@ -3,11 +3,15 @@
 use crate::document::json_text;
 use crate::steps::Reason;
 use crate::{DataError, Dataset, Document, Rejected, Shape, Value};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use text::{Message, Role};
 
 /// Shapes that can be trained on, for errors.
 const TRAINABLE: &str = "columns, messages, prompt/completion, inputs/targets, Alpaca, ShareGPT";
+
+/// Columns that rows with a shape of their own are read from.
+const SHAPED_COLUMNS: &[&str] =
+    &["messages", "conversations", "prompt", "completion", "inputs", "targets", "instruction", "input", "output"];
 
 /// A field of a structured answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,6 +122,13 @@ impl Record {
         last.map_or("", |message| message.content.as_str())
     }
 
+    /// All that is asked, without the system message; the answer where nothing is asked.
+    pub fn asked(&self) -> String {
+        let asked = self.messages.iter().filter(|message| message.role != Role::System);
+        let asked = asked.map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n");
+        if asked.trim().is_empty() { self.answer.to_text() } else { asked }
+    }
+
     /// Equal for records that ask the same, up to white space.
     pub fn input_key(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
@@ -174,6 +185,23 @@ pub enum ColumnKind {
     Json,
 }
 
+impl ColumnKind {
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Number => "number",
+            Self::Bool => "bool",
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+
+    /// The kind of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Number, Self::Bool, Self::Text, Self::Json].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
 /// Records, what was rejected, and how target columns were typed.
 #[derive(Clone, Debug)]
 pub struct Recorded {
@@ -183,6 +211,55 @@ pub struct Recorded {
     pub rejected: Vec<Rejected>,
     /// Target columns and their kinds.
     pub kinds: Vec<(String, ColumnKind)>,
+}
+
+/// What is known of a source before its rows are made into records.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// Its name.
+    pub source: &'a str,
+    /// The shape of its rows.
+    pub shape: Shape,
+    /// Whether its values have types (JSON), or are all text (CSV).
+    pub typed: bool,
+    /// Its columns.
+    pub columns: &'a [String],
+}
+
+impl<'a> From<&'a Dataset> for Head<'a> {
+    fn from(dataset: &'a Dataset) -> Self {
+        Self { source: &dataset.source, shape: dataset.shape, typed: dataset.typed, columns: &dataset.columns }
+    }
+}
+
+/// Makes a record of one document at a time: a pure function of the document.
+pub struct Maker<'a> {
+    recipe: &'a RecordRecipe,
+    input: Option<Input>,
+    shape: Shape,
+    kinds: &'a [(String, ColumnKind)],
+}
+
+impl Maker<'_> {
+    /// Whether a record is made of this column, among others.
+    pub fn uses(&self, column: &str) -> bool {
+        let recipe = self.recipe;
+        let named = recipe.target.iter().chain(&recipe.group).chain(&recipe.stratify).chain(&recipe.id);
+        match &self.input {
+            Some(input) => named.map(String::as_str).any(|name| name == column) || input.columns().any(|name| name == column),
+            // The shape says; a conversation is one column of a few.
+            None => SHAPED_COLUMNS.contains(&column) || named.map(String::as_str).any(|name| name == column),
+        }
+    }
+
+    /// The document's record, or why there is none. Without a column to stratify by, the stratum is left open.
+    pub fn record(&self, document: &Document) -> Result<Record, Reason> {
+        let content = match &self.input {
+            Some(input) => self.recipe.columns(input, self.kinds, document),
+            None => conversation(self.shape, document),
+        };
+        Ok(self.recipe.record(content?, document))
+    }
 }
 
 /// A document's part of a record.
@@ -203,7 +280,7 @@ impl RecordRecipe {
     pub fn kinds(&self, datasets: &[&Dataset]) -> Result<Vec<(String, ColumnKind)>, DataError> {
         for dataset in datasets {
             for column in &self.target {
-                known(dataset, column)?;
+                known(&(*dataset).into(), column)?;
             }
         }
         let kind = |column: &String| {
@@ -219,27 +296,11 @@ impl RecordRecipe {
 
     /// Makes records of documents, target columns typed by [`RecordRecipe::kinds`].
     pub fn apply_typed(&self, dataset: &Dataset, kinds: &[(String, ColumnKind)]) -> Result<Recorded, DataError> {
-        let input = self.input.as_deref().map(|input| Input::parse(input, dataset)).transpose()?;
-        for column in self.target.iter().chain(&self.group).chain(&self.stratify).chain(&self.id) {
-            known(dataset, column)?;
-        }
-        let needed = || DataError::RecipeNeeded { origin: dataset.source.clone(), columns: dataset.columns.join(", ") };
-        if input.is_none() && (!self.target.is_empty() || dataset.shape == Shape::Columns) {
-            return Err(needed());
-        }
-        if input.is_none() && dataset.shape == Shape::Preference {
-            let (origin, shape) = (dataset.source.clone(), dataset.shape.name());
-            return Err(DataError::UntrainedShape { origin, shape, supported: TRAINABLE });
-        }
+        let maker = self.maker(&dataset.into(), kinds)?;
         let mut recorded = Recorded { records: Vec::new(), rejected: Vec::new(), kinds: kinds.to_vec() };
         for document in &dataset.documents {
-            let content = match &input {
-                Some(input) if dataset.typed => self.columns(input, &[], document),
-                Some(input) => self.columns(input, kinds, document),
-                None => conversation(dataset.shape, document),
-            };
-            match content {
-                Ok(content) => recorded.records.push(self.record(content, document)),
+            match maker.record(document) {
+                Ok(record) => recorded.records.push(record),
                 Err(reason) => {
                     let rejected = Rejected { id: document.id.clone(), step: "record", reason, related: Vec::new() };
                     recorded.rejected.push(rejected);
@@ -249,6 +310,22 @@ impl RecordRecipe {
         unique_ids(&recorded.records)?;
         self.stratify_by_answer(&mut recorded.records);
         Ok(recorded)
+    }
+
+    /// What makes records of this source's documents, target columns typed by `kinds`.
+    pub fn maker<'a>(&'a self, head: &Head<'_>, kinds: &'a [(String, ColumnKind)]) -> Result<Maker<'a>, DataError> {
+        let input = self.input.as_deref().map(|input| Input::parse(input, head)).transpose()?;
+        for column in self.target.iter().chain(&self.group).chain(&self.stratify).chain(&self.id) {
+            known(head, column)?;
+        }
+        if input.is_none() && (!self.target.is_empty() || head.shape == Shape::Columns) {
+            return Err(DataError::RecipeNeeded { origin: head.source.into(), columns: head.columns.join(", ") });
+        }
+        if input.is_none() && head.shape == Shape::Preference {
+            let (origin, shape) = (head.source.into(), head.shape.name());
+            return Err(DataError::UntrainedShape { origin, shape, supported: TRAINABLE });
+        }
+        Ok(Maker { recipe: self, input, shape: head.shape, kinds: if head.typed { &[] } else { kinds } })
     }
 
     fn columns(&self, input: &Input, kinds: &[(String, ColumnKind)], document: &Document) -> Result<Content, Reason> {
@@ -305,18 +382,18 @@ impl RecordRecipe {
 }
 
 /// An error with the nearest name if a source lacks a column.
-fn known(dataset: &Dataset, column: &str) -> Result<(), DataError> {
-    if dataset.columns.iter().any(|name| name == column) {
+fn known(head: &Head<'_>, column: &str) -> Result<(), DataError> {
+    if head.columns.iter().any(|name| name == column) {
         return Ok(());
     }
     let lower = column.to_lowercase();
-    let similar = dataset.columns.iter().map(|name| (strsim::jaro_winkler(&lower, &name.to_lowercase()), name));
+    let similar = head.columns.iter().map(|name| (strsim::jaro_winkler(&lower, &name.to_lowercase()), name));
     let nearest = similar.filter(|(score, _)| *score > 0.7).max_by(|a, b| a.0.total_cmp(&b.0));
     Err(DataError::MissingColumn {
-        origin: dataset.source.clone(),
+        origin: head.source.into(),
         column: column.into(),
         nearest: nearest.map(|(_, name)| name.clone()),
-        columns: dataset.columns.join(", "),
+        columns: head.columns.join(", "),
     })
 }
 
@@ -342,9 +419,9 @@ enum Part {
 }
 
 impl Input {
-    fn parse(input: &str, dataset: &Dataset) -> Result<Self, DataError> {
-        if dataset.columns.iter().any(|name| name == input) || !input.contains('{') {
-            known(dataset, input)?;
+    fn parse(input: &str, head: &Head<'_>) -> Result<Self, DataError> {
+        if head.columns.iter().any(|name| name == input) || !input.contains('{') {
+            known(head, input)?;
             return Ok(Self { parts: vec![Part::Column(input.into())] });
         }
         let wrong = |problem| DataError::InputTemplate { template: input.into(), problem };
@@ -362,7 +439,7 @@ impl Input {
                 .ok_or_else(|| wrong("closes a brace that is not open (a brace is written }})"))?
                 .split_once('}')
                 .ok_or_else(|| wrong("opens a brace that is never closed (a brace is written {{)"))?;
-            known(dataset, name.trim())?;
+            known(head, name.trim())?;
             parts.push(Part::Literal(std::mem::take(&mut literal)));
             parts.push(Part::Column(name.trim().into()));
             rest = after;
@@ -370,6 +447,13 @@ impl Input {
         literal.push_str(rest);
         parts.push(Part::Literal(literal));
         Ok(Self { parts })
+    }
+
+    fn columns(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Column(name) => Some(name.as_str()),
+            Part::Literal(_) => None,
+        })
     }
 
     /// Empty if every column is.
@@ -391,16 +475,109 @@ impl Input {
 
 /// What kind of values a column of text has; empty ones do not say.
 fn column_kind<'a>(values: impl Iterator<Item = &'a str>) -> ColumnKind {
-    let (mut number, mut boolean, mut any) = (true, true, false);
-    for value in values.filter(|value| !value.is_empty()) {
-        any = true;
-        number &= is_json_number(value);
-        boolean &= boolean_of(value).is_some();
+    let mut column = ColumnSurvey::default();
+    values.for_each(|value| column.text(value));
+    column.kind()
+}
+
+/// What the values of a target column have in common.
+#[derive(Clone, Debug, Default)]
+struct ColumnSurvey {
+    any: bool,
+    not_number: bool,
+    not_bool: bool,
+}
+
+impl ColumnSurvey {
+    fn text(&mut self, value: &str) {
+        if !value.is_empty() {
+            self.any = true;
+            self.not_number = self.not_number || !is_json_number(value);
+            self.not_bool = self.not_bool || boolean_of(value).is_none();
+        }
     }
-    match any {
-        true if number => ColumnKind::Number,
-        true if boolean => ColumnKind::Bool,
-        _ => ColumnKind::Text,
+
+    fn kind(&self) -> ColumnKind {
+        match self.any {
+            true if !self.not_number => ColumnKind::Number,
+            true if !self.not_bool => ColumnKind::Bool,
+            _ => ColumnKind::Text,
+        }
+    }
+}
+
+/// What has to be known of all target values before the first record is made: how columns of text are typed, and the
+/// distinct values where there are few. One pass over the documents, in memory that does not grow with them.
+#[derive(Clone, Debug)]
+pub struct Survey<'a> {
+    target: &'a [String],
+    typed: bool,
+    columns: Vec<ColumnSurvey>,
+    /// Distinct values of each column; `None` where there are more than the limit, or one is too long.
+    values: Vec<Option<BTreeSet<String>>>,
+    limit: usize,
+    length: usize,
+}
+
+impl<'a> Survey<'a> {
+    /// Of a recipe's target columns; up to `limit` distinct values of at most `length` characters are of interest.
+    pub fn new(recipe: &'a RecordRecipe, limit: usize, length: usize) -> Self {
+        let columns = vec![ColumnSurvey::default(); recipe.target.len()];
+        let values = vec![Some(BTreeSet::new()); recipe.target.len()];
+        Self { target: &recipe.target, typed: true, columns, values, limit, length }
+    }
+
+    /// Whether more documents could change anything.
+    pub fn open(&self) -> bool {
+        let typing = self.target.len() > 1 && !self.typed;
+        self.values.iter().any(Option::is_some) || (typing && self.columns.iter().any(|column| !column.not_number || !column.not_bool))
+    }
+
+    /// Takes a document into account; `typed` says whether its values have types, which one file of a folder can change.
+    pub fn see(&mut self, document: &Document, typed: bool) {
+        self.typed &= typed;
+        for (index, name) in self.target.iter().enumerate() {
+            let value = document.field(name);
+            if let Some(text) = value.and_then(Value::as_text) {
+                self.columns[index].text(text.trim());
+            }
+            let text = match self.target.len() {
+                // A row without an answer makes no record.
+                1 => value.map(Value::to_text).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()),
+                _ => Some(field_value(value, None).to_text()),
+            };
+            if let (Some(values), Some(text)) = (&mut self.values[index], text) {
+                if text.chars().count() > self.length || (values.len() >= self.limit && !values.contains(&text)) {
+                    self.values[index] = None;
+                } else {
+                    values.insert(text);
+                }
+            }
+        }
+    }
+
+    /// Whether all values seen have types.
+    pub fn is_typed(&self) -> bool {
+        self.typed
+    }
+
+    /// How the columns are typed.
+    pub fn kinds(&self) -> Vec<(String, ColumnKind)> {
+        let kind = |column: &ColumnSurvey| if self.typed { ColumnKind::Json } else { column.kind() };
+        self.target.iter().cloned().zip(self.columns.iter().map(kind)).collect()
+    }
+
+    /// The distinct values of each column as a reader of the answer sees them, where there are few.
+    pub fn values(&self) -> Vec<(String, Option<BTreeSet<String>>)> {
+        let named = self.target.iter().zip(&self.values).zip(&self.columns);
+        named
+            .map(|((name, values), column)| {
+                // Truth values of a table are written in lower case in a JSON answer.
+                let lower = self.target.len() > 1 && !self.typed && column.kind() == ColumnKind::Bool;
+                let shown = |value: &String| if lower { value.to_lowercase() } else { value.clone() };
+                (name.clone(), values.as_ref().map(|values| values.iter().map(shown).collect()))
+            })
+            .collect()
     }
 }
 

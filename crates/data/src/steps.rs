@@ -19,8 +19,45 @@ pub enum Reason {
     EmptyTarget,
     /// The same input and answer as the related record.
     Duplicate,
+    /// Nearly the same input and answer as the first related record.
+    NearDuplicate {
+        /// Jaccard similarity with the last related record, in thousandths.
+        thousandths: u32,
+    },
     /// The same input as the related records, with another answer.
     Conflict,
+    /// Its label is probably another.
+    LabelError {
+        /// Which.
+        suggested: String,
+    },
+    /// It breaks off, or lost characters.
+    Incomplete {
+        /// How one sees that.
+        problem: &'static str,
+    },
+    /// It is no running text.
+    Quality {
+        /// By which rule.
+        rule: &'static str,
+    },
+    /// It is in a language that is not wanted.
+    Language {
+        /// ISO 639-3 code.
+        found: &'static str,
+    },
+    /// It has a word of the list.
+    ListedWord,
+    /// It has a secret in it.
+    Secret {
+        /// Of which kind.
+        kind: &'static str,
+    },
+    /// It was valid until a day that has passed.
+    Outdated {
+        /// That day.
+        until: String,
+    },
     /// Longer than allowed.
     TooLong {
         /// Its length.
@@ -42,7 +79,7 @@ pub enum Reason {
     },
     /// A seeded draw of fewer records left it out.
     NotDrawn,
-    /// It shares a group or an input with records that are held out.
+    /// It shares a group, an input or a near-duplicate with records of another part.
     HeldOut {
         /// Which part holds them.
         part: &'static str,
@@ -57,12 +94,20 @@ impl Reason {
             Self::EmptyInput => "empty input",
             Self::EmptyTarget => "empty target",
             Self::Duplicate => "duplicate",
+            Self::NearDuplicate { .. } => "near-duplicate",
             Self::Conflict => "conflicting label",
+            Self::LabelError { .. } => "label probably wrong",
+            Self::Incomplete { .. } => "incomplete",
+            Self::Quality { .. } => "no running text",
+            Self::Language { .. } => "another language",
+            Self::ListedWord => "listed word",
+            Self::Secret { .. } => "secret",
+            Self::Outdated { .. } => "outdated",
             Self::TooLong { .. } => "too long",
             Self::Malformed { .. } => "malformed",
             Self::Unrenderable { .. } => "cannot be rendered",
             Self::NotDrawn => "not drawn",
-            Self::HeldOut { .. } => "shares a group or input with held-out records",
+            Self::HeldOut { .. } => "shares a group, input or near-duplicate with held-out records",
         }
     }
 }
@@ -72,9 +117,18 @@ impl fmt::Display for Reason {
         match self {
             Self::TooLong { given, limit, unit } => write!(f, "{given} {unit}, at most {limit}"),
             Self::Unreadable { problem } => write!(f, "cannot be read: {problem}"),
+            Self::NearDuplicate { thousandths } => {
+                write!(f, "near-duplicate, Jaccard {}.{:03}", thousandths / 1000, thousandths % 1000)
+            }
+            Self::LabelError { suggested } => write!(f, "label probably wrong, suggested: {suggested}"),
+            Self::Incomplete { problem } => write!(f, "incomplete: {problem}"),
+            Self::Quality { rule } => write!(f, "no running text: {rule}"),
+            Self::Language { found } => write!(f, "another language: {found}"),
+            Self::Secret { kind } => write!(f, "secret: {kind}"),
+            Self::Outdated { until } => write!(f, "outdated: valid until {until}"),
             Self::Malformed { problem } => write!(f, "malformed: {problem}"),
             Self::Unrenderable { problem } => write!(f, "cannot be rendered: {problem}"),
-            Self::HeldOut { part } => write!(f, "shares a group or input with records of the {part} set"),
+            Self::HeldOut { part } => write!(f, "shares a group, an input or a near-duplicate with records of the {part} set"),
             reason => f.write_str(reason.name()),
         }
     }
@@ -134,13 +188,16 @@ fn filter(records: Vec<Record>, step: &'static str, reason: impl Fn(usize, &Reco
     stepped
 }
 
+/// Whether a record asks nothing.
+pub(crate) fn asks_nothing(record: &Record) -> bool {
+    let empty = record.messages.iter().all(|message| message.content.trim().is_empty());
+    let asks = record.messages.iter().any(|message| message.role != text::Role::System);
+    empty || (asks && record.input().trim().is_empty())
+}
+
 /// Drops records that ask nothing.
 pub fn drop_empty(records: Vec<Record>) -> Stepped {
-    let empty = |record: &Record| record.messages.iter().all(|message| message.content.trim().is_empty());
-    let asks = |record: &Record| record.messages.iter().any(|message| message.role != text::Role::System);
-    filter(records, "empty", |_, record| {
-        (empty(record) || (asks(record) && record.input().trim().is_empty())).then_some((Reason::EmptyInput, Vec::new()))
-    })
+    filter(records, "empty", |_, record| asks_nothing(record).then_some((Reason::EmptyInput, Vec::new())))
 }
 
 /// Drops records whose messages and answer have more characters than `limit` together.

@@ -355,6 +355,31 @@ impl TextClassifier {
         })
     }
 
+    /// Each record's probabilities of all labels, by a classifier that was trained without it and without its group: one of
+    /// five, each trained on the other four fifths. Empty for a record whose fifth left nothing to train on.
+    pub fn out_of_fold(texts: &[&str], labels: &[usize], names: &[String], clusters: &Clusters, seed: u64) -> Result<Vec<Vec<f32>>, Error> {
+        const FOLDS: usize = 5;
+        check_lengths(texts.len(), labels.len())?;
+        check_lengths(texts.len(), clusters.items)?;
+        if let Some(position) = labels.iter().position(|&label| label >= names.len()) {
+            return Err(Error::ChoiceOutOfRange { id: position.to_string(), index: labels[position], labels: names.len() });
+        }
+        let data = Data::new(texts, labels, names);
+        let folds = stratified(labels, clusters, FOLDS, seed);
+        let mut probabilities = vec![Vec::new(); texts.len()];
+        for fold in 0..FOLDS {
+            let (held, train): (Vec<usize>, Vec<usize>) = (0..texts.len()).partition(|&record| folds[record] == fold);
+            if train.is_empty() {
+                continue;
+            }
+            let (features, linear) = data.fit(&train, PENALTIES[1], true, seed);
+            for record in held {
+                probabilities[record] = linear.probabilities(&features.row(&data.texts[record]));
+            }
+        }
+        Ok(probabilities)
+    }
+
     /// The most probable label of a text.
     #[must_use]
     pub fn predict(&self, text: &str) -> Prediction {

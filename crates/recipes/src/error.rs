@@ -190,6 +190,14 @@ pub enum Error {
         /// Where runs are.
         path: PathBuf,
     },
+    /// No row of that id.
+    #[error("no row \"{given}\" in run {id}, neither as a record nor as a document")]
+    NoRow {
+        /// As given.
+        given: String,
+        /// The run.
+        id: String,
+    },
     /// Several runs of that beginning.
     #[error("\"{given}\" is the beginning of {count} runs: {names}")]
     ManyRuns {

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::evaluate::Arm;
 use crate::prepare::Prepared;
-use crate::report::facts::{Report, TrainingFacts};
+use crate::report::facts::{DataFacts, Report, TrainingFacts};
 use crate::spec::RunPlan;
 
 /// Largest file that is hashed as a whole, in bytes.
@@ -58,8 +58,7 @@ impl<'a> Governance<'a> {
     }
 
     /// Records are there.
-    pub(crate) fn prepared(&self, run: &RunFolder, prepared: &Prepared) -> Result<()> {
-        let facts = &prepared.facts;
+    pub(crate) fn prepared(&self, run: &RunFolder, facts: &DataFacts) -> Result<()> {
         let parts = [("train", facts.train), ("validation", facts.validation), ("test", facts.test), ("far_ood", facts.far_ood)];
         let records = parts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
         let rejects = facts.rejected.iter().map(|(_, count)| count).sum();

@@ -23,7 +23,6 @@ mod layers;
 pub mod plan;
 pub mod prepare;
 pub mod pull;
-mod records;
 pub mod report;
 pub mod responder;
 pub mod run;

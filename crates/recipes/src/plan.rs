@@ -80,7 +80,7 @@ pub struct Planned {
 pub fn plan(context: &Context<'_>, observer: &mut dyn Observer, path: &Path) -> Result<Planned> {
     let (_, plan, folder) = read(path)?;
     let base = Base::of_plan(context, observer, &plan, &folder, false)?;
-    let (prepared, _) = prepare(&plan, &folder, &base, observer)?;
+    let (prepared, _) = prepare(context, &plan, &folder, &base, observer)?;
     let planned = planned(context, &plan, &folder, &base, prepared)?;
     tested(&planned)?;
     Ok(planned)

@@ -140,11 +140,17 @@ pub fn start(context: &Context<'_>, path: &Path, overrides: &Overrides, until: U
     let base = Base::of_plan(context, observer, &plan, &folder, false)?;
     observer.event(Event::Stage("Prepare".into()));
     let from = context.clock.seconds();
-    let (prepared, story) = prepare::prepare(&plan, &folder, &base, observer)?;
-    let planned = plan::planned(context, &plan, &folder, &base, prepared)?;
-    if until == Until::Reported {
-        plan::tested(&planned)?;
-    }
+    let story = prepare::stream(context, &plan, &folder, &base, observer)?;
+    // Records that are only prepared need not fit in memory; those that are trained on do.
+    let planned = if until == Until::Prepared && !plan.prepare.shuffle_targets {
+        None
+    } else {
+        let planned = plan::planned(context, &plan, &folder, &base, story.load(&plan, observer)?)?;
+        if until == Until::Reported {
+            plan::tested(&planned)?;
+        }
+        Some(planned)
+    };
     let seconds = context.clock.seconds() - from;
     let unwritable = |error: toml::ser::Error| Error::Corrupt { what: "the plan", reason: error.to_string(), path: "plan.toml".into() };
     let plan_text = toml::to_string(&plan).map_err(unwritable)?;
@@ -153,7 +159,11 @@ pub fn start(context: &Context<'_>, path: &Path, overrides: &Overrides, until: U
     let run = RunFolder::create_with(&context.workspace, &plan.project.name, &id, &files)?;
     in_run(&id, || {
         let governance = Governance::start(context, &run, &plan, &id)?;
-        Stages { context, run, plan, base, folder, governance, started, answers: None }.go(planned, Some(&story), seconds, until, observer)
+        let stages = Stages { context, run, plan, base, folder, governance, started, answers: None };
+        match planned {
+            Some(planned) => stages.go(planned, Some(&story), seconds, until, observer),
+            None => stages.prepared(&story, seconds),
+        }
     })
 }
 
@@ -212,7 +222,7 @@ fn continued(context: &Context<'_>, path: &Path, until: Until, answers: Option<&
     observer.event(Event::Stage("Prepare".into()));
     let from = context.clock.seconds();
     let (prepared, story) = if stage == Stage::Planned {
-        let (prepared, story) = prepare::prepare(&plan, &folder, &base, observer)?;
+        let (prepared, story) = prepare::prepare(context, &plan, &folder, &base, observer)?;
         (prepared, Some(story))
     } else {
         (prepare::read(run.path())?, None)
@@ -280,8 +290,8 @@ impl Stages<'_> {
 
         let Planned { prepared, lines, memory, power, policy, .. } = planned;
         if let Some(story) = story {
-            prepare::write(&self.run, &prepared, story)?;
-            self.governance.prepared(&self.run, &prepared)?;
+            story.write(&self.run, Some(&prepared))?;
+            self.governance.prepared(&self.run, &prepared.facts)?;
         }
         let data = prepared.facts.clone();
         if until == Until::Prepared {
@@ -328,6 +338,14 @@ impl Stages<'_> {
         write_report(&self.run, &report)?;
         self.governance.manifest(&self.run, &self.plan, &self.base, &prepared)?;
         Ok(self.outcome(Some(report), verdict, Some(training), data, begun))
+    }
+
+    /// The records alone, which never come into memory together. Preparing them took `seconds`.
+    fn prepared(self, story: &Story, seconds: f64) -> Result<Outcome> {
+        let begun = self.context.clock.seconds() - seconds;
+        story.write(&self.run, None)?;
+        self.governance.prepared(&self.run, &story.facts)?;
+        Ok(self.outcome(None, None, None, story.facts.clone(), begun))
     }
 
     fn outcome(

@@ -65,6 +65,10 @@ pub mod defaults {
     pub const PATIENCE: usize = 3;
     /// A kill costs at most a minute.
     pub const CHECKPOINT_SECONDS: f64 = 60.0;
+    /// What shingle-based studies of instruction data use: a sentence with one word changed is still the same.
+    pub const NEAR_JACCARD: f64 = 0.7;
+    /// Characters, because messages of a dozen words have too few shingles of words.
+    pub const SHINGLE: &str = "5 characters";
     /// Longest rendered record; longer ones are rejected with a reason, never cut.
     pub const MAX_TOKENS: usize = 2048;
     /// Longest prompt with examples: dozens of them fit, and every answer has to read them.
@@ -183,6 +187,21 @@ struct SourceSection {
 struct PrepareSection {
     duplicates: Option<String>,
     conflicts: Option<String>,
+    near_duplicates: Option<String>,
+    near_jaccard: Option<f64>,
+    shingle: Option<String>,
+    normalise: Option<bool>,
+    languages: Option<OneOrMany>,
+    label_errors: Option<String>,
+    balance: Option<f64>,
+    quality: Option<String>,
+    incomplete: Option<String>,
+    secrets: Option<String>,
+    words: Option<String>,
+    words_policy: Option<String>,
+    valid_until: Option<String>,
+    as_of: Option<toml::Value>,
+    minimise: Option<bool>,
     max_tokens: Option<usize>,
     shuffle_targets: Option<bool>,
     split: Option<SplitSection>,
@@ -284,7 +303,31 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "mojibake",
         ],
     ),
-    ("prepare", &["duplicates", "conflicts", "max_tokens", "shuffle_targets", "split"]),
+    (
+        "prepare",
+        &[
+            "duplicates",
+            "conflicts",
+            "near_duplicates",
+            "near_jaccard",
+            "shingle",
+            "normalise",
+            "languages",
+            "label_errors",
+            "balance",
+            "quality",
+            "incomplete",
+            "secrets",
+            "words",
+            "words_policy",
+            "valid_until",
+            "as_of",
+            "minimise",
+            "max_tokens",
+            "shuffle_targets",
+            "split",
+        ],
+    ),
     ("prepare.split", &["test", "validation", "stratify"]),
     (
         "tune",
@@ -431,6 +474,53 @@ pub struct Reading {
     pub repair_mojibake: bool,
 }
 
+/// What happens to near-duplicates.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Near {
+    /// They stand on one side of the split.
+    Together,
+    /// The first of each cluster stays.
+    Drop,
+    /// They are counted.
+    Report,
+    /// They are not looked for.
+    Ignore,
+}
+
+/// What happens where something is found in a record.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// It is not looked for.
+    Ignore,
+    /// It is counted.
+    Report,
+    /// Its kind is put in its place.
+    Mask,
+    /// The record is dropped.
+    Drop,
+}
+
+/// What shingles are made of.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Words.
+    Words,
+    /// Characters.
+    Characters,
+}
+
+/// What texts are compared by.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Shingle {
+    /// So many in a row.
+    pub count: usize,
+    /// Of these.
+    pub unit: Unit,
+}
+
 /// How records are made.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Prepare {
@@ -438,6 +528,36 @@ pub struct Prepare {
     pub drop_duplicates: bool,
     /// Drop records whose input has contradictory answers; they are reported either way.
     pub drop_conflicts: bool,
+    /// What happens to near-duplicates.
+    pub near_duplicates: Near,
+    /// Jaccard similarity from which two texts are near-duplicates.
+    pub near_jaccard: f64,
+    /// What texts are compared by.
+    pub shingle: Shingle,
+    /// Unicode and white space are brought into one form.
+    pub normalise: bool,
+    /// Languages that are kept, ISO 639-3; empty: none is told; `any`: told, none dropped.
+    pub languages: Vec<String>,
+    /// What happens to labels that are probably wrong.
+    pub label_errors: Found,
+    /// How many times as many training records a stratum may have as the smallest; 0: any.
+    pub balance: f64,
+    /// What happens to what is no running text.
+    pub quality: Found,
+    /// What happens to what breaks off.
+    pub incomplete: Found,
+    /// What happens to keys, tokens and passwords.
+    pub secrets: Found,
+    /// File with words and phrases that must not occur; empty: none.
+    pub words: PathBuf,
+    /// What happens where one occurs.
+    pub words_policy: Found,
+    /// Column with the last day of validity; empty: none.
+    pub valid_until: String,
+    /// Rows that were valid only before this day are dropped.
+    pub as_of: String,
+    /// Columns of which no record is made are not kept.
+    pub minimise: bool,
     /// Longest rendered record in tokens.
     pub max_tokens: usize,
     /// Negative control: training targets are dealt out at random.
@@ -678,6 +798,35 @@ impl RunFile {
         let prepare = Prepare {
             drop_duplicates: choice("prepare.duplicates", prepare.duplicates, &[("drop", true), ("keep", false)])?,
             drop_conflicts: choice("prepare.conflicts", prepare.conflicts, &[("report", false), ("drop", true)])?,
+            near_duplicates: choice(
+                "prepare.near_duplicates",
+                prepare.near_duplicates,
+                &[("together", Near::Together), ("drop", Near::Drop), ("report", Near::Report), ("ignore", Near::Ignore)],
+            )?,
+            near_jaccard: match prepare.near_jaccard.unwrap_or(defaults::NEAR_JACCARD) {
+                jaccard if (0.3..=1.0).contains(&jaccard) => jaccard,
+                jaccard => return Err(range("prepare.near_jaccard", jaccard, "from 0.3 to 1")),
+            },
+            shingle: shingle(&prepare.shingle.unwrap_or_else(|| defaults::SHINGLE.to_owned()))?,
+            normalise: prepare.normalise.unwrap_or(false),
+            languages: languages(prepare.languages.map(OneOrMany::into_vec).unwrap_or_default())?,
+            label_errors: choice("prepare.label_errors", prepare.label_errors, FOUND)?,
+            balance: match prepare.balance.unwrap_or(0.0) {
+                ratio if ratio == 0.0 || (1.0..=1000.0).contains(&ratio) => ratio,
+                ratio => return Err(range("prepare.balance", ratio, "0 (off), or from 1 (even) to 1000")),
+            },
+            quality: choice("prepare.quality", prepare.quality, FOUND)?,
+            incomplete: choice("prepare.incomplete", prepare.incomplete, FOUND)?,
+            secrets: choice(
+                "prepare.secrets",
+                prepare.secrets,
+                &[("report", Found::Report), ("mask", Found::Mask), ("drop", Found::Drop), ("ignore", Found::Ignore)],
+            )?,
+            words: prepare.words.map(PathBuf::from).unwrap_or_default(),
+            words_policy: choice("prepare.words_policy", prepare.words_policy, &[("drop", Found::Drop), ("report", Found::Report)])?,
+            as_of: as_of(prepare.as_of, prepare.valid_until.as_deref())?,
+            valid_until: prepare.valid_until.unwrap_or_default(),
+            minimise: prepare.minimise.unwrap_or(false),
             max_tokens: at_least("prepare.max_tokens", prepare.max_tokens.unwrap_or(defaults::MAX_TOKENS), 8)?,
             shuffle_targets: prepare.shuffle_targets.unwrap_or(false),
             test: fraction("prepare.split.test", split.test.unwrap_or(defaults::TEST))?,
@@ -954,6 +1103,55 @@ impl TuneSection {
             checkpoint_seconds: positive("tune.checkpoint_seconds", self.checkpoint_seconds.unwrap_or(defaults::CHECKPOINT_SECONDS))?,
         })
     }
+}
+
+/// What can happen to what is found, the default first.
+const FOUND: &[(&str, Found)] = &[("ignore", Found::Ignore), ("report", Found::Report), ("drop", Found::Drop)];
+
+/// ISO 639-3 codes of what is given; `any` alone tells languages and keeps all.
+fn languages(given: Vec<String>) -> Result<Vec<String>, SpecError> {
+    if given.iter().any(|code| code == "any") {
+        return match given.len() {
+            1 => Ok(given),
+            _ => Err(range("prepare.languages", given.join(", "), "\"any\" alone, or codes such as \"en\" and \"de\"")),
+        };
+    }
+    let code = |given: String| {
+        let code = data::clean::language_code(&given);
+        code.map(str::to_owned).ok_or_else(|| range("prepare.languages", given, "codes such as \"en\", \"de\", \"fra\", or \"any\""))
+    };
+    given.into_iter().map(code).collect()
+}
+
+/// The day on which rows have to be valid; it goes with the column that says until when they are.
+fn as_of(given: Option<toml::Value>, column: Option<&str>) -> Result<String, SpecError> {
+    let day = match given {
+        None => String::new(),
+        Some(toml::Value::Datetime(date)) => date.to_string(),
+        Some(toml::Value::String(text)) => text,
+        Some(other) => return Err(range("prepare.as_of", other, "a date such as 2026-11-24")),
+    };
+    let dated = data::clean::day(&day) == Some(day.as_str());
+    match (dated, column) {
+        (true, Some(_)) => Ok(day),
+        (false, None) if day.is_empty() => Ok(day),
+        (false, _) if !day.is_empty() => Err(range("prepare.as_of", day, "a date such as 2026-11-24")),
+        (true, None) => Err(range("prepare.as_of", day, "a column in prepare.valid_until with it")),
+        _ => Err(range("prepare.valid_until", column.unwrap_or_default(), "a date in prepare.as_of with it, such as 2026-11-24")),
+    }
+}
+
+/// "5 characters", "3 words".
+fn shingle(given: &str) -> Result<Shingle, SpecError> {
+    let parsed = given.split_once(' ').and_then(|(count, unit)| {
+        let unit = match unit.trim() {
+            "words" | "word" => Unit::Words,
+            "characters" | "character" => Unit::Characters,
+            _ => return None,
+        };
+        Some(Shingle { count: count.parse().ok().filter(|count| (1..=100).contains(count))?, unit })
+    });
+    parsed.ok_or_else(|| range("prepare.shingle", given, "such as \"5 characters\" or \"3 words\", 1 to 100 of them"))
 }
 
 /// The parser's words in the user's: the key is named, and types by what a person writes.

@@ -44,6 +44,21 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("data.source.mojibake", "\"keep\""),
     ("prepare.duplicates", "\"keep\""),
     ("prepare.conflicts", "\"drop\""),
+    ("prepare.near_duplicates", "\"drop\""),
+    ("prepare.near_jaccard", "0.8"),
+    ("prepare.shingle", "\"3 words\""),
+    ("prepare.normalise", "true"),
+    ("prepare.languages", "[\"en\", \"deu\"]"),
+    ("prepare.label_errors", "\"drop\""),
+    ("prepare.balance", "1.5"),
+    ("prepare.quality", "\"drop\""),
+    ("prepare.incomplete", "\"report\""),
+    ("prepare.secrets", "\"mask\""),
+    ("prepare.words", "\"words.txt\""),
+    ("prepare.words_policy", "\"report\""),
+    ("prepare.valid_until", "\"until\""),
+    ("prepare.as_of", "2026-01-01"),
+    ("prepare.minimise", "true"),
     ("prepare.max_tokens", "1000"),
     ("prepare.shuffle_targets", "true"),
     ("prepare.split.test", "0.2"),
@@ -95,6 +110,16 @@ const OTHERWISE: &[(&str, &str)] = &[
 /// Where a choice has one value in this version: another is refused by name.
 const ONE_CHOICE: &[&str] = &["tune.method", "tune.objective"];
 
+/// Keys that go with another one, and a value for that one.
+const COMPANIONS: &[(&str, (&str, &str))] =
+    &[("prepare.valid_until", ("prepare.as_of", "2025-01-01")), ("prepare.as_of", ("prepare.valid_until", "\"until\""))];
+
+/// A key's line, with its companion's where it has one.
+fn with_companion(key: &'static str, value: &'static str) -> Vec<(&'static str, &'static str)> {
+    let companion = COMPANIONS.iter().find(|(of, _)| *of == key).map(|(_, companion)| *companion);
+    [(key, value)].into_iter().chain(companion).collect()
+}
+
 /// A run file with these (key, value) lines, and those that there must be.
 fn plan(lines: &[(&str, &str)]) -> Result<RunPlan, SpecError> {
     let needed = [
@@ -145,7 +170,7 @@ fn every_key_changes_the_plan_and_its_hash() {
     let before = plan(&[]).unwrap();
     let mut hashes = vec![hash(&before)];
     for (key, value) in OTHERWISE {
-        match plan(&[(key, value)]) {
+        match plan(&with_companion(key, value)) {
             Ok(after) => {
                 assert!(!ONE_CHOICE.contains(key), "{key} = {value} was to be refused");
                 assert_ne!(after, before, "{key} = {value} changes nothing");
@@ -164,7 +189,7 @@ fn every_key_changes_the_plan_and_its_hash() {
 #[test]
 fn a_plan_written_and_read_back_is_the_same() {
     for (key, value) in OTHERWISE.iter().filter(|(key, _)| !ONE_CHOICE.contains(key)) {
-        let plan = plan(&[(key, value)]).unwrap();
+        let plan = plan(&with_companion(key, value)).unwrap();
         let text = toml::to_string(&plan).unwrap();
         let read: RunPlan = toml::from_str(&text).unwrap();
         assert_eq!(plan, read, "{key} = {value}");
@@ -179,6 +204,13 @@ fn values_out_of_range_are_refused_by_name() {
         ("project.name", &["\"\"", "\"../up\"", "\".hidden\"", "\"a b\""][..]),
         ("data.source.delimiter", &["\"\"", "\"--\"", "\"ä\""]),
         ("data.source.broken_rows", &["\"skip\""]),
+        ("prepare.near_jaccard", &["0.0", "0.2", "1.1", "nan"]),
+        ("prepare.shingle", &["\"5\"", "\"0 words\"", "\"5 lines\"", "\"101 words\""]),
+        ("prepare.languages", &["\"klingon\"", "[\"any\", \"en\"]"]),
+        ("prepare.balance", &["0.5", "-1.0", "nan", "1001.0"]),
+        ("prepare.quality", &["\"mask\""]),
+        ("prepare.as_of", &["2026-01-01", "\"soon\"", "7"]),
+        ("prepare.valid_until", &["\"until\""]),
         ("prepare.max_tokens", &["7"]),
         ("prepare.split.test", &["-0.1", "1.1", "nan"]),
         ("prepare.split.validation", &["-0.1", "2.0", "nan"]),

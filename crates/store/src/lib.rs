@@ -14,6 +14,7 @@
 //! | [`peft`] | adapter folders that `peft` loads, and those it wrote |
 //! | [`catalogue`], [`fetch`] | base models by name; `pip:package==version/member` |
 //! | [`run_folder`], [`checkpoint`] | run folders, their lock, their checkpoints |
+//! | [`scratch`] | scratch files that leave nothing behind |
 //! | [`source`] | the files of a source that is a folder |
 //! | [`disk`] | free space, memory, CPU, peak memory of this process |
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ pub mod model_files;
 pub mod peft;
 pub mod run_folder;
 pub mod safetensors;
+pub mod scratch;
 pub mod source;
 pub mod tensor;
 pub mod tree;

@@ -118,6 +118,11 @@ impl RunFolder {
         atomic::write(&self.ready(relative)?, bytes)
     }
 
+    /// Starts a file inside that is written piece by piece; folders on the way are made.
+    pub fn pending(&self, relative: &str) -> Result<atomic::Pending> {
+        atomic::Pending::create(&self.ready(relative)?)
+    }
+
     /// Opens an append-only log inside; folders on the way are made.
     pub fn log(&self, relative: &str) -> Result<JsonlLog> {
         JsonlLog::open(&self.ready(relative)?)

@@ -85,10 +85,15 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  tunesmith plan examples/support-tickets")]
     Plan(Project),
     /// Make the training records and the held-out sets, and say what was dropped and why
-    #[command(after_help = "Example:\n  tunesmith prepare examples/support-tickets --show 2")]
+    #[command(
+        after_help = "Examples:\n  tunesmith prepare examples/support-tickets --show 2\n  tunesmith prepare 20261124-063831-4f2a --why T0007"
+    )]
     Prepare {
-        #[command(flatten)]
-        project: Project,
+        /// Folder with tunesmith.toml, or the run file itself; with --why: a run
+        project: PathBuf,
+        /// Tell the whole story of a row of a run: its document, its record, what dropped or changed it; and make it again
+        #[arg(long, value_name = "ID", conflicts_with = "show")]
+        why: Option<String>,
         /// Print N training records with the tokens that carry loss marked
         #[arg(long, value_name = "N", default_value_t = 0)]
         show: usize,
@@ -276,6 +281,9 @@ pub(crate) enum BenchAction {
         after_help = "Example:\n  tunesmith bench choose messages.csv --input text --target category --instruction \"Classify the message.\" --records 50 --model smollm2-135m-instruct --json"
     )]
     Choose(BenchChoose),
+    /// Preparing a project's records without counting tokens: read, clean, deduplicate, split, write; MB per second, memory
+    #[command(after_help = "Example:\n  tunesmith bench prepare examples/support-tickets --json")]
+    Prepare(Project),
 }
 
 #[derive(Args, Debug)]

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context as _, Result, bail};
 use recipes::Verdict;
 use recipes::context::Context;
-use recipes::report::facts::{DataFacts, MemoryFacts};
+use recipes::report::facts::{DataFacts, LabelErrorFacts, MemoryFacts, OverlapFacts};
 use recipes::run::{Outcome, Overrides, Until};
 use serde_json::json;
 
@@ -39,7 +39,8 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
         Command::Init { file, output, force } => init(session, &file, output.as_deref(), force),
         Command::Pull { model } => pull(session, model.as_deref()),
         Command::Plan(project) => plan(session, &project.project),
-        Command::Prepare { project, show } => prepare(session, &project.project, show),
+        Command::Prepare { project, why: Some(id), .. } => why(session, &project, &id),
+        Command::Prepare { project, show, why: None } => prepare(session, &project, show),
         Command::Tune { project, max_steps } => {
             let outcome =
                 recipes::run::start(&session.context, &project.project, &Overrides { max_steps }, Until::Tuned, &mut session.progress)?;
@@ -101,6 +102,7 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
             BenchAction::Sft(bench) => bench_sft(session, bench),
             BenchAction::Generate { model } => bench_generate(session, &model),
             BenchAction::Choose(bench) => bench_choose(session, bench.table),
+            BenchAction::Prepare(project) => bench_prepare(session, &project.project),
         },
         Command::Doctor => doctor(session),
     }
@@ -290,7 +292,29 @@ fn data_lines(facts: &DataFacts) {
         "split", facts.train, facts.validation, facts.test, facts.far_ood
     ));
     if facts.naive_split_leaks > 0 {
-        emit(&format!("{:<26} a random split would have leaked {} test records", "", facts.naive_split_leaks));
+        let by: Vec<String> = facts.naive_leaks.iter().map(|(what, count)| format!("{count} by {what}")).collect();
+        emit(&format!("{:<26} a random split would have leaked {} test records: {}", "", facts.naive_split_leaks, by.join(", ")));
+    }
+    for sentence in facts.overlaps.iter().filter_map(OverlapFacts::sentence) {
+        emit(&format!("{:<26} {sentence}", ""));
+    }
+    if facts.near.clusters > 0 {
+        let near = &facts.near;
+        emit(&format!("{:<26} {} records in {} clusters, the largest of {}", "near-duplicates", near.records, near.clusters, near.largest));
+        for (first, second, jaccard) in &near.examples {
+            emit(&format!("{:<26} {first} and {second}, Jaccard {jaccard:.2}", ""));
+        }
+    }
+    for suspect in facts.label_errors.iter().take(5) {
+        let LabelErrorFacts { id, given, suggested, margin, .. } = suspect;
+        emit(&format!("{:<26} {id}: {given}, rather {suggested} (by {margin:.2})", "label probably wrong"));
+    }
+    for (what, count) in &facts.findings {
+        emit(&format!("{:<26} {count}  {what}", "found"));
+    }
+    if !facts.languages.is_empty() {
+        let languages: Vec<String> = facts.languages.iter().map(|(code, count)| format!("{code} {count}")).collect();
+        emit(&format!("{:<26} {}", "languages", languages.join(", ")));
     }
     if !facts.strata.is_empty() && facts.strata.len() <= 30 {
         emit(&format!("\n{:<26} train  validation  test", facts.stratify));
@@ -314,6 +338,30 @@ fn prepare(session: &mut Session<'_>, path: &Path, show: usize) -> Result<Exit> 
     }
     emit(&format!("\n{}", outcome.path.join("data").display()));
     eprintln!("  go on with `tunesmith runs resume {}`", outcome.id);
+    Ok(Exit::Done)
+}
+
+fn why(session: &Session<'_>, run: &Path, id: &str) -> Result<Exit> {
+    let path = recipes::runs::find(&session.context, &run.display().to_string())?;
+    let why = recipes::prepare::why(&path, id)?;
+    if session.json {
+        emit_json(&why);
+        return Ok(Exit::Done);
+    }
+    emit(&format!("document  {:#}", why.document));
+    for step in &why.steps {
+        emit(&format!("step      {step}"));
+    }
+    for found in &why.found {
+        emit(&format!("found     {found}"));
+    }
+    match &why.record {
+        Some((part, record)) => emit(&format!("record    in {part}: {record:#}")),
+        None => emit("record    none: it was dropped"),
+    }
+    if let Some(same) = why.replayed {
+        emit(if same { "replayed  the same bytes" } else { "replayed  OTHER BYTES: the run folder or the program changed" });
+    }
     Ok(Exit::Done)
 }
 
@@ -475,6 +523,21 @@ fn bench_gemm(session: &mut Session<'_>) -> Result<Exit> {
             emit(&format!("{} x {} x {}: {:.1} GFLOP/s", shape.rows, shape.inner, shape.outer, shape.gflops));
         }
         emit(&format!("mean {:.1} GFLOP/s on {} threads", result.mean_gflops, result.threads));
+    }
+    Ok(Exit::Done)
+}
+
+fn bench_prepare(session: &mut Session<'_>, path: &Path) -> Result<Exit> {
+    let result = recipes::bench::prepare::prepare(&session.context, &mut session.progress, path)?;
+    if session.json {
+        emit_json(&result);
+    } else {
+        emit(&format!("{} rows, {} in, {} out", result.rows, megabytes(result.bytes), megabytes(result.written_bytes)));
+        emit(&format!("{:.1} s reading and deciding, {:.1} s writing", result.decide_seconds, result.write_seconds));
+        emit(&format!("{:.1} MB/s, {:.1} MB/s per thread", result.megabytes_per_second, result.megabytes_per_second_per_thread));
+        if result.peak_rss_bytes > 0 {
+            emit(&format!("{} of memory at most", megabytes(result.peak_rss_bytes)));
+        }
     }
     Ok(Exit::Done)
 }

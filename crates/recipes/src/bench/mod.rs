@@ -5,6 +5,7 @@
 pub mod choose;
 pub mod gemm;
 pub mod generate;
+pub mod prepare;
 pub mod sft;
 pub mod train;
 

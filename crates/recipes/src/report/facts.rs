@@ -124,8 +124,26 @@ pub struct DataFacts {
     pub stratify: String,
     /// Per stratum: name, train, validation, test.
     pub strata: Vec<(String, u64, u64, u64)>,
-    /// Groups or duplicates that a random split would have put on both sides.
+    /// Test records of which a random split would have put the group, the text or a near-duplicate into training.
     pub naive_split_leaks: u64,
+    /// The same by what is shared; a record may count in several.
+    #[serde(default)]
+    pub naive_leaks: Vec<(String, u64)>,
+    /// What declared held-out sources had in common with training before training gave way.
+    #[serde(default)]
+    pub overlaps: Vec<OverlapFacts>,
+    /// Near-duplicates.
+    #[serde(default)]
+    pub near: NearFacts,
+    /// What steps found in records or changed: (step: what, records).
+    #[serde(default)]
+    pub findings: Vec<(String, u64)>,
+    /// Labels that are probably wrong, the surest first.
+    #[serde(default)]
+    pub label_errors: Vec<LabelErrorFacts>,
+    /// Languages of the records, ISO 639-3, where they were told.
+    #[serde(default)]
+    pub languages: Vec<(String, u64)>,
     /// Warnings in sentences.
     pub warnings: Vec<String>,
     /// Tokens of an epoch as rendered.
@@ -134,6 +152,68 @@ pub struct DataFacts {
     pub tokens_computed: u64,
     /// Tokens of an epoch that carry loss.
     pub tokens_loss: u64,
+}
+
+/// What a declared held-out part had in common with training.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct OverlapFacts {
+    /// The held-out part.
+    pub part: String,
+    /// Its records whose text, up to case, punctuation and white space, stood in training too.
+    pub texts: u64,
+    /// Of these, how many were answered otherwise there.
+    pub contradictory: u64,
+    /// Its further records with a near-duplicate in training.
+    pub near: u64,
+    /// Its records whose group stood in training too.
+    pub groups: u64,
+}
+
+impl OverlapFacts {
+    /// "11 test texts stood in training too, …"; nothing where nothing was shared.
+    pub fn sentence(&self) -> Option<String> {
+        let mut shared = Vec::new();
+        if self.texts > 0 {
+            let contradictory =
+                if self.contradictory > 0 { format!(", {} of them contradictory", self.contradictory) } else { String::new() };
+            shared.push(format!("{} by its text (up to case, punctuation and white space{contradictory})", self.texts));
+        }
+        if self.near > 0 {
+            shared.push(format!("{} by a near-duplicate", self.near));
+        }
+        if self.groups > 0 {
+            shared.push(format!("{} by its group", self.groups));
+        }
+        (!shared.is_empty()).then(|| format!("{} records leaked into training: {}; training gave them up", self.part, shared.join(", ")))
+    }
+}
+
+/// A label that is probably wrong.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct LabelErrorFacts {
+    /// The record.
+    pub id: String,
+    /// Where it stands.
+    pub part: String,
+    /// Its label.
+    pub given: String,
+    /// The label that a classifier gives it which was trained without it.
+    pub suggested: String,
+    /// Probability of the suggested label minus that of the given one.
+    pub margin: f64,
+}
+
+/// Near-duplicates among the records.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct NearFacts {
+    /// Clusters of records that ask nearly the same.
+    pub clusters: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Records of the largest.
+    pub largest: u64,
+    /// A few pairs of ids with their Jaccard similarity.
+    pub examples: Vec<(String, String, f64)>,
 }
 
 /// One source.

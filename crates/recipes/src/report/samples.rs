@@ -1,8 +1,8 @@
 //! Made-up reports for tests and for looking at the page in a browser. No number here was measured.
 
 use crate::report::facts::{
-    ArmFacts, BaseFacts, DataFacts, DifferenceFacts, FORMAT, FarOodFacts, ItemFacts, LookFacts, MemoryFacts, PowerFacts, Report, RunFacts,
-    SourceFacts, StepFacts, TrainingFacts, VerdictFacts,
+    ArmFacts, BaseFacts, DataFacts, DifferenceFacts, FORMAT, FarOodFacts, ItemFacts, LookFacts, MemoryFacts, NearFacts, PowerFacts, Report,
+    RunFacts, SourceFacts, StepFacts, TrainingFacts, VerdictFacts,
 };
 use crate::spec::Project;
 
@@ -329,6 +329,12 @@ pub(crate) fn tickets() -> Report {
             stratify: "intent".into(),
             strata: INTENTS.iter().zip(PER_INTENT).map(|(intent, test)| ((*intent).to_owned(), test * 2 + 3, test / 4 + 1, test)).collect(),
             naive_split_leaks: 37,
+            naive_leaks: vec![("a group".into(), 31), ("the same text".into(), 4), ("a near-duplicate".into(), 5)],
+            overlaps: Vec::new(),
+            near: NearFacts { clusters: 9, records: 21, largest: 4, examples: vec![("T0007".into(), "T0311".into(), 0.83)] },
+            label_errors: Vec::new(),
+            findings: vec![("normalise: changed".into(), 12), ("secrets: password".into(), 1)],
+            languages: vec![("eng".into(), 611), ("deu".into(), 102), ("unknown".into(), 47)],
             warnings: vec!["payment_problem has only 4 test items; its numbers say little".into()],
             tokens_rendered: 210_000,
             tokens_computed: 31_000,
@@ -501,6 +507,12 @@ fn classification(labels: &[String], per_class: usize, accuracy: f64, steps: u64
             stratify: "category".into(),
             strata: labels.iter().map(|label| (label.clone(), 9, 1, per_class as u64)).collect(),
             naive_split_leaks: 0,
+            naive_leaks: Vec::new(),
+            overlaps: Vec::new(),
+            near: NearFacts::default(),
+            findings: Vec::new(),
+            label_errors: Vec::new(),
+            languages: Vec::new(),
             conflicts: 0,
             warnings: Vec::new(),
             ..report.data.clone()

@@ -27,6 +27,56 @@ fn plan_prints_what_would_be_done_and_writes_nothing() {
     assert_eq!(before, project.tree(), "plan wrote something");
 }
 
+/// Copies, near copies, empty and secret rows: each is told apart, counted, and its story is told.
+#[test]
+fn prepare_drops_with_reasons_and_tells_why() {
+    let project = Project::new();
+    let csv = project.text("tickets/tickets.csv");
+    let (header, first) = (csv.lines().next().unwrap().to_owned(), csv.lines().nth(1).unwrap().to_owned());
+    let columns: Vec<&str> = header.split(',').collect();
+    let at = |name: &str| columns.iter().position(|column| *column == name).unwrap();
+    let changed = |id: &str, change: &dyn Fn(&str) -> String| {
+        let mut cells: Vec<String> = first.split(',').map(|cell| cell.trim_matches('"').to_owned()).collect();
+        cells[at("message")] = change(&cells[at("message")]);
+        cells[at("customer")] = "someone else".into();
+        cells[at("id")] = id.into();
+        cells.join(",")
+    };
+    let shout = changed("x1", &|message| format!("{} !", message.to_uppercase()));
+    let secret = changed("x2", &|_| "my password: geheim1234 does not work".into());
+    let empty = changed("x3", &|_| "  ".into());
+    project.write("tickets/tickets.csv", format!("{}\n{shout}\n{secret}\n{empty}\n", csv.trim_end()));
+    project.edit("[prepare]\n", "[prepare]\nnear_duplicates = \"drop\"\nsecrets = \"mask\"\nminimise = true\nlanguages = \"any\"\n");
+    let json = project.tunesmith(&["prepare", "tickets", "--json"]).expect(0).json();
+    let rejected = |what: &str| {
+        let found = json["data"]["rejected"].as_array().unwrap().iter().find(|pair| pair[0] == what);
+        found.map_or(0, |pair| pair[1].as_u64().unwrap())
+    };
+    assert!(rejected("near_duplicates: near-duplicate") >= 1, "{json}");
+    assert_eq!(rejected("empty: empty input"), 1);
+    let run = project.path(json["path"].as_str().unwrap());
+    let id = json["run"].as_str().unwrap();
+    let records: String =
+        ["train", "validation", "test"].iter().map(|part| text(&run.join(format!("data/records/{part}.jsonl")))).collect();
+    assert!(records.contains("my [password] does not work") && !records.contains("geheim1234"));
+    let (sheet, croissant) = (text(&run.join("data/datasheet.md")), json_file(&run.join("data/croissant.json")));
+    assert!(sheet.contains("| tickets.csv | 67 |") && sheet.contains("BLANK") && sheet.contains("near-duplicate"), "{sheet}");
+    assert_eq!(croissant["conformsTo"][0], "http://mlcommons.org/croissant/1.1");
+    assert_eq!((&croissant["recordSet"][0]["@id"], &croissant["rai:dataCollection"]), (&json!("train"), &json!("BLANK")));
+    // Every record is made again to the same bytes, and a dropped row says why.
+    for line in records.lines() {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let why = project.tunesmith(&["prepare", id, "--why", record["id"].as_str().unwrap(), "--json"]).expect(0).json();
+        assert_eq!((&why["replayed"], &why["record"][1]), (&Value::from(true), &record));
+    }
+    let rejects = text(&run.join("data/rejects.jsonl"));
+    let dropped: Value =
+        rejects.lines().map(|line| serde_json::from_str(line).unwrap()).find(|reject: &Value| reject["step"] == "near_duplicates").unwrap();
+    let story = project.tunesmith(&["prepare", id, "--why", dropped["id"].as_str().unwrap()]).expect(0);
+    assert!(story.stdout.contains("near-duplicate, Jaccard") && story.stdout.contains("it was dropped"), "{story}");
+    project.tunesmith(&["prepare", id, "--why", "nobody"]).expect(1);
+}
+
 #[test]
 fn prepare_shows_which_tokens_carry_loss() {
     let project = Project::new();

@@ -23,6 +23,7 @@ const COMMANDS: &[&[&str]] = &[
     &["bench", "sft"],
     &["bench", "generate"],
     &["bench", "choose"],
+    &["bench", "prepare"],
     &["doctor"],
     &["runs", "list"],
     &["runs", "show"],

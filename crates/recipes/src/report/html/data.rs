@@ -10,6 +10,9 @@ use super::{Section, legend, note, paragraph};
 /// Strata shown before the table is folded away.
 const STRATA_OPEN_MAX: usize = 24;
 
+/// Label errors that are shown.
+const LABEL_ERRORS_SHOWN: usize = 20;
+
 /// Rows, rejects, splits and tokens.
 pub(super) fn data(report: &Report) -> Option<Section> {
     let data = &report.data;
@@ -26,6 +29,7 @@ pub(super) fn data(report: &Report) -> Option<Section> {
         body.push_str("</ul></div>\n");
     }
     body.push_str(&strata(data));
+    body.push_str(&found(data));
     body.push_str("<h3>Tokens</h3>\n");
     body.push_str(&paragraph(&words::tokens(report)));
     Some(Section { id: "data", title: "Data", body })
@@ -56,11 +60,15 @@ fn flow(data: &DataFacts) -> String {
     if full > 0 {
         body.push_str(&format!("<div class=\"flow\">{}<p class=\"keys\">{keys}</p></div>\n", svg::stacked_bar(&bars, full, 640.0, 22.0)));
     }
+    let by: Vec<String> = data.naive_leaks.iter().map(|(what, rows)| format!("{} by {what}", count(*rows))).collect();
+    let by = if by.is_empty() { String::new() } else { format!(" ({})", by.join(", ")) };
+    let apart = "No group and no duplicate stands on two sides of the split";
     let leaks = match data.naive_split_leaks {
-        0 => "No group and no duplicate stands on two sides of the split; a random split would not have broken this either.".to_owned(),
+        0 => format!("{apart}; a random split would not have broken this either."),
+        1 => format!("{apart}. A random split would have put 1 of them on both sides{by}, and the score could have been too good."),
         leaks => format!(
-            "No group and no duplicate stands on two sides of the split. A random split would have put {} on both sides, and the score could have been too good.",
-            if leaks == 1 { "1 of them".to_owned() } else { format!("{} of them", count(leaks)) }
+            "{apart}. A random split would have put {} of them on both sides{by}, and the score could have been too good.",
+            count(leaks)
         ),
     };
     body.push_str(&paragraph(&leaks));
@@ -118,6 +126,53 @@ fn strata(data: &DataFacts) -> String {
             if untested == 1 { "it" } else { "them" }
         ));
     }
+    body
+}
+
+/// Near-duplicates, languages, and what the steps found or changed.
+fn found(data: &DataFacts) -> String {
+    let mut body = String::new();
+    if data.near.clusters > 0 {
+        body.push_str("<h3>Near-duplicates</h3>\n");
+        body.push_str(&paragraph(&format!(
+            "{} ask nearly the same as another, in {}; the largest has {}.",
+            counted(data.near.records, "record"),
+            counted(data.near.clusters, "cluster"),
+            count(data.near.largest)
+        )));
+        let mut table = Table::new(
+            "A few pairs. Similarity is the Jaccard index of their shingles.",
+            &[("Record", Column::Text), ("is near", Column::Text), ("Similarity", Column::Number)],
+        );
+        for (first, second, jaccard) in &data.near.examples {
+            table.row("", &[html(first), html(second), format!("{jaccard:.2}")]);
+        }
+        body.push_str(&table.finish(""));
+    }
+    if !data.label_errors.is_empty() {
+        body.push_str("<h3>Labels that are probably wrong</h3>\n");
+        let mut table = Table::new(
+            "The surest, by a classifier trained without the record and its group. All are in the run folder, data/label_errors.jsonl.",
+            &[("Record", Column::Text), ("Label", Column::Text), ("Suggested", Column::Text), ("Margin", Column::Number)],
+        );
+        for suspect in data.label_errors.iter().take(LABEL_ERRORS_SHOWN) {
+            table.row("", &[html(&suspect.id), html(&suspect.given), html(&suspect.suggested), format!("{:.2}", suspect.margin)]);
+        }
+        body.push_str(&table.finish(""));
+    }
+    let bars = |title: &str, caption: &str, rows: &[(String, u64)]| {
+        if rows.is_empty() {
+            return String::new();
+        }
+        let most = rows.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1);
+        let mut table = Table::new(caption, &[("", Column::Text), ("Records", Column::Number), ("", Column::Drawing)]);
+        for (name, rows) in rows {
+            table.row("", &[html(name), count(*rows), svg::stacked_bar(&[("p-train", *rows)], most, 160.0, 10.0)]);
+        }
+        format!("<h3>{title}</h3>\n{}", table.finish(""))
+    };
+    body.push_str(&bars("Languages", "As far as a text's letters tell; ISO 639-3.", &data.languages));
+    body.push_str(&bars("What the steps found", "Found, changed or masked; dropped rows are counted above too.", &data.findings));
     body
 }
 

@@ -1,0 +1,468 @@
+//! What is looked at in one record alone: its form, its language, its quality, and what must not be trained on.
+//!
+//! Documents stay as they were given. [`Clean::apply`] changes a record's texts where that was asked for (white space,
+//! Unicode, masked secrets), and says what it found in it, or gives a reason to reject it. It is a pure function of the
+//! record, so that what happened to a row can be replayed.
+
+use crate::near::fold;
+use crate::steps::{Policy, Reason};
+use crate::{Answer, Document, FieldValue, Record, Value};
+use regex::Regex;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+use text::Role;
+use unicode_normalization::{UnicodeNormalization, is_nfc_quick};
+
+/// A text with fewer letters says too little about its language.
+const LANGUAGE_LETTERS: usize = 24;
+/// Characters from which a language is told; more cost time and change nothing.
+const LANGUAGE_SAMPLE: usize = 1000;
+/// Texts of fewer words are not judged by shares of words and lines.
+const QUALITY_WORDS: usize = 20;
+/// Longest run of one character, other than white space, in a usable text.
+const QUALITY_RUN: usize = 60;
+
+/// What to do with secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// Say how many records have some.
+    Report,
+    /// Put the kind of secret in its place.
+    Mask,
+    /// Reject the record.
+    Drop,
+}
+
+/// Rows that are valid until a day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outdated {
+    /// The column with the last day of validity, as `2026-11-24`, or any text that begins so.
+    pub column: String,
+    /// Rows that were valid only before this day are outdated.
+    pub before: String,
+    /// What happens to them.
+    pub policy: Policy,
+}
+
+impl Outdated {
+    /// Looks at a document: nothing, a finding, or a reason.
+    pub fn apply(&self, document: &Document, findings: &mut Findings) -> Result<(), (&'static str, Reason)> {
+        let text = document.field(&self.column).map(Value::to_text).unwrap_or_default();
+        let text = text.trim();
+        match day(text) {
+            None if text.is_empty() => Ok(()),
+            None => {
+                findings.push(("outdated", "no date such as 2026-11-24".into()));
+                Ok(())
+            }
+            Some(day) if day < self.before.as_str() => {
+                judged(self.policy, findings, "outdated", "outdated".into(), || Reason::Outdated { until: day.to_owned() })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// The day with which a text begins, as ISO 8601 writes it.
+pub fn day(text: &str) -> Option<&str> {
+    let day = text.get(..10)?;
+    let digits = |range: std::ops::Range<usize>| day[range].bytes().all(|byte| byte.is_ascii_digit());
+    let shaped = day.is_ascii() && digits(0..4) && &day[4..5] == "-" && digits(5..7) && &day[7..8] == "-" && digits(8..10);
+    let within = |range: std::ops::Range<usize>, most: u32| day[range].parse::<u32>().is_ok_and(|n| (1..=most).contains(&n));
+    let ends = text[10..].chars().next().is_none_or(|next| !next.is_alphanumeric() || next == 'T');
+    (shaped && within(5..7, 12) && within(8..10, 31) && ends).then_some(day)
+}
+
+/// What is done to each record.
+#[derive(Clone, Debug, Default)]
+pub struct Clean {
+    /// Unicode NFC, one kind of line end, no invisible characters, no runs of blanks.
+    pub normalise: bool,
+    /// Languages to keep, as ISO 639-3 codes; empty: all, and none is told.
+    pub languages: Vec<String>,
+    /// Whether languages are told at all.
+    pub tell_language: bool,
+    /// Texts that are no running text: repeated lines, mostly symbols.
+    pub quality: Option<Policy>,
+    /// Keys, tokens, passwords.
+    pub secrets: Option<Secrets>,
+    /// Folded words and phrases that must not occur, and what happens if one does.
+    pub words: HashSet<String>,
+    /// See `words`.
+    pub words_policy: Option<Policy>,
+    /// Texts that break off.
+    pub incomplete: Option<Policy>,
+}
+
+/// What was found in a record, or done to it: (step, what), to be counted.
+pub type Findings = Vec<(&'static str, Cow<'static, str>)>;
+
+impl Clean {
+    /// Cleans a record. Rejects carry the step's name.
+    pub fn apply(&self, record: &mut Record, findings: &mut Findings) -> Result<(), (&'static str, Reason)> {
+        if self.normalise && self.texts(record, |text| normalise(text)) {
+            findings.push(("normalise", "changed".into()));
+        }
+        if let Some(policy) = self.secrets {
+            self.secrets(record, policy, findings)?;
+        }
+        let asked = record.asked();
+        if let Some(policy) = self.incomplete
+            && let Some(problem) = cut(&asked).or_else(|| cut(&record.answer.to_text()))
+        {
+            judged(policy, findings, "incomplete", problem.into(), || Reason::Incomplete { problem })?;
+        }
+        if let Some(policy) = self.quality
+            && let Some(rule) = poor(&asked)
+        {
+            judged(policy, findings, "quality", rule.into(), || Reason::Quality { rule })?;
+        }
+        if let Some(policy) = self.words_policy
+            && (contains(&fold(&asked), &self.words) || contains(&fold(&record.answer.to_text()), &self.words))
+        {
+            judged(policy, findings, "words", "listed word".into(), || Reason::ListedWord)?;
+        }
+        if self.tell_language {
+            let language = language(&asked);
+            findings.push(("language", language.unwrap_or("unknown").into()));
+            if let Some(language) = language.filter(|code| !self.languages.is_empty() && !self.languages.iter().any(|kept| kept == code)) {
+                return Err(("language", Reason::Language { found: language }));
+            }
+        }
+        Ok(())
+    }
+
+    fn secrets(&self, record: &mut Record, policy: Secrets, findings: &mut Findings) -> Result<(), (&'static str, Reason)> {
+        let mut kinds: Vec<&'static str> = Vec::new();
+        for message in record.messages.iter().filter(|message| message.role != Role::System) {
+            kinds.extend(secrets(&message.content).map(|(kind, _)| kind));
+        }
+        kinds.extend(secrets(&record.answer.to_text()).map(|(kind, _)| kind));
+        kinds.sort_unstable();
+        kinds.dedup();
+        let Some(kind) = kinds.first().copied() else { return Ok(()) };
+        findings.extend(kinds.iter().map(|kind| ("secrets", Cow::Borrowed(*kind))));
+        match policy {
+            Secrets::Report => Ok(()),
+            Secrets::Drop => Err(("secrets", Reason::Secret { kind })),
+            Secrets::Mask => {
+                self.texts(record, mask);
+                Ok(())
+            }
+        }
+    }
+
+    /// Changes all texts but the system message; whether any is another now.
+    fn texts(&self, record: &mut Record, change: impl Fn(&str) -> Cow<'_, str>) -> bool {
+        let mut changed = false;
+        let mut one = |text: &mut String| {
+            if let Cow::Owned(new) = change(text)
+                && new != *text
+            {
+                *text = new;
+                changed = true;
+            }
+        };
+        record.messages.iter_mut().filter(|message| message.role != Role::System).for_each(|message| one(&mut message.content));
+        match &mut record.answer {
+            Answer::Text(text) => one(text),
+            Answer::Fields(fields) => fields.iter_mut().for_each(|(_, value)| {
+                if let FieldValue::Text(text) = value {
+                    one(text);
+                }
+            }),
+        }
+        changed
+    }
+}
+
+fn judged(
+    policy: Policy,
+    findings: &mut Findings,
+    step: &'static str,
+    what: Cow<'static, str>,
+    reason: impl Fn() -> Reason,
+) -> Result<(), (&'static str, Reason)> {
+    findings.push((step, what));
+    if policy == Policy::Drop { Err((step, reason())) } else { Ok(()) }
+}
+
+/// NFC; `\r\n` and `\r` as `\n`; no control, zero-width or direction characters; runs of blanks as one, none at the end of
+/// a line; at most one empty line in a row; the same line at most twice in a row; nothing around the whole.
+pub fn normalise(text: &str) -> Cow<'_, str> {
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~');
+    if text.bytes().all(|byte| plain(&byte)) && !text.contains("  ") && text.trim().len() == text.len() {
+        return Cow::Borrowed(text);
+    }
+    let nfc: Cow<'_, str> = match is_nfc_quick(text.chars()) {
+        unicode_normalization::IsNormalized::Yes => Cow::Borrowed(text),
+        _ => Cow::Owned(text.nfc().collect()),
+    };
+    let mut lines: Vec<String> = Vec::new();
+    for line in nfc.replace("\r\n", "\n").split(['\n', '\r', '\u{2028}', '\u{2029}', '\u{85}']) {
+        let mut clean = String::with_capacity(line.len());
+        // Indentation means something in code and lists: only runs inside a line become one blank.
+        let body = line.trim_start_matches([' ', '\t']);
+        clean.push_str(&line[..line.len() - body.len()]);
+        let mut blank = false;
+        for character in body.chars() {
+            match character {
+                '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2064}' | '\u{FEFF}' | '\u{AD}' => {}
+                _ if character.is_whitespace() => blank = true,
+                _ if character.is_control() => {}
+                _ => {
+                    if std::mem::take(&mut blank) {
+                        clean.push(' ');
+                    }
+                    clean.push(character);
+                }
+            }
+        }
+        if body.trim().is_empty() {
+            clean.clear();
+        }
+        let last_two = lines.len() >= 2 && lines[lines.len() - 2..].iter().all(|line| *line == clean);
+        let empty_again = clean.is_empty() && lines.last().is_some_and(String::is_empty);
+        if !last_two && !empty_again {
+            lines.push(clean);
+        }
+    }
+    let joined = lines.join("\n");
+    let trimmed = joined.trim_matches('\n');
+    let trimmed = trimmed.trim_end();
+    // A first line keeps its indentation only where another follows.
+    let trimmed = if trimmed.contains('\n') { trimmed } else { trimmed.trim_start() };
+    if trimmed == text { Cow::Borrowed(text) } else { Cow::Owned(trimmed.to_owned()) }
+}
+
+/// Why a text seems to break off: an ellipsis of an export's limit, or a word divided at the end. An ordinary text without a
+/// full stop is none of these.
+fn cut(text: &str) -> Option<&'static str> {
+    let end = text.trim_end();
+    if ["[...]", "[…]", "(...)", "[truncated]", "(truncated)", "<truncated>", "… (more)", "[cut]"].iter().any(|mark| end.ends_with(mark))
+    {
+        return Some("it ends with a mark of truncation");
+    }
+    if end.chars().count() >= 200 && end.ends_with(['-', '\u{2010}']) && !end.ends_with("--") {
+        return Some("it ends within a word");
+    }
+    if text.contains('\u{FFFD}') {
+        return Some("it has characters that were lost (U+FFFD)");
+    }
+    None
+}
+
+/// The rule by which a text is no running text, after the heuristics of C4 (Raffel et al., arXiv 1910.10683, §2.2) and
+/// Gopher (Rae et al., arXiv 2112.11446, table A1), kept to those that hold for short texts in any language.
+pub fn poor(text: &str) -> Option<&'static str> {
+    let (mut letters, mut others, mut run, mut longest, mut last) = (0usize, 0usize, 0usize, 0usize, '\0');
+    for character in text.chars().filter(|character| !character.is_whitespace()) {
+        if character.is_alphabetic() {
+            letters += 1;
+        } else if !character.is_numeric() {
+            others += 1;
+        }
+        run = if character == last { run + 1 } else { 1 };
+        longest = longest.max(run);
+        last = character;
+    }
+    if longest > QUALITY_RUN {
+        return Some("one character repeated");
+    }
+    if letters + others >= 40 && others > letters {
+        return Some("more symbols than letters");
+    }
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if words.len() < QUALITY_WORDS {
+        return None;
+    }
+    let length: usize = words.iter().map(|word| word.chars().count()).sum();
+    if length > 40 * words.len() {
+        return Some("words of more than 40 characters on average");
+    }
+    if text.to_lowercase().contains("lorem ipsum") {
+        return Some("placeholder text");
+    }
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.len() >= 6 {
+        let distinct: HashSet<&str> = lines.iter().copied().collect();
+        if 10 * (lines.len() - distinct.len()) > 3 * lines.len() {
+            return Some("more than 30 % of its lines are repeated");
+        }
+    }
+    // The most frequent pair of words, by the characters it covers.
+    let mut pairs: HashMap<(&str, &str), usize> = HashMap::new();
+    for pair in words.windows(2) {
+        *pairs.entry((pair[0], pair[1])).or_default() += 1;
+    }
+    let covered = |((a, b), count): (&(&str, &str), &usize)| if *count > 1 { (a.chars().count() + b.chars().count()) * count } else { 0 };
+    let most = pairs.iter().map(covered).max().unwrap_or(0);
+    (5 * most > 2 * length).then_some("one pair of words makes up more than 40 % of it")
+}
+
+/// Whether a folded text contains a listed word, or a listed phrase of at most four words.
+fn contains(folded: &str, listed: &HashSet<String>) -> bool {
+    let words: Vec<&str> = folded.split(' ').collect();
+    (1..=4).any(|n| words.windows(n).any(|window| listed.contains(&window.join(" "))))
+}
+
+/// The language of a text as an ISO 639-3 code, where there is enough of it and one is clearly likelier than the others.
+pub fn language(text: &str) -> Option<&'static str> {
+    let sample = text.char_indices().nth(LANGUAGE_SAMPLE).map_or(text, |(at, _)| &text[..at]);
+    if sample.chars().filter(|character| character.is_alphabetic()).take(LANGUAGE_LETTERS).count() < LANGUAGE_LETTERS {
+        return None;
+    }
+    whatlang::detect(sample).filter(whatlang::Info::is_reliable).map(|info| info.lang().code())
+}
+
+/// Two-letter codes (ISO 639-1) of languages that can be told.
+#[rustfmt::skip] // a table
+const TWO_LETTERS: &[(&str, &str)] = &[
+    ("ar", "ara"), ("bg", "bul"), ("bn", "ben"), ("ca", "cat"), ("cs", "ces"), ("da", "dan"), ("de", "deu"), ("el", "ell"),
+    ("en", "eng"), ("es", "spa"), ("et", "est"), ("fi", "fin"), ("fr", "fra"), ("he", "heb"), ("hi", "hin"), ("hr", "hrv"),
+    ("hu", "hun"), ("id", "ind"), ("it", "ita"), ("ja", "jpn"), ("ko", "kor"), ("lt", "lit"), ("lv", "lav"), ("nb", "nob"),
+    ("nl", "nld"), ("no", "nob"), ("pl", "pol"), ("pt", "por"), ("ro", "ron"), ("ru", "rus"), ("sk", "slk"), ("sl", "slv"),
+    ("sr", "srp"), ("sv", "swe"), ("th", "tha"), ("tr", "tur"), ("uk", "ukr"), ("vi", "vie"), ("zh", "cmn"),
+];
+
+/// The ISO 639-3 code of a language that can be told, from that code or the one of two letters.
+pub fn language_code(given: &str) -> Option<&'static str> {
+    let code = TWO_LETTERS.iter().find(|(two, _)| *two == given).map_or(given, |(_, three)| three);
+    whatlang::Lang::from_code(code).map(|language| language.code())
+}
+
+/// Kinds of secrets and how they look; formats as their issuers publish them.
+const SECRETS: &[(&str, &str)] = &[
+    ("private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?-----END [A-Z ]*PRIVATE KEY-----)?"),
+    ("AWS access key", r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}\b"),
+    ("GitHub token", r"\b(?:gh[pousr]_[A-Za-z0-9]{36}[A-Za-z0-9]*|github_pat_[A-Za-z0-9_]{22}[A-Za-z0-9_]*)"),
+    ("GitLab token", r"\bglpat-[A-Za-z0-9_-]{20}[A-Za-z0-9_-]*"),
+    ("Slack token", r"\bxox[abeoprs]-[A-Za-z0-9-]{10}[A-Za-z0-9-]*"),
+    ("Google API key", r"\bAIza[A-Za-z0-9_-]{35}"),
+    ("Stripe key", r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{16}[A-Za-z0-9]*"),
+    ("OpenAI key", r"\bsk-(?:proj-|svcacct-)?[A-Za-z0-9_-]{20}[A-Za-z0-9_-]*"),
+    ("Hugging Face token", r"\bhf_[A-Za-z0-9]{30}[A-Za-z0-9]*"),
+    ("JSON web token", r"\beyJ[A-Za-z0-9_-]{10}[A-Za-z0-9_-]*\.eyJ[A-Za-z0-9_-]{10}[A-Za-z0-9_-]*\.[A-Za-z0-9_-]{10}[A-Za-z0-9_-]*"),
+    ("password in a URL", r"\b[a-z][a-z0-9+.-]*://[^\s/:@]+:[^\s/@]{3}[^\s/@]*@[A-Za-z0-9.-]{3}[A-Za-z0-9.-]*"),
+    ("password", r"(?i:\b(?:password|passwd|pwd|passwort|secret|api[_-]?key)\s{0,3}[=:]\s{0,3}[^\s,;]{6}[^\s,;]*)"),
+];
+
+static SECRET: LazyLock<Regex> = LazyLock::new(|| {
+    let alternatives: Vec<String> = SECRETS.iter().map(|(_, pattern)| format!("({pattern})")).collect();
+    Regex::new(&alternatives.join("|")).expect("the patterns are constants, and a test compiles them")
+});
+
+/// The secrets of a text: their kind, and where they are.
+pub fn secrets(text: &str) -> impl Iterator<Item = (&'static str, std::ops::Range<usize>)> + '_ {
+    SECRET.captures_iter(text).filter_map(|found| {
+        let kind = SECRETS[(1..=SECRETS.len()).find(|group| found.get(*group).is_some())? - 1].0;
+        let whole = found.get(0)?;
+        // "Password: forgotten" is a subject line; what has no digit is rarely a password, and never a good one.
+        (kind != "password" || whole.as_str().bytes().any(|byte| byte.is_ascii_digit())).then(|| (kind, whole.range()))
+    })
+}
+
+fn mask(text: &str) -> Cow<'_, str> {
+    let mut masked = String::new();
+    let mut end = 0;
+    for (kind, range) in secrets(text) {
+        masked.push_str(&text[end..range.start]);
+        masked.push_str(&format!("[{kind}]"));
+        end = range.end;
+    }
+    if end == 0 {
+        return Cow::Borrowed(text);
+    }
+    masked.push_str(&text[end..]);
+    Cow::Owned(masked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normalised_texts_look_the_same_and_compare_equal() {
+        assert_eq!(normalise("cafe\u{301}  au\u{200B} lait \r\n\r\n\r\nnext\tline\u{7}"), "café au lait\n\nnext line");
+        assert_eq!(normalise("  indented\n    code"), "  indented\n    code");
+        assert_eq!(normalise("a\na\na\na\nb"), "a\na\nb");
+        assert!(matches!(normalise("plain text"), Cow::Borrowed(_)));
+        for text in ["  x ", "\u{FEFF}e\u{301}\r\r\r\rx", "a\n\n\n\nb\u{2028}c"] {
+            let once = normalise(text).into_owned();
+            assert_eq!(normalise(&once), once, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_found_and_masked() {
+        let key = format!("AKIA{}", "ABCDEFGHIJKLMNOP");
+        let token = format!("ghp_{}", "a1".repeat(18));
+        let text = format!("use {key} and {token}, password: hunter2222, or https://me:geheim@db.example.com/x");
+        let kinds: Vec<&str> = secrets(&text).map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, ["AWS access key", "GitHub token", "password", "password in a URL"]);
+        assert_eq!(mask(&text), "use [AWS access key] and [GitHub token], [password], or [password in a URL]/x");
+        assert_eq!(secrets("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----").count(), 1);
+        for harmless in [
+            "my password does not work",
+            "Password: forgotten",
+            "the secret: a good soup",
+            "order AKIA-12",
+            "skating",
+            "12:30 at https://a.example/b",
+        ] {
+            assert_eq!(secrets(harmless).count(), 0, "{harmless}");
+        }
+    }
+
+    #[test]
+    fn poor_texts_are_told_from_short_ones() {
+        assert_eq!(poor("ok"), None);
+        assert_eq!(poor("Order 4711-2, 3 x 12.50 EUR = 37.50 EUR"), None);
+        assert_eq!(poor(&"=".repeat(80)), Some("one character repeated"));
+        assert_eq!(poor(&"-*- #! ".repeat(20)), Some("more symbols than letters"));
+        assert_eq!(poor(&"buy now ".repeat(20)), Some("one pair of words makes up more than 40 % of it"));
+        assert_eq!(poor(&"Home and more\nAbout us all\n".repeat(6)), Some("more than 30 % of its lines are repeated"));
+        let prose = "The parcel arrived on Monday, but the box was open and one of the two cups inside was broken. Could you send a new \
+                     one to the same address, please? I have added two photographs of it.";
+        assert_eq!(poor(prose), None);
+    }
+
+    #[test]
+    fn cut_texts_and_listed_words() {
+        assert!(cut("see the rest [...]").is_some());
+        assert!(cut("lost \u{FFFD} character").is_some());
+        assert!(cut("no full stop at the end").is_none());
+        let listed = HashSet::from(["damn".to_owned(), "go to hell".to_owned()]);
+        assert!(contains(&fold("Oh DAMN!"), &listed) && contains(&fold("you can go, to hell."), &listed));
+        assert!(!contains(&fold("the dam broke; hello"), &listed));
+    }
+
+    #[test]
+    fn rows_are_valid_until_a_day() {
+        assert_eq!(day("2026-11-24"), Some("2026-11-24"));
+        assert_eq!(day("2026-11-24T10:00:00Z"), Some("2026-11-24"));
+        for no in ["24.11.2026", "2026-13-01", "2026-11-245", "2026-1-1", "für immer!!", ""] {
+            assert_eq!(day(no), None, "{no}");
+        }
+        let outdated = Outdated { column: "until".into(), before: "2026-01-01".into(), policy: Policy::Drop };
+        let apply = |text: &str| {
+            let origin = crate::Origin { source: "s".into(), inner: String::new(), row: 1, line: 1 };
+            outdated.apply(&Document::new(vec![("until".into(), Value::Text(text.into()))], origin), &mut Vec::new())
+        };
+        assert_eq!(apply("2025-12-31"), Err(("outdated", Reason::Outdated { until: "2025-12-31".into() })));
+        assert_eq!((apply("2026-01-01"), apply(""), apply("soon")), (Ok(()), Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn languages_of_sentences() {
+        let english = "The parcel that I ordered three weeks ago has not arrived yet, and nobody in your office could tell me where it is \
+                       or when it will be delivered to my address.";
+        let german = "Das Paket, das ich vor drei Wochen bestellt habe, ist immer noch nicht angekommen, und niemand in Ihrem Büro konnte \
+                      mir sagen, wo es ist oder wann es geliefert wird.";
+        assert_eq!((language(english), language(german)), (Some("eng"), Some("deu")));
+        assert_eq!(language("ok thanks"), None);
+        assert_eq!((language_code("fr"), language_code("fra"), language_code("klingon")), (Some("fra"), Some("fra"), None));
+        assert!(TWO_LETTERS.iter().all(|(two, three)| language_code(two) == Some(three)));
+    }
+}

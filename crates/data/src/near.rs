@@ -1,0 +1,286 @@
+//! Near-duplicates: MinHash sketches, locality-sensitive hashing to find candidates, exact Jaccard to decide.
+//!
+//! Texts are compared *folded* ([`fold`]): lower case, letters and digits only, single spaces. A text is the set of its
+//! [`Shingles`]; two texts are near-duplicates if |A ∩ B| / |A ∪ B| reaches a threshold. Sketches are those of
+//! Dahlgaard, Knudsen and Thorup, "Fast Similarity Sketching" (FOCS 2017): as good as one hash function per position,
+//! at the cost of about one for long texts. Positions are cut into bands; texts that agree on all of a band are
+//! candidates (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", §3.4). Each candidate pair is then
+//! compared shingle by shingle, so that whatever is called a near-duplicate is one.
+
+use crate::DataError;
+
+/// Positions of a sketch.
+pub const POSITIONS: usize = 64;
+/// Least probability that a pair at the threshold becomes a candidate.
+const RECALL: f64 = 0.985;
+
+/// What the shingles of a text are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shingles {
+    /// So many words in a row.
+    Words(usize),
+    /// So many characters in a row.
+    Characters(usize),
+}
+
+/// What counts as nearly the same.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Nearness {
+    /// What is compared.
+    pub shingles: Shingles,
+    /// Least Jaccard similarity, above 0, at most 1.
+    pub jaccard: f64,
+}
+
+impl Nearness {
+    /// Bands of a sketch, and positions of a band: as long as pairs at the threshold are still found.
+    pub fn bands(&self) -> (usize, usize) {
+        let recall = |positions: usize| {
+            let agree = self.jaccard.powi(positions as i32);
+            1.0 - (1.0 - agree).powi((POSITIONS / positions) as i32)
+        };
+        let positions = (1..=POSITIONS / 4).rev().find(|positions| recall(*positions) >= RECALL).unwrap_or(1);
+        (POSITIONS / positions, positions)
+    }
+}
+
+/// Lower case, letters and digits only, runs of white space as one space: texts that a person would call the same.
+/// Other characters vanish without a trace, so that `didn't` is `didnt` and `top-up` is `topup`.
+pub fn fold(text: &str) -> String {
+    let mut folded = String::with_capacity(text.len());
+    let mut space = false;
+    for character in text.chars() {
+        if character.is_whitespace() {
+            space = !folded.is_empty();
+            continue;
+        }
+        if !character.is_alphanumeric() {
+            continue;
+        }
+        if std::mem::take(&mut space) {
+            folded.push(' ');
+        }
+        if character.is_ascii() {
+            folded.push(character.to_ascii_lowercase());
+        } else {
+            folded.extend(character.to_lowercase());
+        }
+    }
+    folded
+}
+
+/// Mixes all bits (the finaliser of SplitMix64).
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+/// A hash of a few bytes, the same on every machine.
+pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
+    let mut state = 0x9E37_79B9_7F4A_7C15 ^ bytes.len() as u64;
+    let mut chunks = bytes.chunks_exact(8);
+    for chunk in &mut chunks {
+        let word = u64::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7]]);
+        state = (state.rotate_left(23) ^ word).wrapping_mul(0x2545_F491_4F6C_DD1D);
+    }
+    let rest = chunks.remainder();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    mix((state.rotate_left(23) ^ u64::from_le_bytes(last)).wrapping_mul(0x2545_F491_4F6C_DD1D))
+}
+
+impl Shingles {
+    /// Hashes of the shingles of a folded text, in order of appearance, repetitions included. A text shorter than one
+    /// shingle is one.
+    pub fn of(self, folded: &str) -> Vec<u64> {
+        let bytes = folded.as_bytes();
+        let windows = |starts: &[usize], ends: &[usize], n: usize| -> Vec<u64> {
+            let count = (starts.len() + 1).saturating_sub(n);
+            (0..count).map(|i| hash_bytes(&bytes[starts[i]..ends[i + n - 1]])).collect()
+        };
+        let hashes = match self {
+            Self::Words(n) => {
+                let starts: Vec<usize> = std::iter::once(0).chain(folded.match_indices(' ').map(|(at, _)| at + 1)).collect();
+                let ends: Vec<usize> = folded.match_indices(' ').map(|(at, _)| at).chain([folded.len()]).collect();
+                windows(&starts, &ends, n.max(1))
+            }
+            Self::Characters(n) if folded.is_ascii() => bytes.windows(n.max(1)).map(hash_bytes).collect(),
+            Self::Characters(n) => {
+                let starts: Vec<usize> = folded.char_indices().map(|(at, _)| at).collect();
+                let ends: Vec<usize> = starts.iter().copied().skip(1).chain([folded.len()]).collect();
+                windows(&starts, &ends, n.max(1))
+            }
+        };
+        if hashes.is_empty() && !folded.is_empty() { vec![hash_bytes(bytes)] } else { hashes }
+    }
+
+    /// The same as a set: sorted, each once.
+    pub fn set(self, folded: &str) -> Vec<u64> {
+        let mut hashes = self.of(folded);
+        hashes.sort_unstable();
+        hashes.dedup();
+        hashes
+    }
+}
+
+/// |A ∩ B| / |A ∪ B| of two sets made by [`Shingles::set`]; 0 for two empty ones.
+pub fn jaccard(a: &[u64], b: &[u64]) -> f64 {
+    let (mut i, mut j, mut shared) = (0, 0, 0usize);
+    while i < a.len() && j < b.len() {
+        match a[i].cmp(&b[j]) {
+            std::cmp::Ordering::Less => i += 1,
+            std::cmp::Ordering::Greater => j += 1,
+            std::cmp::Ordering::Equal => {
+                shared += 1;
+                i += 1;
+                j += 1;
+            }
+        }
+    }
+    let union = a.len() + b.len() - shared;
+    if union == 0 { 0.0 } else { shared as f64 / union as f64 }
+}
+
+/// A sketch of a set of shingles; `None` of the empty set. Two sketches agree on a share of their positions that is
+/// near the sets' Jaccard similarity.
+pub fn sketch(shingles: &[u64]) -> Option<[u64; POSITIONS]> {
+    if shingles.is_empty() {
+        return None;
+    }
+    let mut positions = [u64::MAX; POSITIONS];
+    let mut empty = POSITIONS;
+    // The first rounds throw every shingle into some position; the later ones fill one position each, so that it ends.
+    for round in 0..2 * POSITIONS {
+        let seed = mix(round as u64 + 1);
+        for shingle in shingles {
+            let hash = mix(shingle ^ seed);
+            let position = if round < POSITIONS { (hash >> 58) as usize } else { round - POSITIONS };
+            let value = ((round as u64) << 48) | (hash & 0xFFFF_FFFF_FFFF);
+            let place = &mut positions[position];
+            empty -= usize::from(*place == u64::MAX);
+            *place = value.min(*place);
+        }
+        if empty == 0 {
+            break;
+        }
+    }
+    Some(positions)
+}
+
+/// A hash for each band of a sketch.
+pub fn band_keys(sketch: &[u64; POSITIONS], nearness: &Nearness) -> Vec<u64> {
+    let (bands, positions) = nearness.bands();
+    let key = |band: &[u64]| band.iter().fold(0, |key: u64, value| mix(key.rotate_left(17) ^ value));
+    sketch.chunks_exact(positions).take(bands).map(key).collect()
+}
+
+/// Sets of rows that are joined one pair at a time; a set is known by its first row.
+#[derive(Clone, Debug)]
+pub(crate) struct UnionFind {
+    parent: Vec<u32>,
+}
+
+impl UnionFind {
+    pub(crate) fn new(rows: usize) -> Self {
+        Self { parent: (0..rows as u32).collect() }
+    }
+
+    pub(crate) fn root(&mut self, row: u32) -> u32 {
+        let mut at = row as usize;
+        while self.parent[at] as usize != at {
+            self.parent[at] = self.parent[self.parent[at] as usize];
+            at = self.parent[at] as usize;
+        }
+        at as u32
+    }
+
+    /// Joins two sets; false if they were one already.
+    pub(crate) fn join(&mut self, a: u32, b: u32) -> bool {
+        let (a, b) = (self.root(a), self.root(b));
+        self.parent[a.max(b) as usize] = a.min(b);
+        a != b
+    }
+}
+
+/// Largest bucket whose rows are all compared with each other.
+const BUCKET_ALL_PAIRS: usize = 24;
+/// In larger ones each row is compared with so many of the first rows and of the rows just before it. Such buckets are
+/// of texts that are all alike, and a few comparisons join them.
+const BUCKET_FIRST: usize = 6;
+const BUCKET_BEFORE: usize = 3;
+
+/// Pairs of a bucket that are to be compared.
+pub(crate) fn bucket_pairs(rows: &[u32], mut pair: impl FnMut(u32, u32) -> Result<(), DataError>) -> Result<(), DataError> {
+    for (i, row) in rows.iter().enumerate().skip(1) {
+        for (j, other) in rows[..i].iter().enumerate() {
+            if rows.len() <= BUCKET_ALL_PAIRS || j < BUCKET_FIRST || j + BUCKET_BEFORE >= i {
+                pair(*other, *row)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folding_forgets_case_punctuation_and_white_space() {
+        assert_eq!(fold("\n\nWhat's  the top-up LIMIT ?"), "whats the topup limit");
+        assert_eq!(fold("Größe: 10 €"), "größe 10");
+        assert_eq!(fold(" - "), "");
+    }
+
+    #[test]
+    fn shingles_of_short_and_long_texts() {
+        assert_eq!(Shingles::Words(3).of("a b c d").len(), 2);
+        assert_eq!(Shingles::Words(5).of("a b"), Shingles::Words(9).of("a b"));
+        assert_eq!(Shingles::Characters(5).of("größer").len(), 2);
+        assert!(Shingles::Characters(5).of("").is_empty());
+        assert_eq!(Shingles::Characters(3).of("aaaaa").len(), 3);
+        assert_eq!(Shingles::Characters(3).set("aaaaa").len(), 1);
+    }
+
+    /// The share of equal positions is the similarity, for sets of a few and of many.
+    #[test]
+    fn sketches_estimate_jaccard() {
+        for (size, shared) in [(4u64, 3u64), (20, 15), (300, 250), (5000, 3000)] {
+            let (mut agree, trials) = (0, 200u64);
+            for trial in 0..trials {
+                let base = trial * 1_000_003;
+                let a: Vec<u64> = (0..size).map(|i| mix(base + i)).collect();
+                let b: Vec<u64> = (size - shared..2 * size - shared).map(|i| mix(base + i)).collect();
+                let (a, b) = (sketch(&a).unwrap(), sketch(&b).unwrap());
+                agree += a.iter().zip(&b).filter(|(a, b)| a == b).count();
+            }
+            let estimate = agree as f64 / (trials * POSITIONS as u64) as f64;
+            let truth = shared as f64 / (2 * size - shared) as f64;
+            assert!((estimate - truth).abs() < 0.025, "{size}: {estimate} instead of {truth}");
+        }
+    }
+
+    #[test]
+    fn bands_find_pairs_at_the_threshold() {
+        let bands = |jaccard| Nearness { shingles: Shingles::Characters(5), jaccard }.bands();
+        assert_eq!(bands(0.7), (16, 4));
+        assert_eq!(bands(0.5), (32, 2));
+        assert_eq!(bands(0.8), (12, 5));
+        assert_eq!(bands(1.0), (4, 16));
+    }
+
+    #[test]
+    fn large_buckets_stay_linear() {
+        let rows: Vec<u32> = (0..1000).collect();
+        let (mut pairs, mut sets) = (0, UnionFind::new(1000));
+        bucket_pairs(&rows, |a, b| {
+            pairs += 1;
+            sets.join(a, b);
+            Ok(())
+        })
+        .unwrap();
+        assert!(pairs < 10_000, "{pairs}");
+        assert!(rows.iter().all(|row| sets.root(*row) == 0));
+    }
+}
