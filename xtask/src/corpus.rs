@@ -69,7 +69,7 @@ pub(crate) fn corpus(arguments: &[String]) -> Result<()> {
             0..=19 if !recent.is_empty() => recent[random.below(recent.len())].clone(),
             _ => ((0..20 + random.below(380)).map(|_| random.rank(VOCABULARY)).collect(), random.below(12)),
         };
-        if kind >= 10 && kind < 20 {
+        if (10..20).contains(&kind) {
             for _ in 0..1 + text.len() / 40 {
                 let at = random.below(text.len());
                 text[at] = random.rank(VOCABULARY);

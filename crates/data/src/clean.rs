@@ -101,7 +101,7 @@ pub type Findings = Vec<(&'static str, Cow<'static, str>)>;
 impl Clean {
     /// Cleans a record. Rejects carry the step's name.
     pub fn apply(&self, record: &mut Record, findings: &mut Findings) -> Result<(), (&'static str, Reason)> {
-        if self.normalise && self.texts(record, |text| normalise(text)) {
+        if self.normalise && self.texts(record, normalise) {
             findings.push(("normalise", "changed".into()));
         }
         if let Some(policy) = self.secrets {

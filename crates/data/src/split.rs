@@ -254,7 +254,8 @@ impl Split {
         }
         let groups: HashSet<&str> =
             train.iter().chain(&held_out.validation).chain(&held_out.in_domain).filter_map(|record| record.group.as_deref()).collect();
-        let strata = strata.iter().map(|(name, [train, validation, test])| ((*name).to_owned(), *train, *validation, *test)).collect();
+        let strata: Vec<(String, usize, usize, usize)> =
+            strata.iter().map(|(name, [train, validation, test])| ((*name).to_owned(), *train, *validation, *test)).collect();
         let report = SplitReport {
             small_strata: small_strata(&strata, held_out.in_domain.len()),
             groups: groups.len(),
@@ -266,7 +267,7 @@ impl Split {
 }
 
 /// Strata with too few test records to say anything, where there are test records at all.
-fn small_strata(strata: &Vec<(String, usize, usize, usize)>, test: usize) -> Vec<(String, usize)> {
+fn small_strata(strata: &[(String, usize, usize, usize)], test: usize) -> Vec<(String, usize)> {
     let small = strata.iter().filter(|(_, _, _, count)| *count < SMALL_STRATUM_TEST && test > 0);
     small.map(|(name, _, _, count)| (name.clone(), *count)).collect()
 }

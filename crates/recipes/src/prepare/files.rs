@@ -21,7 +21,7 @@ pub(super) fn records_file(part: Part) -> String {
     format!("data/records/{}.jsonl", part.name())
 }
 
-fn part<'a>(split: &'a Split, part: Part) -> &'a [Record] {
+fn part(split: &Split, part: Part) -> &[Record] {
     match part {
         Part::Train => split.train.records(),
         Part::Validation => &split.held_out.validation,
