@@ -70,6 +70,7 @@ fn defaults_are_those_that_hold() {
         "data.source.mojibake",
         "prepare.duplicates",
         "prepare.conflicts",
+        "prepare.shingle",
         "prepare.split.stratify",
         "tune.alpha",
         "tune.targets",
