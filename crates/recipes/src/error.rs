@@ -461,6 +461,9 @@ fn data_hint(error: &data::DataError) -> Option<&'static str> {
         Empty { .. } => "a table's first line names its columns, and each line after it is a row",
         DuplicateId { .. } => "give each row an id of its own, or leave out [[data.source]] id",
         OneClass { .. } => "add rows with another answer, or set [[data.source]] target to another column",
+        EmptyPart { units: 1, .. } => {
+            "all rows are of one group, or nearly alike and so on one side: look at `group`, or set [prepare] near_duplicates = \"report\""
+        }
         EmptyPart { .. } | Portions { .. } => "add rows, or set [prepare] split to other fractions",
         _ => return None,
     })

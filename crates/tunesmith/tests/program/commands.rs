@@ -377,9 +377,18 @@ fn a_gguf_file_is_a_base_like_any_other() {
 #[test]
 fn a_folder_of_xml_is_a_source() {
     let project = Project::new();
-    for file in 0..8 {
-        let pairs: String = (0..4)
-            .map(|i| format!("<QAPair><Question>Where is order {file}{i}?</Question><Answer>In town {i}.</Answer></QAPair>"))
+    for (file, thing) in ["kettle", "toaster", "lamp", "chair", "mixer", "grill", "blanket", "scale"].iter().enumerate() {
+        // Asked differently enough that none is a near-duplicate of another.
+        let asked = [
+            format!("Where is the {thing} I ordered?"),
+            format!("How do I clean my {thing}?"),
+            format!("Can a {thing} be returned?"),
+            format!("What does a new {thing} cost?"),
+        ];
+        let pairs: String = asked
+            .iter()
+            .enumerate()
+            .map(|(i, question)| format!("<QAPair><Question>{question}</Question><Answer>In town {i}.</Answer></QAPair>"))
             .collect();
         project.write(&format!("tickets/faq/{file}.xml"), format!("<Document id=\"{file}\"><QAPairs>{pairs}</QAPairs></Document>"));
     }
