@@ -251,7 +251,7 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
         let draws = plan.limit > 0 || plan.limit_per_class > 0;
         let mut draw = Vec::new();
         while !chunk.is_empty() {
-            report.rows += chunk.len() as u64;
+            report.rows += chunk.iter().filter(|item| matches!(item, Item::Document(_))).count() as u64;
             let (steps, check) = (&self.steps, self.check);
             let (next, processed) = self.pool.install(|| {
                 rayon::join(

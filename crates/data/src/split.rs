@@ -658,7 +658,12 @@ impl Table {
             let (texts, near, groups) = (of(&self.text), of(&self.near), of(&self.group));
             let mut answers: HashMap<u32, HashSet<u32>> = HashMap::new();
             let (mut near_trained, mut groups_trained) = (HashSet::<u32>::new(), HashSet::<u32>::new());
-            for row in (0..place.len()).filter(|row| place[*row] == Some(Part::Train)) {
+            // What validation takes out of a training source stood in that source all the same.
+            let trains = |row: &usize| {
+                let drawn = self.role[*row] == Some(SourceRole::Split) && place[*row] == Some(Part::Validation);
+                place[*row] == Some(Part::Train) || drawn
+            };
+            for row in (0..place.len()).filter(trains) {
                 if texts.contains(&self.text[row]) {
                     answers.entry(self.text[row]).or_default().insert(self.answer[row]);
                 }
