@@ -1,6 +1,8 @@
 //! The streaming pipeline: the same bytes at any number of threads, near-duplicates found and nothing else, what leaks
 //! is said, and small inputs give what the steps in memory give.
 
+#![allow(clippy::type_complexity, reason = "rows of a case are types enough")]
+
 use data::clean::Clean;
 use data::near::{Nearness, Shingles, fold, jaccard};
 use data::pipeline::{Finished, NearPolicy, Pipeline, SourcePlan, Steps};
