@@ -89,6 +89,17 @@ pub enum Activation {
     Output,
 }
 
+/// What of a block itself is trained (full fine-tuning).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// Linear layers with a gradient.
+    pub weights: LinearSet,
+    /// Biases with a gradient, of those that there are.
+    pub biases: LinearSet,
+    /// Whether the norms' gains have gradients.
+    pub gains: bool,
+}
+
 /// Which of the optional parts a block has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
@@ -96,6 +107,8 @@ pub struct Parts {
     pub adapted: LinearSet,
     /// The adapters have magnitudes (DoRA).
     pub dora: bool,
+    /// What of the block itself is trained.
+    pub learned: Learned,
     /// Norms of queries and keys.
     pub qk_norms: bool,
     /// Norms of what is added to the residual stream.
@@ -103,9 +116,9 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Of a model's block that carries `adapted`, with magnitudes or without.
-    pub fn of(config: &ModelConfig, adapted: LinearSet, dora: bool) -> Parts {
-        Parts { adapted, dora, qk_norms: config.qk_norms, post_norms: config.post_norms }
+    /// Of a model's block that carries `adapted`, with magnitudes or without, and is trained itself as `learned` says.
+    pub fn of(config: &ModelConfig, adapted: LinearSet, dora: bool, learned: Learned) -> Parts {
+        Parts { adapted, dora, learned, qk_norms: config.qk_norms, post_norms: config.post_norms }
     }
 }
 
@@ -307,20 +320,22 @@ impl ActivationSet {
     pub fn read_by_backward(parts: Parts, dx: bool) -> ActivationSet {
         use Activation::*;
         let adapted = parts.adapted;
+        // Inputs of these are read for the gradients of their weights.
+        let read = adapted.union(parts.learned.weights);
         let mut list = Vec::with_capacity(ACTIVATIONS);
-        let reach = Reach::of(adapted, dx);
+        let reach = Reach::of(parts, dx);
         list.extend(Linear::ALL.into_iter().filter(|&l| adapted.has(l)).map(Low));
         list.extend(Linear::ALL.into_iter().filter(|&l| parts.dora && adapted.has(l)).map(Unscaled));
         if parts.post_norms {
             list.extend([MlpOut, RstdMlpOut]);
         }
-        if adapted.has(Linear::Down) {
+        if read.has(Linear::Down) {
             list.push(Inner);
         }
         if reach.gate_up {
             list.extend([Gate, Up]);
         }
-        if adapted.has_any(&[Linear::Gate, Linear::Up]) {
+        if read.has_any(&[Linear::Gate, Linear::Up]) {
             list.push(NormMlp);
         }
         if reach.middle {
@@ -329,22 +344,22 @@ impl ActivationSet {
         if parts.post_norms && reach.middle {
             list.extend([AttentionOut, RstdAttentionOut]);
         }
-        if adapted.has(Linear::Output) || reach.attention {
+        if read.has(Linear::Output) || reach.attention {
             list.push(Mixed);
         }
         if reach.attention {
             list.extend([Query, Key, Value, LogSum]);
         }
-        if parts.qk_norms && reach.key(adapted, dx) {
+        if parts.qk_norms && reach.key {
             list.extend([KeyRaw, RstdKey]);
         }
-        if parts.qk_norms && reach.query(adapted, dx) {
+        if parts.qk_norms && reach.query {
             list.extend([QueryRaw, RstdQuery]);
         }
-        if adapted.has_any(&[Linear::Query, Linear::Key, Linear::Value]) {
+        if read.has_any(&[Linear::Query, Linear::Key, Linear::Value]) {
             list.push(NormAttention);
         }
-        if dx {
+        if reach.norm_attention {
             list.push(RstdAttention);
         }
         ActivationSet::of(&list)
@@ -373,23 +388,60 @@ struct Reach {
     middle: bool,
     /// dq, dk, dv are needed.
     attention: bool,
+    /// The gradient of queries goes on to what they are made of.
+    query: bool,
+    /// The same of keys.
+    key: bool,
+    /// The gradient of the first norm's output is needed.
+    norm_attention: bool,
 }
 
 impl Reach {
-    fn of(adapted: LinearSet, dx: bool) -> Reach {
-        let attention = dx || adapted.has_any(&[Linear::Query, Linear::Key, Linear::Value]);
-        let middle = attention || adapted.has(Linear::Output);
-        Reach { attention, middle, gate_up: middle || adapted.has_any(&[Linear::Gate, Linear::Up]) }
+    fn of(parts: Parts, dx: bool) -> Reach {
+        let learned = parts.learned;
+        // Trained here in some way, so that the gradient of its output is needed.
+        let trained = parts.adapted.union(learned.weights).union(learned.biases);
+        let norm_attention = dx || learned.gains;
+        let attention = norm_attention || trained.has_any(&[Linear::Query, Linear::Key, Linear::Value]);
+        let middle = attention || trained.has(Linear::Output);
+        Reach {
+            norm_attention,
+            attention,
+            query: norm_attention || trained.has(Linear::Query),
+            key: norm_attention || trained.has(Linear::Key),
+            middle,
+            gate_up: middle || trained.has_any(&[Linear::Gate, Linear::Up]),
+        }
     }
+}
 
-    /// Whether the gradient of queries goes on to what they are made of.
-    fn query(self, adapted: LinearSet, dx: bool) -> bool {
-        self.attention && (dx || adapted.has(Linear::Query))
-    }
+/// Where the gradients of a block's own tensors go; `None` for frozen ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BlockGradients {
+    /// By `Linear as usize`, `[out, in]`.
+    pub linears: [Option<Slot>; 7],
+    /// By `Linear as usize`, `[out]`.
+    pub biases: [Option<Slot>; 7],
+    /// Of the gain before attention.
+    pub attention: Option<Slot>,
+    /// Of the gain before the MLP.
+    pub mlp: Option<Slot>,
+    /// Of the gain of queries.
+    pub query: Option<Slot>,
+    /// Of the gain of keys.
+    pub key: Option<Slot>,
+    /// Of the gain after attention.
+    pub post_attention: Option<Slot>,
+    /// Of the gain after the MLP.
+    pub post_mlp: Option<Slot>,
+}
 
-    /// The same of keys.
-    fn key(self, adapted: LinearSet, dx: bool) -> bool {
-        self.attention && (dx || adapted.has(Linear::Key))
+impl BlockGradients {
+    fn learned(&self) -> Learned {
+        let of = |slots: &[Option<Slot>; 7]| {
+            Linear::ALL.into_iter().filter(|&linear| slots[linear as usize].is_some()).fold(LinearSet::EMPTY, LinearSet::with)
+        };
+        Learned { weights: of(&self.linears), biases: of(&self.biases), gains: self.attention.is_some() }
     }
 }
 
@@ -441,6 +493,8 @@ pub struct Block<'a> {
     pub gains: Gains,
     /// By `Linear as usize`.
     pub lora: [Option<LoraSlots>; 7],
+    /// Where the gradients of the block's own tensors go, in the backward.
+    pub gradients: BlockGradients,
 }
 
 /// Gains of a block's norms; those that the family does not have are `None`.
@@ -576,7 +630,8 @@ impl Block<'_> {
 
     /// Which optional parts it has.
     pub fn parts(&self) -> Parts {
-        Parts::of(self.config, self.adapted(), self.lora.iter().flatten().any(|lora| lora.dora.is_some()))
+        let dora = self.lora.iter().flatten().any(|lora| lora.dora.is_some());
+        Parts::of(self.config, self.adapted(), dora, self.gradients.learned())
     }
 
     fn attention_shape(&self) -> AttentionShape {
@@ -721,8 +776,8 @@ pub fn backward<D: Device>(
     let (c, m) = (block.config, pass.m);
     let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
     let at = |activation: Activation| slots.at(activation, pass, activation.width(c, 0));
-    let (parts, adapted) = (block.parts(), block.adapted());
-    let reach = Reach::of(adapted, dx);
+    let parts = block.parts();
+    let (reach, learned) = (Reach::of(parts, dx), &block.gradients);
     let project = Project { block, pass, slots, make: ActivationSet::EMPTY, dunscaled: gradients.dunscaled };
     let dlow = gradients.dlow;
     let dstream = gradients.dx.part(0, m * c.hidden);
@@ -733,6 +788,7 @@ pub fn backward<D: Device>(
         let gain = block.gains.post_mlp.expect(GAIN);
         device.zero(dnorm);
         device.rms_norm_backward(dnorm, dstream, at(MlpOut), gain, at(RstdMlpOut), m, c.hidden);
+        gain_gradient(device, learned.post_mlp, dstream, at(MlpOut), at(RstdMlpOut));
         dnorm
     } else {
         dstream
@@ -755,11 +811,13 @@ pub fn backward<D: Device>(
     }
     // n2 = rms_norm(middle): dstream becomes the gradient of middle
     device.rms_norm_backward(dstream, dnorm, at(Middle), block.gains.mlp, at(RstdMlp), m, c.hidden);
+    gain_gradient(device, learned.mlp, dnorm, at(Middle), at(RstdMlp));
     // middle = x + attention_out, perhaps normed
     let dattention_out = if parts.post_norms {
         let gain = block.gains.post_attention.expect(GAIN);
         device.zero(dnorm);
         device.rms_norm_backward(dnorm, dstream, at(AttentionOut), gain, at(RstdAttentionOut), m, c.hidden);
+        gain_gradient(device, learned.post_attention, dstream, at(AttentionOut), at(RstdAttentionOut));
         dnorm
     } else {
         dstream
@@ -794,9 +852,9 @@ pub fn backward<D: Device>(
         block.attention_shape(),
     );
     // q, k, v = Wq n1, Wk n1, Wv n1
-    let dnorm_attention = dx.then_some(dnorm);
+    let dnorm_attention = reach.norm_attention.then_some(dnorm);
     project.backward(device, Linear::Value, dnorm_attention, dvalue, NormAttention, dlow, false);
-    let dkey = if reach.key(adapted, dx) {
+    let dkey = if reach.key {
         block.turn(device, dkey, pass, c.kv_heads, true);
         // key = rms_norm(key_raw)
         let gain = block.gains.key.filter(|_| parts.qk_norms);
@@ -804,13 +862,14 @@ pub fn backward<D: Device>(
             let dkey_raw = gradients.dkey_raw.expect(GAIN).part(0, m * kv_width);
             device.zero(dkey_raw);
             device.rms_norm_backward(dkey_raw, dkey, at(KeyRaw), gain, at(RstdKey), m * c.kv_heads, c.head_dim);
+            gain_gradient(device, learned.key, dkey, at(KeyRaw), at(RstdKey));
             dkey_raw
         })
     } else {
         dkey
     };
     project.backward(device, Linear::Key, dnorm_attention, dkey, NormAttention, dlow, true);
-    let dquery = if reach.query(adapted, dx) {
+    let dquery = if reach.query {
         block.turn(device, dquery, pass, c.heads, true);
         // query = rms_norm(query_raw)
         let gain = block.gains.query.filter(|_| parts.qk_norms);
@@ -818,6 +877,7 @@ pub fn backward<D: Device>(
             let dquery_raw = gradients.dquery_raw.expect(GAIN).part(0, m * q_width);
             device.zero(dquery_raw);
             device.rms_norm_backward(dquery_raw, dquery, at(QueryRaw), gain, at(RstdQuery), m * c.heads, c.head_dim);
+            gain_gradient(device, learned.query, dquery, at(QueryRaw), at(RstdQuery));
             dquery_raw
         })
     } else {
@@ -825,8 +885,18 @@ pub fn backward<D: Device>(
     };
     project.backward(device, Linear::Query, dnorm_attention, dquery, NormAttention, dlow, true);
     // n1 = rms_norm(x): dstream becomes the gradient of x
+    if reach.norm_attention {
+        gain_gradient(device, learned.attention, dnorm, x, at(RstdAttention));
+    }
     if dx {
         device.rms_norm_backward(dstream, dnorm, x, block.gains.attention, at(RstdAttention), m, c.hidden);
+    }
+}
+
+/// dgain += Σ dy · x · rstd, where the gain is trained.
+fn gain_gradient<D: Device>(device: &mut D, dgain: Option<Slot>, dy: Slot, x: Slot, rstd: Slot) {
+    if let Some(dgain) = dgain {
+        device.column_sums(dgain, dy, Some(x), Some(rstd), None);
     }
 }
 
@@ -902,6 +972,7 @@ impl Project<'_> {
         }
     }
 
+    /// Without an adapter: dW += dyᵀ x and db += Σ dy where they are trained, and dx = (or +=) dy W. With one:
     /// dB += s duᵀ low, dA += (s du B)ᵀ drop(x), and dx = (or +=) dy W + drop(s du B A), where du is dy without magnitudes. With
     /// them it is g · dy, dm += Σ dy · u / ‖V‖, and dx = (or +=) du W, or dy W + drop((du − dy) W) under dropout.
     fn backward<D: Device>(
@@ -917,6 +988,12 @@ impl Project<'_> {
         let (m, (n, k)) = (self.pass.m, self.block.config.linear_shape(linear));
         let w = self.block.linears[linear as usize];
         let Some(lora) = self.block.lora[linear as usize] else {
+            if let Some(dw) = self.block.gradients.linears[linear as usize] {
+                device.matmul(dw, dy, self.slots.at(input, self.pass, k), product(n, k, m, true, false, 1.0, true));
+            }
+            if let Some(dbias) = self.block.gradients.biases[linear as usize] {
+                device.column_sums(dbias, dy, None, None, None);
+            }
             if let Some(dx) = dx {
                 device.linear_backward(dx, dy, w, m, accumulate);
             }
@@ -1001,7 +1078,7 @@ mod tests {
     use super::*;
 
     fn parts(adapted: LinearSet) -> Parts {
-        Parts { adapted, dora: false, qk_norms: false, post_norms: false }
+        Parts { adapted, dora: false, learned: Learned::default(), qk_norms: false, post_norms: false }
     }
 
     #[test]
@@ -1009,7 +1086,7 @@ mod tests {
         for (i, activation) in Activation::ALL.iter().enumerate() {
             assert_eq!(activation.index(), i);
             for (qk_norms, post_norms, dora) in [(false, false, false), (false, true, true), (true, false, true), (true, true, false)] {
-                let parts = Parts { adapted: LinearSet::of(&Linear::ALL), dora, qk_norms, post_norms };
+                let parts = Parts { dora, qk_norms, post_norms, ..parts(LinearSet::of(&Linear::ALL)) };
                 let inputs = activation.inputs(parts);
                 assert!(inputs.iter().all(|input| input.index() < i), "{activation:?} reads something later");
                 let optional = |input: &Activation| matches!(input, Activation::Unscaled(_));

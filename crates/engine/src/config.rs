@@ -116,6 +116,10 @@ impl LinearSet {
     pub fn with(self, linear: Linear) -> LinearSet {
         LinearSet(self.0 | 1 << linear as u8)
     }
+    /// In one of both.
+    pub fn union(self, other: LinearSet) -> LinearSet {
+        LinearSet(self.0 | other.0)
+    }
     /// Whether `linear` is in it.
     pub fn has(self, linear: Linear) -> bool {
         self.0 & (1 << linear as u8) != 0

@@ -133,6 +133,7 @@ fn grow(memory: &mut Vec<f32>, len: usize, name: &str) -> Result<(), DeviceError
 #[derive(Default)]
 struct Arenas(Vec<Option<Vec<f32>>>);
 
+const TRAINED: &str = "a weight that is trained";
 const RELEASED: &str = "the arena was not released";
 
 impl Arenas {
@@ -189,6 +190,13 @@ impl From<AttentionShape> for attention::Shape {
     fn from(shape: AttentionShape) -> attention::Shape {
         let AttentionShape { heads, kv_heads, head_dim, window, scale, softcap } = shape;
         attention::Shape { heads, kv_heads, head_dim, window, scale, softcap }
+    }
+}
+
+impl From<AdamW> for optimizer::Step {
+    fn from(adamw: AdamW) -> optimizer::Step {
+        let AdamW { learning_rate, beta1, beta2, eps, weight_decay, step, gradient_scale } = adamw;
+        optimizer::Step { learning_rate, beta1, beta2, eps, weight_decay, step, gradient_scale }
     }
 }
 
@@ -278,6 +286,29 @@ impl Device for CpuDevice {
     /// 0 for a shape that [`Device::weight`] would refuse.
     fn weight_bytes(&self, storage: Storage, rows: usize, cols: usize) -> usize {
         Weight::bytes_for(storage, rows, cols).unwrap_or(0)
+    }
+
+    fn trained_weight(&mut self, name: &str, storage: Storage, rows: usize, cols: usize, bytes: &[u8]) -> Result<WeightId, DeviceError> {
+        let expected = storage.bytes(rows, cols).unwrap_or(0);
+        if bytes.len() != expected || expected == 0 {
+            return Err(DeviceError::WeightSize { name: name.to_owned(), given: bytes.len(), expected, rows, cols, storage });
+        }
+        let needed = self.trained_weight_bytes(rows, cols);
+        let weight = self.pool.install(|| Weight::trained(storage, rows, cols, bytes));
+        self.weights.push(weight.map_err(|_| DeviceError::OutOfMemory { name: name.to_owned(), needed })?);
+        Ok(WeightId(self.weights.len() as u32 - 1))
+    }
+
+    fn trained_weight_bytes(&self, rows: usize, cols: usize) -> usize {
+        4 * rows * cols
+    }
+
+    fn read_weight_row(&self, w: WeightId, row: usize, values: &mut [f32]) {
+        self.weights[w.0 as usize].row(row, values);
+    }
+
+    fn write_weight(&mut self, w: WeightId, values: &[f32]) {
+        self.weights[w.0 as usize].rows_mut().expect(TRAINED).copy_from_slice(values);
     }
 
     // ---- rows --------------------------------------------------------------------------------
@@ -464,6 +495,23 @@ impl Device for CpuDevice {
         self.pool.install(|| head::head_backward(dx, expected, g, w, entries, coefficients, m, scratch));
     }
 
+    fn head_weight_backward(
+        &mut self,
+        dw: Slot,
+        x: Slot,
+        w: WeightId,
+        entries: &[HeadEntry],
+        log_prob: Slot,
+        slope: Option<Slot>,
+        coefficients: &[f32],
+        m: usize,
+        softcap: Option<f32>,
+    ) {
+        let ([dw], [x, log_prob, g]) = self.arenas.split([dw], [x, log_prob, slope.unwrap_or(log_prob)]);
+        let (level, g, w, scratch) = (self.level, slope.map(|_| g), &self.weights[w.0 as usize], &mut self.scratch);
+        self.pool.install(|| head::head_weight_backward(level, dw, x, w, entries, log_prob, g, coefficients, m, softcap, scratch));
+    }
+
     // ---- optimiser ---------------------------------------------------------------------------
     fn squared_norm(&self, x: Slot) -> f64 {
         let (level, x) = (self.level, self.arenas.read(x));
@@ -477,10 +525,14 @@ impl Device for CpuDevice {
 
     fn adamw(&mut self, p: Slot, m: Slot, v: Slot, g: Slot, adamw: AdamW) {
         let ([p, m, v], [g]) = self.arenas.split([p, m, v], [g]);
-        let AdamW { learning_rate, beta1, beta2, eps, weight_decay, step, gradient_scale } = adamw;
-        let step = optimizer::Step { learning_rate, beta1, beta2, eps, weight_decay, step, gradient_scale };
         let level = self.level;
-        self.pool.install(|| optimizer::adamw(level, p, m, v, g, step));
+        self.pool.install(|| optimizer::adamw(level, p, m, v, g, adamw.into()));
+    }
+
+    fn adamw_weight(&mut self, w: WeightId, m: Slot, v: Slot, g: Slot, adamw: AdamW) {
+        let ([m, v], [g]) = self.arenas.split([m, v], [g]);
+        let (level, p) = (self.level, self.weights[w.0 as usize].rows_mut().expect(TRAINED));
+        self.pool.install(|| optimizer::adamw(level, p, m, v, g, adamw.into()));
     }
 }
 

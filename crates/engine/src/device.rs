@@ -29,7 +29,7 @@ impl Slot {
     }
 }
 
-/// A frozen weight matrix that the device holds in the form it likes best.
+/// A weight matrix that the device holds in the form it likes best: frozen, or of [`Device::trained_weight`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WeightId(pub u32);
 
@@ -179,6 +179,15 @@ pub trait Device {
     /// Bytes that `weight` holds for such a tensor.
     fn weight_bytes(&self, storage: Storage, rows: usize, cols: usize) -> usize;
 
+    /// Takes a weight that [`Device::adamw_weight`] will change, from a float storage; held as f32 rows.
+    fn trained_weight(&mut self, name: &str, storage: Storage, rows: usize, cols: usize, bytes: &[u8]) -> Result<WeightId, DeviceError>;
+    /// Bytes that `trained_weight` holds.
+    fn trained_weight_bytes(&self, rows: usize, cols: usize) -> usize;
+    /// Row `row` of a weight, as f32.
+    fn read_weight_row(&self, w: WeightId, row: usize, values: &mut [f32]);
+    /// All rows of a trained weight, one after the other.
+    fn write_weight(&mut self, w: WeightId, values: &[f32]);
+
     // ---- rows --------------------------------------------------------------------------------
     /// `y[m,k]` = rows `ids` of weight `w[n,k]`.
     fn embed(&mut self, y: Slot, w: WeightId, ids: &[u32]);
@@ -275,6 +284,21 @@ pub trait Device {
         m: usize,
     );
 
+    /// `dw[v,c]` += the gradient of Σ coefficient_e · `log_prob[e]` in the head's own weight; `log_prob` and `slope` as `head`
+    /// gave them.
+    fn head_weight_backward(
+        &mut self,
+        dw: Slot,
+        x: Slot,
+        w: WeightId,
+        entries: &[HeadEntry],
+        log_prob: Slot,
+        slope: Option<Slot>,
+        coefficients: &[f32],
+        m: usize,
+        softcap: Option<f32>,
+    );
+
     // ---- optimiser ---------------------------------------------------------------------------
     /// Σ x², in the fixed tree.
     fn squared_norm(&self, x: Slot) -> f64;
@@ -282,4 +306,6 @@ pub trait Device {
     fn scale(&mut self, x: Slot, factor: f32);
     /// One AdamW step on parameters p with gradient g and moments m, v.
     fn adamw(&mut self, p: Slot, m: Slot, v: Slot, g: Slot, adamw: AdamW);
+    /// The same on a trained weight.
+    fn adamw_weight(&mut self, w: WeightId, m: Slot, v: Slot, g: Slot, adamw: AdamW);
 }

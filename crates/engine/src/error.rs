@@ -114,6 +114,31 @@ pub enum EngineError {
         /// Pairs that targets and layers come to.
         expected: usize,
     },
+    /// A block to be trained that the model does not have.
+    #[error("block {layer} is to be trained, but the model has {layers} blocks")]
+    TrainedLayer {
+        /// Block named.
+        layer: usize,
+        /// Blocks of the model.
+        layers: usize,
+    },
+    /// Everything is frozen.
+    #[error("nothing is to be trained: every tensor of the model is frozen")]
+    NothingTrained,
+    /// A weight in a block format, which has no numbers that a small step could change.
+    #[error("tensor {name} is stored as {}, but only F32, F16 and BF16 weights are trained themselves: an adapter (LoRA) trains beside any storage", storage.name().to_uppercase())]
+    TrainedStorage {
+        /// Its name.
+        name: TensorName,
+        /// Its storage.
+        storage: Storage,
+    },
+    /// Full fine-tuning of a model that was loaded frozen.
+    #[error("the model was loaded to stay as it is; it is trained itself only where it is loaded for that")]
+    NotTrained,
+    /// An adapter beside weights that are trained.
+    #[error("the model was loaded to be trained itself, and trains no adapter beside that")]
+    TrainedAndAdapted,
     /// Both of two ways to begin that exclude each other.
     #[error("the adapter is to be DoRA and to start as PiSSA, which are not built together: choose one of them")]
     AdapterTwoMethods,

@@ -16,6 +16,7 @@ pub mod cpu;
 pub mod device;
 pub mod error;
 mod fresh;
+pub mod full;
 pub mod generate;
 pub mod memory;
 pub mod model;

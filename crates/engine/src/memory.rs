@@ -10,10 +10,11 @@ use std::ops::Range;
 use crate::{
     adapter::LoraConfig,
     batch::PassLimits,
-    block::{ACTIVATIONS, Activation, ActivationSet, GradientSlots, Parts, Slots},
+    block::{ACTIVATIONS, Activation, ActivationSet, GradientSlots, Learned, Parts, Slots},
     config::{Linear, LinearSet, ModelConfig, TensorName},
     device::{Device, Limits, Slot, Storage},
     error::EngineError,
+    full::FullConfig,
 };
 
 /// Places are multiples of this many elements: 64 bytes, a cache line and an AVX-512 register.
@@ -261,6 +262,28 @@ pub fn plan<D: Device>(
     adapter: Option<&LoraConfig>,
     uses: &Uses,
 ) -> MemoryPlan {
+    plan_trained(device, config, storage, Trained { lora: adapter, full: None }, uses)
+}
+
+/// The same where tensors of the model itself are trained: their matrices are held as f32 rows.
+pub fn plan_full<D: Device>(
+    device: &D,
+    config: &ModelConfig,
+    storage: impl Fn(TensorName) -> Storage,
+    full: &FullConfig,
+    uses: &Uses,
+) -> MemoryPlan {
+    plan_trained(device, config, storage, Trained { lora: None, full: Some(full) }, uses)
+}
+
+pub(crate) fn plan_trained<D: Device>(
+    device: &D,
+    config: &ModelConfig,
+    storage: impl Fn(TensorName) -> Storage,
+    trained: Trained<'_>,
+    uses: &Uses,
+) -> MemoryPlan {
+    let adapter = trained.lora;
     let mut parameters = Vec::new();
     let mut vector_offset = 0;
     for name in config.tensor_names() {
@@ -271,7 +294,12 @@ pub fn plan<D: Device>(
             (cols * 4, Place::Arena { offset: vector_offset - cols * 4 }, Storage::F32)
         } else {
             let storage = storage(name);
-            (device.weight_bytes(storage, rows, cols), Place::Device, storage)
+            let bytes = if trained.full.is_some_and(|full| full.trains(name)) {
+                device.trained_weight_bytes(rows, cols)
+            } else {
+                device.weight_bytes(storage, rows, cols)
+            };
+            (bytes, Place::Device, storage)
         };
         let shape = if vector { vec![cols] } else { vec![rows, cols] };
         parameters.push(MemoryEntry { name: name.to_string(), shape, storage, bytes, lifetime: Lifetime::Model, place });
@@ -300,7 +328,15 @@ pub fn plan<D: Device>(
             });
         }
     }
-    let layouts = layouts(config, adapter, uses);
+    if let (Some(full), Some(training)) = (trained.full, &uses.training) {
+        let len = full.parameters(config);
+        for (name, count) in [("gradient sums", training.gradient_sums()), ("moments", 2)] {
+            let (shape, place) = (vec![count, len], Place::Arena { offset: 0 });
+            let (bytes, lifetime) = (count * len * 4, Lifetime::Training);
+            parameters.push(MemoryEntry { name: name.into(), shape, storage: Storage::F32, bytes, lifetime, place });
+        }
+    }
+    let layouts = layouts(config, trained, uses);
     let mut activations: Vec<MemoryEntry> = layouts.iter().flat_map(Layout::entries).collect();
     if let Some(generation) = uses.generation {
         let shape = vec![generation.sequences, config.vocab];
@@ -322,10 +358,10 @@ pub fn plan<D: Device>(
 }
 
 /// The layouts of the uses that are asked for.
-pub(crate) fn layouts(config: &ModelConfig, adapter: Option<&LoraConfig>, uses: &Uses) -> Vec<Layout> {
-    let training = uses.training.as_ref().map(|use_| Layout::training(config, adapter, use_));
-    let scoring = uses.scoring.as_ref().map(|use_| Layout::scoring(config, adapter, use_));
-    let generation = uses.generation.as_ref().map(|use_| Layout::generation(config, adapter, use_));
+pub(crate) fn layouts(config: &ModelConfig, trained: Trained<'_>, uses: &Uses) -> Vec<Layout> {
+    let training = uses.training.as_ref().map(|use_| Layout::training(config, trained, use_));
+    let scoring = uses.scoring.as_ref().map(|use_| Layout::scoring(config, trained, use_));
+    let generation = uses.generation.as_ref().map(|use_| Layout::generation(config, trained, use_));
     [training, scoring, generation].into_iter().flatten().collect()
 }
 
@@ -461,12 +497,37 @@ pub(crate) struct Layout {
     gradients: Option<[usize; 10]>,
     /// Whether keys and values outlive a pass, for others to read.
     several_passes: bool,
+    /// Whether the gradient goes on below the blocks, to the embedding.
+    embedding: bool,
     /// Gradients of queries and keys before their norms.
     raw_gradients: Option<[usize; 2]>,
     /// Gradient of what DoRA scales.
     unscaled_gradient: Option<usize>,
     head: [Option<usize>; 9],
     cache: Option<[usize; 2]>,
+}
+
+/// What is trained: an adapter beside the model, or tensors of its own.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Trained<'a> {
+    pub(crate) lora: Option<&'a LoraConfig>,
+    pub(crate) full: Option<&'a FullConfig>,
+}
+
+impl Trained<'_> {
+    /// Whether the gradient goes on below the blocks, to the embedding.
+    fn embedding(self) -> bool {
+        self.full.is_some_and(|full| full.embeddings)
+    }
+
+    /// The lowest block that the gradient reaches; `layers` where it reaches none.
+    fn first_block(self, config: &ModelConfig) -> usize {
+        let trained = |&layer: &usize| {
+            let of_full = self.full.map_or(Learned::default(), |full| full.learned(config, layer));
+            adapted(config, self.lora, layer) != LinearSet::default() || of_full != Learned::default()
+        };
+        if self.embedding() { 0 } else { (0..config.layers).find(trained).unwrap_or(config.layers) }
+    }
 }
 
 /// Which linear layers of `layer` an adapter adapts.
@@ -479,35 +540,37 @@ pub(crate) fn adapted(config: &ModelConfig, lora: Option<&LoraConfig>, layer: us
     LinearSet::of(&lora.targets)
 }
 
-/// The parts of `layer` under an adapter.
-fn parts(config: &ModelConfig, lora: Option<&LoraConfig>, layer: usize) -> Parts {
-    Parts::of(config, adapted(config, lora, layer), lora.is_some_and(|lora| lora.dora))
+/// The parts of `layer` in training.
+fn parts(config: &ModelConfig, trained: Trained<'_>, layer: usize) -> Parts {
+    let learned = trained.full.map_or(Learned::default(), |full| full.learned(config, layer));
+    Parts::of(config, adapted(config, trained.lora, layer), trained.lora.is_some_and(|lora| lora.dora), learned)
 }
 
 impl Layout {
-    fn training(config: &ModelConfig, lora: Option<&LoraConfig>, use_: &TrainingUse) -> Layout {
-        let first_saved = (0..config.layers).find(|&layer| adapted(config, lora, layer) != LinearSet::default()).unwrap_or(config.layers);
+    fn training(config: &ModelConfig, trained: Trained<'_>, use_: &TrainingUse) -> Layout {
+        let (first_saved, embedding) = (trained.first_block(config), trained.embedding());
         let saved = (0..config.layers).map(|layer| {
-            let parts = parts(config, lora, layer);
-            let read = ActivationSet::read_by_backward(parts, layer > first_saved);
+            let parts = parts(config, trained, layer);
+            let read = ActivationSet::read_by_backward(parts, layer > first_saved || embedding);
             let saved = if layer < first_saved { ActivationSet::EMPTY } else { use_.policy.saved(layer).and(read) };
             let saved = saved.without(normed(saved));
             if use_.several_passes { saved.or(ActivationSet::of(&[Activation::Key, Activation::Value])) } else { saved }
         });
-        let mut layout = Layout::forward("training", config, lora, use_.pass, 0, first_saved, saved.collect(), use_.several_passes);
-        if lora.is_some_and(|lora| lora.dropout > 0.0) {
+        let mut layout = Layout::forward("training", config, trained, use_.pass, 0, first_saved, saved.collect(), use_.several_passes);
+        layout.embedding = embedding;
+        if trained.lora.is_some_and(|lora| lora.dropout > 0.0) {
             let width = config.hidden.max(config.intermediate).max(config.heads * config.head_dim);
             layout.dropped = Some(layout.push("dropped", vec![use_.pass.rows, width], ALWAYS & !(1 << HEAD), Lifetime::Block));
         }
-        layout.backward(config, lora);
+        layout.backward(config, trained);
         layout.placed()
     }
 
-    fn scoring(config: &ModelConfig, lora: Option<&LoraConfig>, use_: &ScoringUse) -> Layout {
+    fn scoring(config: &ModelConfig, trained: Trained<'_>, use_: &ScoringUse) -> Layout {
         let rows = use_.pass.rows.max(use_.prefix);
         let pass = PassLimits { rows, ..use_.pass };
         let mut layout =
-            Layout::forward("scoring", config, lora, pass, use_.prefix, config.layers, vec![ActivationSet::EMPTY; config.layers], false);
+            Layout::forward("scoring", config, trained, pass, use_.prefix, config.layers, vec![ActivationSet::EMPTY; config.layers], false);
         layout.limits = use_.pass;
         layout.head(config, &use_.pass, false, None);
         if use_.prefix > 0 {
@@ -516,10 +579,10 @@ impl Layout {
         layout.placed()
     }
 
-    fn generation(config: &ModelConfig, lora: Option<&LoraConfig>, use_: &GenerationUse) -> Layout {
+    fn generation(config: &ModelConfig, trained: Trained<'_>, use_: &GenerationUse) -> Layout {
         let pass = PassLimits { rows: use_.rows, chain: use_.cache_rows, head_rows: use_.sequences, entries: 0 };
         let saved = vec![ActivationSet::EMPTY; config.layers];
-        let mut layout = Layout::forward("generation", config, lora, pass, 0, config.layers, saved, false);
+        let mut layout = Layout::forward("generation", config, trained, pass, 0, config.layers, saved, false);
         layout.head(config, &pass, false, Some(use_.sequences));
         layout.cache(config, "cache", use_.cache_rows);
         layout.placed()
@@ -534,7 +597,7 @@ impl Layout {
     fn forward(
         use_name: &'static str,
         config: &ModelConfig,
-        lora: Option<&LoraConfig>,
+        trained: Trained<'_>,
         limits: PassLimits,
         prefix: usize,
         first_saved: usize,
@@ -555,6 +618,7 @@ impl Layout {
             dropped: None,
             gradients: None,
             several_passes,
+            embedding: false,
             raw_gradients: None,
             unscaled_gradient: None,
             head: [None; 9],
@@ -567,10 +631,11 @@ impl Layout {
         if first_saved < config.layers {
             layout.inputs = Some(layout.push("input", vec![config.layers - first_saved, m, config.hidden], ALWAYS, Lifetime::Pass));
         }
+        let lora = trained.lora;
         let low = lora.map_or(0, LoraConfig::low_width);
         // An adapter may leave layers out, but the parts of what is made in any layer have a place.
         let targets = lora.map_or(LinearSet::EMPTY, |lora| LinearSet::of(&lora.targets));
-        let any = Parts::of(config, targets, lora.is_some_and(|lora| lora.dora));
+        let any = Parts::of(config, targets, lora.is_some_and(|lora| lora.dora), Learned::default());
         for (index, activation) in Activation::ALL.into_iter().enumerate().filter(|(_, a)| *a != Activation::Output && a.exists(any)) {
             let rows = if matches!(activation, Activation::Key | Activation::Value) { prefix + m } else { m };
             let width = activation.width(config, low);
@@ -578,7 +643,7 @@ impl Layout {
             if layers > 0 {
                 layout.kept[index] = Some(layout.push(activation.name(), vec![layers, rows, width], ALWAYS, Lifetime::Pass));
             }
-            let moments = layout.shared_moments(config, lora, activation);
+            let moments = layout.shared_moments(config, trained, activation);
             if moments != 0 {
                 layout.shared[index] = Some(layout.push(activation.name(), vec![rows, width], moments, Lifetime::Block));
             }
@@ -587,7 +652,7 @@ impl Layout {
     }
 
     /// When the place that blocks share for `activation` is in use.
-    fn shared_moments(&self, config: &ModelConfig, lora: Option<&LoraConfig>, activation: Activation) -> Moments {
+    fn shared_moments(&self, config: &ModelConfig, trained: Trained<'_>, activation: Activation) -> Moments {
         let (made, last, last_back) = life(activation);
         let mut moments = 0;
         for layer in (0..config.layers).filter(|&layer| !self.saved[layer].has(activation)) {
@@ -595,8 +660,8 @@ impl Layout {
             if layer < self.first_saved {
                 continue;
             }
-            let parts = parts(config, lora, layer);
-            let read = ActivationSet::read_by_backward(parts, layer > self.first_saved);
+            let parts = parts(config, trained, layer);
+            let read = ActivationSet::read_by_backward(parts, layer > self.first_saved || trained.embedding());
             let again = ActivationSet::needed_for(read, self.saved[layer], parts);
             if again.has(activation) {
                 moments |= from_to(AGAIN + made, AGAIN + last);
@@ -612,8 +677,9 @@ impl Layout {
     }
 
     /// The gradients, and the head with what its backward needs.
-    fn backward(&mut self, config: &ModelConfig, lora: Option<&LoraConfig>) {
+    fn backward(&mut self, config: &ModelConfig, trained: Trained<'_>) {
         let (m, q, kv) = (self.limits.rows, config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let lora = trained.lora;
         let low = lora.map_or(0, LoraConfig::low_width);
         let limits = self.limits;
         self.head(config, &limits, true, None);
@@ -760,6 +826,7 @@ impl Layout {
                 (self.first_saved..config.layers).map(of_layer).collect()
             }),
             several_passes: self.several_passes,
+            embedding: self.embedding,
             head: HeadSlots {
                 x: x.expect(always),
                 rstd: rstd.expect(always),
@@ -796,6 +863,8 @@ pub(crate) struct Workspace {
     pub(crate) gradients: Vec<GradientSlots>,
     /// Whether batches may come in several passes.
     pub(crate) several_passes: bool,
+    /// Whether the gradient goes on below the blocks, to the embedding.
+    pub(crate) embedding: bool,
     /// The head.
     pub(crate) head: HeadSlots,
     /// Keys and values by layer that outlive a pass: the prefix, or the cache.
@@ -872,7 +941,7 @@ mod tests {
         for (config, policy) in [config(), normed()].into_iter().flat_map(|c| [(c.clone(), Policy::Keep), (c, Policy::Recompute)]) {
             for (layers, dora) in [(None, false), (Some(vec![1, 3]), false), (None, true)] {
                 let lora = LoraConfig { dora, ..lora(layers) };
-                let layout = Layout::training(&config, Some(&lora), &use_(policy.clone()));
+                let layout = Layout::training(&config, Trained { lora: Some(&lora), full: None }, &use_(policy.clone()));
                 for (i, a) in layout.drafts.iter().enumerate() {
                     assert!(a.offset + a.len() <= layout.len);
                     for b in &layout.drafts[..i] {
@@ -886,8 +955,8 @@ mod tests {
 
     #[test]
     fn layers_below_the_lowest_adapter_save_nothing() {
-        let all = Layout::training(&config(), Some(&lora(None)), &use_(Policy::Keep));
-        let top = Layout::training(&config(), Some(&lora(Some(vec![3]))), &use_(Policy::Keep));
+        let all = Layout::training(&config(), Trained { lora: Some(&lora(None)), full: None }, &use_(Policy::Keep));
+        let top = Layout::training(&config(), Trained { lora: Some(&lora(Some(vec![3]))), full: None }, &use_(Policy::Keep));
         assert_eq!(top.first_saved, 3);
         assert!(top.len < all.len);
         let shape = |layout: &Layout| layout.drafts.iter().find(|d| d.name == "training.input").map(|d| d.shape.clone());
@@ -898,8 +967,8 @@ mod tests {
     #[test]
     fn recomputing_takes_less_than_keeping() {
         let config = ModelConfig { layers: 12, attention: [config().attention[0]; 12].to_vec(), ..config() };
-        let keep = Layout::training(&config, Some(&lora(None)), &use_(Policy::Keep)).len;
-        let recompute = Layout::training(&config, Some(&lora(None)), &use_(Policy::Recompute)).len;
+        let keep = Layout::training(&config, Trained { lora: Some(&lora(None)), full: None }, &use_(Policy::Keep)).len;
+        let recompute = Layout::training(&config, Trained { lora: Some(&lora(None)), full: None }, &use_(Policy::Recompute)).len;
         assert!(2 * recompute < keep, "{recompute} against {keep}");
     }
 

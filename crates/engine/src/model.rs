@@ -1,15 +1,16 @@
-//! A loaded model on a device: frozen weights, perhaps an adapter, and the memory of its passes.
+//! A loaded model on a device: its weights, perhaps an adapter, and the memory of its passes.
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use crate::{
     adapter::{Adapter, LoraConfig, LoraPair, LoraTensors},
     batch::{Batch, BatchError, HeadEntry, RunTable, head_entries, pass_table, run_table},
-    block::{self, ActivationSet, Block, DoraSlots, Gains, GradientSlots, Keys, LoraSlots, Pass},
+    block::{self, ActivationSet, Block, BlockGradients, DoraSlots, Gains, GradientSlots, Keys, LoraSlots, Pass},
     config::{Linear, ModelConfig, TensorName},
     device::{Device, Slot, Storage, WeightId},
     error::EngineError,
-    memory::{self, MemoryPlan, Uses, Workspace},
+    full::{FullConfig, FullPlaces},
+    memory::{self, MemoryPlan, Trained, Uses, Workspace},
 };
 
 /// A base tensor as its source stores it.
@@ -176,6 +177,13 @@ impl Attached {
     }
 }
 
+/// Where a tensor of the model lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TensorPlace {
+    Matrix(WeightId),
+    Vector(Slot),
+}
+
 /// Which use's memory a pass works in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -186,12 +194,14 @@ pub(crate) enum Kind {
 
 /// A model on a device.
 ///
-/// The base weights never change: no operation of a [`Device`] writes them. [`Model::reserve`] lays out
+/// The base weights never change, but for those of a model that was loaded with [`Model::load_trained`]. [`Model::reserve`] lays out
 /// memory for what will be asked; asking for more is an error that names the limit.
 pub struct Model<D: Device> {
     pub(crate) device: D,
     config: ModelConfig,
     weights: Weights,
+    /// Which of its own tensors are trained.
+    full: Option<(FullConfig, FullPlaces)>,
     storages: BTreeMap<TensorName, Storage>,
     adapter: Option<Attached>,
     uses: Uses,
@@ -217,7 +227,25 @@ pub(crate) struct Prepared {
 
 impl<D: Device> Model<D> {
     /// Loads every tensor of `config` from `source`; shapes are checked against the configuration.
-    pub fn load(mut device: D, config: ModelConfig, source: &dyn WeightSource) -> Result<Model<D>, EngineError> {
+    pub fn load(device: D, config: ModelConfig, source: &dyn WeightSource) -> Result<Model<D>, EngineError> {
+        Model::load_with(device, config, source, None)
+    }
+
+    /// The same for full fine-tuning: the tensors that `full` names can be trained.
+    ///
+    /// # Errors
+    /// [`EngineError::TrainedStorage`] where one of them is stored in blocks.
+    pub fn load_trained(device: D, config: ModelConfig, source: &dyn WeightSource, full: &FullConfig) -> Result<Model<D>, EngineError> {
+        full.validate(&config)?;
+        Model::load_with(device, config, source, Some(full))
+    }
+
+    fn load_with(
+        mut device: D,
+        config: ModelConfig,
+        source: &dyn WeightSource,
+        full: Option<&FullConfig>,
+    ) -> Result<Model<D>, EngineError> {
         config.validate()?;
         let names = config.tensor_names();
         let of_vectors = names.iter().filter(|name| name.is_vector()).map(|&name| config.tensor_shape(name).1);
@@ -240,7 +268,15 @@ impl<D: Device> Model<D> {
                 device.upload(slot, &vector_values(name, &view)?);
                 vectors.insert(name, slot);
             } else {
-                let id = device.weight(&name.to_string(), view.storage, rows, cols, &view.bytes)?;
+                let trained = full.is_some_and(|full| full.trains(name));
+                if trained && !matches!(view.storage, Storage::F32 | Storage::F16 | Storage::Bf16) {
+                    return Err(EngineError::TrainedStorage { name, storage: view.storage });
+                }
+                let id = if trained {
+                    device.trained_weight(&name.to_string(), view.storage, rows, cols, &view.bytes)?
+                } else {
+                    device.weight(&name.to_string(), view.storage, rows, cols, &view.bytes)?
+                };
                 matrices.insert(name, id);
             }
             storages.insert(name, view.storage);
@@ -253,10 +289,12 @@ impl<D: Device> Model<D> {
             linears: (0..config.layers).map(linears).collect(),
             vectors,
         };
+        let full = full.map(|full| (full.clone(), FullPlaces::of(full, &config)));
         Ok(Model {
             device,
             config,
             weights,
+            full,
             storages,
             adapter: None,
             uses: Uses::default(),
@@ -284,7 +322,7 @@ impl<D: Device> Model<D> {
 
     /// The memory tables of what is held now; equal to [`memory::plan`] made before.
     pub fn memory(&self) -> MemoryPlan {
-        memory::plan(&self.device, &self.config, |name| self.storages[&name], self.adapter.as_ref().map(|a| &a.config), &self.uses)
+        memory::plan_trained(&self.device, &self.config, |name| self.storages[&name], self.trained(), &self.uses)
     }
 
     /// Lays out memory for `uses`; memory of earlier uses is given back.
@@ -296,7 +334,7 @@ impl<D: Device> Model<D> {
         (self.training, self.scoring, self.generation) = (None, None, None);
         self.uses = Uses::default();
         self.device.reserve(&uses.device_limits(&self.config))?;
-        let layouts = memory::layouts(&self.config, self.adapter.as_ref().map(|a| &a.config), uses);
+        let layouts = memory::layouts(&self.config, self.trained(), uses);
         let arena = self.device.allocate("activations", memory::arena_len(&layouts))?;
         self.arena = Some(arena);
         let mut workspaces = layouts.iter().map(|layout| layout.workspace(&self.config, arena));
@@ -370,7 +408,39 @@ impl<D: Device> Model<D> {
         Some(Adapter { config: attached.config.clone(), tensors: self.read_tensors(attached.parameters), start })
     }
 
-    /// A frozen weight of a block.
+    /// Which of its own tensors are trained, and where they lie in gradients and moments.
+    pub(crate) fn full(&self) -> Option<&(FullConfig, FullPlaces)> {
+        self.full.as_ref()
+    }
+
+    fn trained(&self) -> Trained<'_> {
+        Trained { lora: self.adapter.as_ref().map(|a| &a.config), full: self.full.as_ref().map(|(full, _)| full) }
+    }
+
+    /// Where a tensor lies: a matrix, or a gain or bias.
+    pub(crate) fn place(&self, name: TensorName) -> TensorPlace {
+        match name {
+            TensorName::Embedding => TensorPlace::Matrix(self.weights.embedding),
+            TensorName::Head => TensorPlace::Matrix(self.weights.head),
+            TensorName::Linear(layer, linear) => TensorPlace::Matrix(self.linear(layer, linear)),
+            vector => TensorPlace::Vector(self.weights.vectors[&vector]),
+        }
+    }
+
+    /// A tensor of the model as it is now, row by row.
+    pub fn tensor_values(&self, name: TensorName) -> Vec<f32> {
+        let (rows, cols) = self.config.tensor_shape(name);
+        let mut values = vec![0.0; rows * cols];
+        match self.place(name) {
+            TensorPlace::Vector(slot) => self.device.download(slot, &mut values),
+            TensorPlace::Matrix(w) => {
+                values.chunks_exact_mut(cols).enumerate().for_each(|(row, values)| self.device.read_weight_row(w, row, values));
+            }
+        }
+        values
+    }
+
+    /// A weight of a block.
     pub(crate) fn linear(&self, layer: usize, linear: Linear) -> WeightId {
         self.weights.linears[layer][linear as usize]
     }
@@ -553,8 +623,10 @@ impl<D: Device> Model<D> {
         read_by_others: bool,
     ) {
         let pass = self.training_pass(batch, prepared);
-        let Model { device, config, weights, adapter, training, .. } = self;
+        let Model { device, config, weights, full, adapter, training, .. } = self;
         let workspace = training.as_ref().expect("prepared before");
+        let full = full.as_ref().map(|(_, places)| places);
+        let place = |name| full.and_then(|places| places.part(gradient, name));
         let (m, head_m, c) = (pass.m, prepared.head_rows.len(), config.hidden);
         let Some(of_stream) = workspace.gradients.first() else { return };
 
@@ -570,19 +642,39 @@ impl<D: Device> Model<D> {
                 device.head_backward(dnorm, expected, slope, weights.head, &prepared.entries, coefficients, head_m);
                 device.zero(dx);
                 let gain = weights.vectors[&TensorName::FinalNorm];
-                device.rms_norm_backward(dx, dnorm, head.x.part(0, head_m * c), gain, head.rstd.part(0, head_m), head_m, c);
+                let (x, rstd) = (head.x.part(0, head_m * c), head.rstd.part(0, head_m));
+                device.rms_norm_backward(dx, dnorm, x, gain, rstd, head_m, c);
+                if let Some(dgain) = place(TensorName::FinalNorm) {
+                    device.column_sums(dgain, dnorm, Some(x), Some(rstd), None);
+                }
+                // A tied head is the embedding, whose rows add to the same gradient at the end.
+                if let Some(dw) = place(TensorName::Head).or_else(|| place(TensorName::Embedding).filter(|_| config.tied_embeddings)) {
+                    let (norm, entries) = (head.norm.part(0, head_m * c), &prepared.entries);
+                    let log_prob = head.log_prob.expect("training has log-probabilities").part(0, entries.len());
+                    let (w, cap) = (weights.head, config.logit_softcap);
+                    device.head_weight_backward(dw, norm, w, entries, log_prob, slope, coefficients, head_m, cap);
+                }
                 device.scatter_add(dstream, dx, &prepared.head_rows, c);
             }
 
             // blocks, last first, down to the lowest adapter
             for layer in (workspace.first_saved..config.layers).rev() {
-                let block = block_of(config, weights, adapter.as_ref(), layer, Some(gradient));
+                let mut block = block_of(config, weights, adapter.as_ref(), layer, Some(gradient).filter(|_| full.is_none()));
+                if let Some(places) = full {
+                    block.gradients = places.block(gradient, layer);
+                }
                 let (slots, x) = (&workspace.blocks[layer], workspace.input(layer).part(pass.first * c, m * c));
-                let (parts, dx) = (block.parts(), layer > workspace.first_saved);
+                let (parts, dx) = (block.parts(), layer > workspace.first_saved || workspace.embedding);
                 let again = ActivationSet::needed_for(ActivationSet::read_by_backward(parts, dx), workspace.saved[layer], parts);
                 block::forward(device, &block, &pass, slots, x, x, again);
                 let gradients = GradientSlots { read_by_others, ..workspace.gradients[layer - workspace.first_saved] };
                 block::backward(device, &block, &pass, slots, &gradients, x, dx);
+            }
+            if let Some(dembedding) = place(TensorName::Embedding) {
+                if let Some(factor) = config.embedding_scale {
+                    device.scale(dstream, factor);
+                }
+                device.scatter_add(dembedding, dstream, &batch.tokens[prepared.rows.clone()], c);
             }
         });
     }
@@ -638,6 +730,7 @@ fn block_of<'a>(config: &'a ModelConfig, weights: &Weights, adapter: Option<&Att
             post_mlp: vector(TensorName::PostMlpNorm(layer)),
         },
         lora: adapter.map_or([None; 7], |adapter| adapter.lora(config, layer, gradient)),
+        gradients: BlockGradients::default(),
     }
 }
 

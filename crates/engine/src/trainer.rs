@@ -9,11 +9,11 @@ use std::{collections::BTreeMap, ops::Range};
 use crate::{
     adapter::{Adapter, LoraTensors},
     batch::{Batch, LossEntry},
-    config::Linear,
+    config::{Linear, TensorName},
     device::{AdamW, Device, Slot},
     error::EngineError,
     memory::Uses,
-    model::{AdapterHalf, Kind, Model, PairOf, Prepared},
+    model::{AdapterHalf, Kind, Model, PairOf, Prepared, TensorPlace},
     schedule::Schedule,
 };
 
@@ -128,7 +128,29 @@ pub struct Gradients {
     pub tensors: BTreeMap<(usize, Linear), PairOf<f64>>,
 }
 
-/// A model in training: its adapter, gradient sums and moments.
+/// The gradient of a step of full fine-tuning, see [`Trainer::full_gradients`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct FullGradients {
+    /// Mean loss.
+    pub loss: f64,
+    /// Σ of the entries' weights.
+    pub loss_weight: f64,
+    /// Of the mean loss by trained tensor, in the device's own precision.
+    pub tensors: BTreeMap<TensorName, Vec<f64>>,
+}
+
+/// What there is of each tensor in full fine-tuning, beside its gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FullPart {
+    /// The tensor itself.
+    Value,
+    /// AdamW's first moment.
+    FirstMoment,
+    /// AdamW's second moment.
+    SecondMoment,
+}
+
+/// A model in training: its adapter or its own trained tensors, gradient sums and moments.
 pub struct Trainer<D: Device> {
     model: Model<D>,
     config: TrainerConfig,
@@ -145,11 +167,11 @@ pub struct Trainer<D: Device> {
 impl<D: Device> Trainer<D> {
     /// Attaches `adapter` to `model` and lays out memory for `uses`, which include training.
     pub fn new(mut model: Model<D>, adapter: &Adapter, config: TrainerConfig, uses: &Uses) -> Result<Trainer<D>, EngineError> {
-        config.validate()?;
-        let training = uses.training.clone().ok_or(EngineError::NotPlanned { what: "training" })?;
+        if model.full().is_some() {
+            return Err(EngineError::TrainedAndAdapted);
+        }
         model.reserve(&Uses::default())?;
         model.attach(adapter)?;
-        model.reserve(uses)?;
         let places = &model.attached().expect("attached above").places;
         let len = places.len;
         let groups = parameter_groups(places.parts().map(|(range, half)| match half {
@@ -157,6 +179,26 @@ impl<D: Device> Trainer<D> {
             // As peft's create_loraplus_optimizer, whose faster group has B and all vectors.
             AdapterHalf::B | AdapterHalf::Magnitude => (range, config.optimizer.lora_plus_ratio),
         }));
+        Trainer::with(model, config, uses, len, groups)
+    }
+
+    /// Trains the model's own tensors: those that [`Model::load_trained`] was told.
+    pub fn full(mut model: Model<D>, config: TrainerConfig, uses: &Uses) -> Result<Trainer<D>, EngineError> {
+        model.detach()?;
+        let len = model.full().ok_or(EngineError::NotTrained)?.1.len;
+        Trainer::with(model, config, uses, len, Vec::new())
+    }
+
+    fn with(
+        mut model: Model<D>,
+        config: TrainerConfig,
+        uses: &Uses,
+        len: usize,
+        groups: Vec<ParameterGroup>,
+    ) -> Result<Trainer<D>, EngineError> {
+        config.validate()?;
+        let training = uses.training.clone().ok_or(EngineError::NotPlanned { what: "training" })?;
+        model.reserve(uses)?;
         let moments = model.device.allocate("moments", 2 * len)?;
         let sums = model.device.allocate("gradient sums", training.gradient_sums() * len)?;
         Ok(Trainer {
@@ -209,24 +251,104 @@ impl<D: Device> Trainer<D> {
             None => 1.0,
         };
         let (o, learning_rate) = (self.config.optimizer, self.config.schedule.at(step));
+        let adamw = AdamW {
+            learning_rate: learning_rate as f32,
+            beta1: o.beta1,
+            beta2: o.beta2,
+            eps: o.eps,
+            weight_decay: o.weight_decay,
+            step,
+            gradient_scale: (clip / sum.weight) as f32,
+        };
+        if self.model.full().is_some() {
+            self.update_model(adamw);
+        } else {
+            self.update_adapter(adamw, learning_rate);
+        }
+        self.step = step;
+        let tokens_computed = micro_batches.iter().map(|batch| batch.tokens.len()).sum();
+        Ok(StepReport { step, loss: sum.mean(), loss_weight: sum.weight, grad_norm, learning_rate, tokens_computed })
+    }
+
+    fn update_adapter(&mut self, adamw: AdamW, learning_rate: f64) {
         let parameters = self.model.attached().expect("a trainer has an adapter").parameters;
         for ParameterGroup { range, rate } in &self.groups {
-            let adamw = AdamW {
-                learning_rate: (learning_rate * f64::from(*rate)) as f32,
-                beta1: o.beta1,
-                beta2: o.beta2,
-                eps: o.eps,
-                weight_decay: o.weight_decay,
-                step,
-                gradient_scale: (clip / sum.weight) as f32,
-            };
+            let adamw = AdamW { learning_rate: (learning_rate * f64::from(*rate)) as f32, ..adamw };
             let [p, m, v, g] = [parameters, self.first, self.second, self.sums[0]].map(|slot| slot.part(range.start, range.len()));
             self.model.device.adamw(p, m, v, g, adamw);
         }
         self.model.adapter_changed();
+    }
+
+    /// Gains and biases do not decay, as in transformers' Trainer.
+    fn update_model(&mut self, adamw: AdamW) {
+        let tensors: Vec<_> = self.model.full().expect("a model that is trained").1.iter().collect();
+        for (name, range) in tensors {
+            let [m, v, g] = [self.first, self.second, self.sums[0]].map(|slot| slot.part(range.start, range.len()));
+            match self.model.place(name) {
+                TensorPlace::Matrix(w) => self.model.device.adamw_weight(w, m, v, g, adamw),
+                TensorPlace::Vector(p) => self.model.device.adamw(p, m, v, g, AdamW { weight_decay: 0.0, ..adamw }),
+            }
+        }
+    }
+
+    /// The tensors that full fine-tuning trains, in the model's order.
+    pub fn full_names(&self) -> Vec<TensorName> {
+        self.model.full().map_or(Vec::new(), |(full, _)| full.names(self.model.config()))
+    }
+
+    /// A trained tensor, or one of its moments, as it is now.
+    ///
+    /// # Panics
+    /// If the tensor is not trained.
+    pub fn full_tensor(&self, part: FullPart, name: TensorName) -> Vec<f32> {
+        let Some(moment) = self.moment(part, name) else { return self.model.tensor_values(name) };
+        let mut values = vec![0.0; moment.len];
+        self.model.device.download(moment, &mut values);
+        values
+    }
+
+    /// Puts a trained tensor, or one of its moments, back where it was: with [`Trainer::set_step_count`] the next steps are
+    /// those that would have followed, bit for bit.
+    ///
+    /// # Panics
+    /// If the tensor is not trained or has another size.
+    pub fn set_full_tensor(&mut self, part: FullPart, name: TensorName, values: &[f32]) {
+        match (self.moment(part, name), self.model.place(name)) {
+            (Some(moment), _) => self.model.device.upload(moment, values),
+            (None, TensorPlace::Vector(slot)) => self.model.device.upload(slot, values),
+            (None, TensorPlace::Matrix(w)) => self.model.device.write_weight(w, values),
+        }
+    }
+
+    /// Goes on as after so many steps.
+    pub fn set_step_count(&mut self, step: u32) {
         self.step = step;
-        let tokens_computed = micro_batches.iter().map(|batch| batch.tokens.len()).sum();
-        Ok(StepReport { step, loss: sum.mean(), loss_weight: sum.weight, grad_norm, learning_rate, tokens_computed })
+    }
+
+    /// Where a moment lies; `None` for the tensor itself.
+    fn moment(&self, part: FullPart, name: TensorName) -> Option<Slot> {
+        let places = &self.model.full().expect("a model that is trained").1;
+        let of = |slot| places.part(slot, name).expect("a tensor that is trained");
+        match part {
+            FullPart::Value => None,
+            FullPart::FirstMoment => Some(of(self.first)),
+            FullPart::SecondMoment => Some(of(self.second)),
+        }
+    }
+
+    /// Loss and gradient of full fine-tuning that [`Trainer::step`] would use, before clipping; nothing is changed.
+    pub fn full_gradients(&mut self, micro_batches: &[Batch<'_>]) -> Result<FullGradients, EngineError> {
+        let (sum, _) = self.accumulate(micro_batches, self.step + 1)?;
+        let (_, places) = self.model.full().ok_or(EngineError::NotTrained)?;
+        let mut tensors = BTreeMap::new();
+        for (name, range) in places.iter() {
+            let mut gradient = vec![0.0; range.len()];
+            self.model.device.download_exact(self.sums[0].part(range.start, range.len()), &mut gradient);
+            gradient.iter_mut().for_each(|g| *g /= sum.weight);
+            tensors.insert(name, gradient);
+        }
+        Ok(FullGradients { loss: sum.mean(), loss_weight: sum.weight, tensors })
     }
 
     /// Loss and gradient that [`Trainer::step`] would use, before clipping; nothing is changed.

@@ -15,7 +15,7 @@ use families::gguf::{self, MetaValue};
 use families::tensors::{Naming, Placed, place};
 use families::{Described, Family, hugging_face};
 use testkit::golden::Golden;
-use testkit::parity::{answers, max_difference, norm_difference};
+use testkit::parity::{answers, full_answers, max_difference, norm_difference};
 use testkit::{ReferenceDevice, Tolerance};
 
 /// The bound on logits: largest difference over largest logit.
@@ -245,6 +245,46 @@ fn dora_is_pefts() {
         folder().check(CpuDevice::new(2));
         folder().check(ReferenceDevice::new());
     }
+}
+
+/// Full fine-tuning as transformers' Trainer does it: the gradient of every parameter, ten losses, and what becomes of gains,
+/// biases and the embedding, which is the head in one of the models.
+fn full_is_transformers<D: Device>(device: D, folder: &Folder) {
+    let config = &folder.described.config;
+    let answers = full_answers(device, config, folder, &folder.golden).expect("a sound file");
+    let mut compared = 0;
+    for placed in folder.placed.values() {
+        let name = placed.name;
+        let gradient = folder.golden.tensor(&format!("grad.{}", placed.source)).f64();
+        tolerance("adapter.grad.").check(&placed.source, &answers.gradients[&name], &gradient);
+        assert!(norm_difference(&answers.gradients[&name], &gradient) <= GRADIENTS, "{name}");
+        if let Some(end) = folder.golden.tensors.get(&format!("end.{}", placed.source)) {
+            // The engine holds gains as it multiplies by them.
+            let ours: Vec<f64> = answers.end[&name].iter().map(|x| f64::from(*x) - f64::from(placed.offset)).collect();
+            tolerance("adapter.end.").check(&placed.source, &ours, &end.f64());
+            compared += 1;
+        }
+    }
+    assert_eq!(answers.gradients.len(), folder.placed.len());
+    assert_eq!(compared, folder.golden.tensors.keys().filter(|name| name.starts_with("end.")).count());
+    let expected = folder.golden.tensor("losses").f64();
+    assert!(answers.losses.iter().zip(&expected).all(|(a, e)| (a - e).abs() <= LOSSES * e), "{:?} instead of {expected:?}", answers.losses);
+}
+
+#[test]
+fn full_fine_tuning_is_transformers_tied() {
+    let folder = folder!("methods", "tied", "full");
+    assert!(folder.described.config.tied_embeddings && folder.described.config.embedding_scale.is_some());
+    full_is_transformers(CpuDevice::new(2), &folder);
+    full_is_transformers(ReferenceDevice::new(), &folder);
+}
+
+#[test]
+fn full_fine_tuning_is_transformers_untied() {
+    let folder = folder!("methods", "untied", "full");
+    assert!(!folder.described.config.tied_embeddings && folder.described.config.biases != LinearSet::EMPTY);
+    full_is_transformers(CpuDevice::new(2), &folder);
+    full_is_transformers(ReferenceDevice::new(), &folder);
 }
 
 /// What the test would say of an engine that left the magnitudes out.

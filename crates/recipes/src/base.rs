@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use engine::config::{ModelConfig, TensorName};
 use engine::cpu::CpuDevice;
+use engine::full::FullConfig;
 use engine::model::{Model, SourceError, TensorView, WeightSource};
 use engine::storage::{self as engine_storage, Storage};
 use families::Described;
+use families::adapters::linears_of;
 use families::gguf::MetaValue;
 use families::tensors::{Naming, Placed};
 use store::catalogue::{self, CatalogueEntry};
+use store::checkpoint::FloatTensors;
 use store::fetch::{self, Fetched, PipSource, Progress, Request};
 use store::gguf::GgufValue;
 use store::model_files::{Description, FileHash, TokenizerFiles};
@@ -20,6 +23,7 @@ use text::{ChatFormat, ChatTemplate, TemplateContext, Tokenizer, TokenizerConfig
 
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
+use crate::layers::LayerPattern;
 use crate::spec::RunPlan;
 use crate::storage;
 
@@ -230,6 +234,69 @@ impl Base {
         Ok(Model::load(CpuDevice::new(threads), self.config().clone(), self)?)
     }
 
+    /// Loads the weights such that those that `full` names can be trained.
+    pub fn load_trained(&self, threads: usize, full: &FullConfig) -> Result<Model<CpuDevice>> {
+        self.storages()?;
+        Ok(Model::load_trained(CpuDevice::new(threads), self.config().clone(), self, full)?)
+    }
+
+    /// What of the base full fine-tuning trains, where it can: a Hugging Face folder of float weights.
+    pub(crate) fn full_config(&self, plan: &RunPlan) -> Result<FullConfig> {
+        let refused = |given: String| Error::FullBase { name: self.name.clone(), given };
+        if self.is_gguf() {
+            return Err(refused("a GGUF file".into()));
+        }
+        let storages = self.storages()?;
+        let blocks = storages.iter().find(|(_, storage)| !matches!(storage, Storage::F32 | Storage::F16 | Storage::Bf16));
+        if let Some((name, storage)) = blocks {
+            return Err(refused(format!("{name} in {}", storage.name().to_uppercase())));
+        }
+        let frozen = |part: &str| plan.tune.freeze.iter().any(|frozen| frozen == part);
+        Ok(FullConfig {
+            layers: LayerPattern::parse(&plan.tune.layers)?.resolve(self.config().layers)?,
+            targets: linears_of(self.config(), &plan.tune.targets)?,
+            biases: !frozen("biases"),
+            norms: !frozen("norms"),
+            embeddings: !frozen("embeddings"),
+        })
+    }
+
+    /// Writes `model` as a Hugging Face folder like the base's own: its tensors in f32, or in bf16 where the plan holds them so,
+    /// and the base's other files.
+    pub(crate) fn write_trained(&self, model: &Model<CpuDevice>, readme: &str, folder: &Path) -> Result<()> {
+        let bf16 = self.storage == Some(Storage::Bf16);
+        let mut tensors = FloatTensors::new();
+        for info in self.files.tensors() {
+            let mut values = vec![0.0f32; info.shape.iter().product()];
+            for placed in self.placed.values().filter(|placed| placed.source == info.name) {
+                let row = values.len() / placed.source_shape[0].max(1);
+                let part = model.tensor_values(placed.name);
+                let to = &mut values[placed.first_row * row..][..part.len()];
+                to.iter_mut().zip(&part).for_each(|(to, value)| *to = value - placed.offset);
+            }
+            let mut bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            if bf16 {
+                let (from, to) = (Storage::F32, Storage::Bf16);
+                let converted = engine_storage::convert(&info.name, from, to, 1, values.len(), &bytes, self.threads);
+                bytes = converted.map_err(engine::EngineError::from)?;
+            }
+            tensors.insert(info.name.clone(), (info.shape.clone(), bytes));
+        }
+        let side = self.files.files();
+        let side = side.iter().filter(|path| !path.to_string_lossy().ends_with(".safetensors") && !path.ends_with(INDEX_FILE));
+        let mut files = Vec::new();
+        for path in side {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let mut bytes = store::atomic::read(path, SIDE_BYTES_MAX)?;
+            if name == "config.json" {
+                bytes = with_dtype(&bytes, if bf16 { "bfloat16" } else { "float32" }, path)?;
+            }
+            files.push((name, bytes));
+        }
+        files.push(("README.md".into(), readme.as_bytes().to_vec()));
+        Ok(store::model_files::write_folder(folder, &tensors, if bf16 { Dtype::BF16 } else { Dtype::F32 }, &files)?)
+    }
+
     /// The engine's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.described.config
@@ -346,6 +413,20 @@ impl WeightSource for Base {
         }
         Ok(TensorView { storage: held, rows, cols, bytes: bytes.into(), offset: placed.offset })
     }
+}
+
+/// Files beside the weights are this long at most.
+const SIDE_BYTES_MAX: u64 = 1 << 28;
+const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// config.json with the weights' type, which transformers reads under one of two names.
+fn with_dtype(bytes: &[u8], dtype: &str, path: &Path) -> Result<Vec<u8>> {
+    let corrupt = |reason: String| Error::Corrupt { what: "the base's config.json", reason, path: path.to_owned() };
+    let mut config: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+    let keys = config.as_object_mut().ok_or_else(|| corrupt("it is no object".into()))?;
+    let known = keys.contains_key("dtype");
+    keys.insert(if known { "dtype" } else { "torch_dtype" }.into(), dtype.into());
+    Ok(format!("{config:#}\n").into_bytes())
 }
 
 fn meta_value(value: &GgufValue) -> MetaValue {

@@ -15,6 +15,7 @@ use crate::base::{self, Base};
 use crate::context::{Context, Observer};
 use crate::error::{Error, Result};
 use crate::responder::{conversation_uses, stop_ids};
+use crate::tune_full::MODEL_FOLDER;
 use crate::{adapters, runs};
 
 /// The cache grows in steps of so many rows.
@@ -232,12 +233,17 @@ impl Found {
             });
         }
         let adapter = run.join("adapter");
-        if !adapter.exists() {
+        let trained = run.join(MODEL_FOLDER);
+        if !adapter.exists() && !trained.exists() {
             return Err(Error::NotYet { id: runs::id(&run), what: "adapter" });
         }
         let plan = runs::plan(&run)?;
         let prepared = store::atomic::read_json(&run.join("data/prepared.json"), PREPARED_BYTES_MAX)?;
         let instruction = prepared["instruction"].as_str().unwrap_or(&plan.instruction).to_owned();
+        if trained.exists() {
+            let (base, storage) = (trained.display().to_string(), options.storage.clone());
+            return Ok(Found { base, template: plan.model.template, storage, adapter: None, instruction });
+        }
         let base = base::beside(&plan.model.base, &runs::sources_folder(&run)?);
         // What is evaluated is what answers, unless the user says otherwise.
         let storage = if options.storage.is_empty() { plan.model.storage } else { options.storage.clone() };

@@ -299,6 +299,14 @@ pub enum Error {
         /// Its folder.
         path: PathBuf,
     },
+    /// A base that cannot be trained itself.
+    #[error("{name} cannot be trained in full: it is {given}, expected a Hugging Face folder of F32, F16 or BF16 weights")]
+    FullBase {
+        /// The base, as named.
+        name: String,
+        /// What it is.
+        given: String,
+    },
     /// Inputs of a command that do not go together.
     #[error("{what}: {given}, expected {expected}")]
     Mismatch {
@@ -421,6 +429,9 @@ impl Error {
             Error::Exists { hint, .. } => (*hint).into(),
             Error::Record { fault, .. } => return fault.hint().map(str::to_owned),
             Error::ContextFull { .. } => "begin a new conversation; nothing of this one was dropped".into(),
+            Error::FullBase { .. } => {
+                "set [tune] method to \"lora\", which trains an adapter beside any storage, or [model] base to the model's Hugging Face folder".into()
+            }
             Error::Adapter { .. } => "train it first: `tunesmith tune FOLDER`".into(),
             Error::Changed { id, .. } => {
                 format!("put it back, or start a new run with `tunesmith run`; `tunesmith audit {id}` names every change")

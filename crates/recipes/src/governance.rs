@@ -51,7 +51,7 @@ impl<'a> Governance<'a> {
         }
         if let Some(step) = store::checkpoint::last(run.path())? {
             let folder = store::checkpoint::folder(run.path(), step);
-            let checkpoint = hash_file(&folder.join("adapter_model.safetensors"))?.hash;
+            let checkpoint = hash_file(&trained_file(&folder))?.hash;
             governance.both(run, &Event::Resumed { run: id.to_owned(), step, checkpoint })?;
         }
         Ok(governance)
@@ -67,7 +67,7 @@ impl<'a> Governance<'a> {
 
     /// The adapter is there.
     pub(crate) fn trained(&self, run: &RunFolder, training: &TrainingFacts) -> Result<()> {
-        let adapter = hash_file(&run.file("adapter/adapter_model.safetensors"))?.hash;
+        let adapter = hash_file(&trained_file(&crate::runs::result(run.path())))?.hash;
         self.both(run, &Event::Trained { run: self.id.clone(), steps: training.steps.len() as u64, adapter })
     }
 
@@ -269,6 +269,12 @@ pub(crate) fn base_artefacts(base: &Base) -> Result<BTreeMap<String, Artefact>> 
     Ok(artefacts)
 }
 
+/// The weights in a checkpoint or in what a run trained: the adapter's, or the model's.
+fn trained_file(folder: &Path) -> PathBuf {
+    let model = folder.join("model.safetensors");
+    if model.exists() { model } else { folder.join("adapter_model.safetensors") }
+}
+
 /// The part a file of a run folder plays; `None` for what is not evidence (locks, checkpoints that come and go).
 pub(crate) fn role_of(name: &str) -> Option<Role> {
     Some(match name {
@@ -276,7 +282,8 @@ pub(crate) fn role_of(name: &str) -> Option<Role> {
         "metrics.jsonl" | "training.json" => Role::Metrics,
         "report.json" | "report.html" => Role::Report,
         _ if name.starts_with("data/") => Role::Records,
-        _ if name.starts_with("adapter/") => Role::Adapter,
+        // What was trained: the adapter, or the model itself.
+        _ if name.starts_with("adapter/") || name.starts_with("model/") => Role::Adapter,
         _ if name.starts_with("evaluation/") => Role::Report,
         _ => return None,
     })

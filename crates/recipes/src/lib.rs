@@ -32,5 +32,6 @@ mod source_files;
 pub mod spec;
 pub mod storage;
 pub mod tune;
+mod tune_full;
 
 pub use eval::Verdict;

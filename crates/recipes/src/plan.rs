@@ -173,20 +173,25 @@ pub(crate) fn lines(plan: &RunPlan, base: &Base, prepared: &Prepared, steps: &St
         ),
         (
             "method".into(),
-            format!(
-                "{} {}, rank {}, alpha {}{}{}{}{}, dropout {}, on {}, layers {}",
-                tune.method,
-                tune.objective,
-                tune.rank,
-                tune.alpha,
-                if tune.rslora { ", rsLoRA" } else { "" },
-                if tune.dora { ", DoRA" } else { "" },
-                if tune.init == Init::Pissa { ", starts as PiSSA" } else { "" },
-                if tune.lora_plus_ratio == 1.0 { String::new() } else { format!(", LoRA+ {}", tune.lora_plus_ratio) },
-                tune.dropout,
-                tune.targets.join(" "),
-                tune.layers
-            ),
+            if tune.method == "full" {
+                let frozen = if tune.freeze.is_empty() { "nothing else".to_owned() } else { tune.freeze.join(" ") };
+                format!("full {}, on {}, layers {}, frozen: {frozen}", tune.objective, tune.targets.join(" "), tune.layers)
+            } else {
+                format!(
+                    "{} {}, rank {}, alpha {}{}{}{}{}, dropout {}, on {}, layers {}",
+                    tune.method,
+                    tune.objective,
+                    tune.rank,
+                    tune.alpha,
+                    if tune.rslora { ", rsLoRA" } else { "" },
+                    if tune.dora { ", DoRA" } else { "" },
+                    if tune.init == Init::Pissa { ", starts as PiSSA" } else { "" },
+                    if tune.lora_plus_ratio == 1.0 { String::new() } else { format!(", LoRA+ {}", tune.lora_plus_ratio) },
+                    tune.dropout,
+                    tune.targets.join(" "),
+                    tune.layers
+                )
+            },
         ),
         (
             "steps".into(),
@@ -249,13 +254,22 @@ pub(crate) fn memory_facts(
     policy: &Policy,
 ) -> Result<MemoryFacts> {
     let storages = base.storages()?;
+    let full = if plan.tune.method == "full" { Some(base.full_config(plan)?) } else { None };
     let lora = adapters::lora_config(&plan.tune, base.config())?;
     let device = CpuDevice::new(context.threads);
-    let table = |uses: &Uses| memory::plan(&device, base.config(), |name| storages[&name], Some(&lora), uses);
+    let storage = |name| storages[&name];
+    let table = |uses: &Uses| match &full {
+        Some(full) if uses.training.is_some() => memory::plan_full(&device, base.config(), storage, full, uses),
+        Some(_) => memory::plan(&device, base.config(), storage, None, uses),
+        None => memory::plan(&device, base.config(), storage, Some(&lora), uses),
+    };
     let training = table(&rows.uses(&plan.tune, policy.clone()));
     let answering = table(&responder::planned_uses(base, plan, prepared)?);
     let largest = |of: fn(&MemoryPlan) -> usize| of(&training).max(of(&answering)) as u64;
-    let adapter_bytes = 4 * lora.parameters(base.config()) as u64;
+    let trained_bytes = 4 * full.as_ref().map_or_else(|| lora.parameters(base.config()), |full| full.parameters(base.config())) as u64;
+    // An adapter is held on the host while it is made, and written whole with its moments; a model's checkpoint is written a
+    // third at a time.
+    let (host, writing) = if full.is_some() { (0, trained_bytes) } else { (trained_bytes, 3 * trained_bytes) };
     let mut by_name = BTreeMap::new();
     for entry in &training.parameters {
         let name = match entry.name.as_str() {
@@ -269,11 +283,12 @@ pub(crate) fn memory_facts(
         ("activations".into(), largest(|plan| plan.activation_bytes)),
         ("kernel scratch".into(), largest(|plan| plan.scratch_bytes)),
         ("sampling".into(), answering.host_bytes() as u64),
-        ("adapter on the host".into(), adapter_bytes),
-        ("checkpoint being written".into(), 3 * adapter_bytes),
+        ("adapter on the host".into(), host),
+        ("checkpoint being written".into(), writing),
         ("records".into(), 4 * prepared.facts.tokens_rendered * 8),
     ]);
     lines.extend(process_lines(context, base));
+    lines.retain(|(_, bytes)| *bytes > 0);
     let planned_bytes = lines.iter().map(|(_, bytes)| bytes).sum();
     Ok(MemoryFacts { lines, planned_bytes, peak_rss_bytes: 0 })
 }

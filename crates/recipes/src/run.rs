@@ -30,6 +30,7 @@ use crate::responder::Responder;
 use crate::runs::{self, Stage};
 use crate::spec::{self, RunPlan};
 use crate::tune;
+use crate::tune_full;
 
 /// How far to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +113,7 @@ impl Outcome {
             metric: verdict.metric.clone(),
             arms,
             difference,
-            adapter: self.path.join("adapter"),
+            adapter: runs::result(&self.path),
             report: self.path.join("report.html"),
             seconds: self.seconds,
             run: self.id.clone(),
@@ -269,6 +270,18 @@ fn run_id(now: &str, plan: &RunPlan, context: &Context<'_>) -> String {
     format!("{date}-{time}-{}", &mix.to_hex()[..4])
 }
 
+/// What a training that is done came to.
+fn training_facts(path: &Path) -> Result<TrainingFacts> {
+    let value = store::atomic::read_json(path, 1 << 32)?;
+    let corrupt =
+        |error: serde_json::Error| Error::Corrupt { what: "the training's facts", reason: error.to_string(), path: path.to_owned() };
+    serde_json::from_value(value).map_err(corrupt)
+}
+
+fn tell_kept(training: &TrainingFacts, observer: &mut dyn Observer) {
+    observer.event(Event::Note(format!("kept step {} of {} ({})", training.kept_step, training.steps.len(), training.ended)));
+}
+
 struct Stages<'a> {
     context: &'a Context<'a>,
     run: RunFolder,
@@ -408,22 +421,31 @@ impl Stages<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(Model<CpuDevice>, TrainingFacts)> {
         let path = self.run.file("training.json");
+        if self.plan.tune.method == "full" {
+            // What is measured is what is saved, so the model is read from its folder.
+            drop(model);
+            let training = if path.exists() {
+                training_facts(&path)?
+            } else {
+                let training = tune_full::tune(self.context, &self.plan, &self.base, prepared, &self.run, policy, observer)?;
+                self.governance.trained(&self.run, &training)?;
+                tell_kept(&training, observer);
+                training
+            };
+            let folder = self.run.file(tune_full::MODEL_FOLDER);
+            let trained = Base::open_offline(self.context, observer, &folder.display().to_string(), &self.plan.model.template)?;
+            return Ok((trained.load(self.context.threads)?, training));
+        }
         if path.exists() {
             let adapter = adapters::read(&self.run.file("adapter"), self.base.config())?;
             model.attach(&adapter)?;
-            let value = store::atomic::read_json(&path, 1 << 32)?;
-            let training = serde_json::from_value(value).map_err(|error| Error::Corrupt {
-                what: "the training's facts",
-                reason: error.to_string(),
-                path,
-            })?;
-            return Ok((model, training));
+            return Ok((model, training_facts(&path)?));
         }
         let (model, adapter, mut training) =
             tune::tune(self.context, &self.plan, &self.base, prepared, &self.run, policy, model, observer)?;
         tune::write_adapter(&self.run, &self.base, &self.plan, &adapter, &mut training, self.governance.lineage(&self.plan)?)?;
         self.governance.trained(&self.run, &training)?;
-        observer.event(Event::Note(format!("kept step {} of {} ({})", training.kept_step, training.steps.len(), training.ended)));
+        tell_kept(&training, observer);
         Ok((model, training))
     }
 

@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::report::facts::Report;
 use crate::spec::RunPlan;
+use crate::tune_full::MODEL_FOLDER;
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -56,6 +57,12 @@ pub struct RunSummary {
     pub verdict: Option<String>,
     /// Tuned score by the run's metric, once measured.
     pub score: Option<f64>,
+}
+
+/// What a run trained: its adapter, or the model of full fine-tuning.
+pub fn result(path: &Path) -> PathBuf {
+    let model = path.join(MODEL_FOLDER);
+    if model.exists() { model } else { path.join("adapter") }
 }
 
 /// The stage of a run folder, from the files that are there.

@@ -43,6 +43,10 @@ pub mod defaults {
     pub const BATCH: usize = 4;
     /// Small bases want more than the 2e-4 of 7B models; 1e-3 with a cosine won on BANKING77 and on the example.
     pub const LEARNING_RATE: f64 = 1e-3;
+    /// Full fine-tuning moves every weight: transformers' default, and twenty times below LoRA's.
+    pub const FULL_LEARNING_RATE: f64 = 5e-5;
+    /// One gradient sum: a second one is as large as the model.
+    pub const FULL_REDUCTION_LEAVES: usize = 1;
     /// A tenth of the steps to warm up: the second moment is unreliable before that.
     pub const WARMUP: f64 = 0.1;
     /// Adapters are small; decay did not help on validation.
@@ -229,6 +233,7 @@ struct TuneSection {
     dropout: Option<f32>,
     targets: Option<OneOrMany>,
     layers: Option<String>,
+    freeze: Option<OneOrMany>,
     lora_plus_ratio: Option<f64>,
     epochs: Option<f64>,
     max_steps: Option<usize>,
@@ -343,6 +348,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "dropout",
             "targets",
             "layers",
+            "freeze",
             "lora_plus_ratio",
             "epochs",
             "max_steps",
@@ -618,7 +624,7 @@ pub enum Init {
 /// How it is tuned.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Tune {
-    /// `lora`.
+    /// One of [`METHODS`].
     pub method: String,
     /// `sft`.
     pub objective: String,
@@ -643,6 +649,9 @@ pub struct Tune {
     /// Blocks that are trained, as written.
     #[serde(default = "defaults::layers")]
     pub layers: String,
+    /// What stays frozen in full fine-tuning, of [`FREEZABLE`].
+    #[serde(default)]
+    pub freeze: Vec<String>,
     /// LoRA+: B's learning rate over A's.
     #[serde(default = "defaults::lora_plus_ratio")]
     pub lora_plus_ratio: f64,
@@ -917,6 +926,12 @@ impl RunFile {
 pub const ARMS: &[&str] = &["base", "few-shot", "classical", "imported", "tuned"];
 /// The metrics that a verdict can name.
 pub const METRICS: &[&str] = &["accuracy", "macro_f1", "field_accuracy", "record_exact", "exact_match", "token_f1"];
+/// How the model can be trained: by adapters beside it, or itself.
+pub const METHODS: &[&str] = &["lora", "full"];
+/// What full fine-tuning can leave frozen beside blocks and linear layers.
+pub const FREEZABLE: &[&str] = &["embeddings", "norms", "biases"];
+/// What is trained in full only.
+const EMBEDDINGS: &[&str] = &["embed_tokens", "lm_head"];
 /// Hugging Face names of the linear layers that can carry an adapter.
 pub const TARGETS: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 /// What models that store several of them as one matrix have instead; the base decides which it has.
@@ -1013,9 +1028,40 @@ impl SourceSection {
 }
 
 impl TuneSection {
+    /// A key that was given and is an adapter's.
+    fn of_adapters(&self) -> Option<&'static str> {
+        [
+            ("rank", self.rank.is_some()),
+            ("alpha", self.alpha.is_some()),
+            ("rslora", self.rslora.is_some()),
+            ("dora", self.dora.is_some()),
+            ("init", self.init.is_some()),
+            ("dropout", self.dropout.is_some()),
+            ("lora_plus_ratio", self.lora_plus_ratio.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(key, given)| given.then_some(key))
+    }
+
     fn resolve(self) -> Result<Tune, SpecError> {
-        let method = self.method.unwrap_or_else(|| "lora".into());
-        known("tune.method", &method, &["lora"])?;
+        let method = self.method.clone().unwrap_or_else(|| "lora".into());
+        known("tune.method", &method, METHODS)?;
+        let full = method == "full";
+        if full && let Some(key) = self.of_adapters() {
+            return Err(SpecError::Value {
+                key: format!("tune.{key}"),
+                given: "a value beside method = \"full\"".into(),
+                expected: "nothing: it is a setting of LoRA, and full fine-tuning has no adapter".into(),
+            });
+        }
+        let freeze = self.freeze.map(OneOrMany::into_vec).unwrap_or_default();
+        for part in &freeze {
+            known("tune.freeze", part, FREEZABLE)?;
+        }
+        if !full && !freeze.is_empty() {
+            let expected = "nothing: an adapter leaves the whole base frozen, and `layers` and `targets` say where it stands";
+            return Err(range("tune.freeze", "a value beside method = \"lora\"", expected));
+        }
         let objective = self.objective.unwrap_or_else(|| "sft".into());
         known("tune.objective", &objective, &["sft"])?;
         let rank = at_least("tune.rank", self.rank.unwrap_or(defaults::RANK), 1)?;
@@ -1025,6 +1071,13 @@ impl TuneSection {
         let targets = match self.targets.map(OneOrMany::into_vec) {
             None => TARGETS.iter().map(|t| (*t).to_owned()).collect(),
             Some(list) if list == ["all-linear"] => TARGETS.iter().map(|t| (*t).to_owned()).collect(),
+            Some(list) if list.iter().any(|target| EMBEDDINGS.contains(&target.as_str())) => {
+                return Err(SpecError::Value {
+                    key: "tune.targets".into(),
+                    given: list.join(", "),
+                    expected: "linear layers of the blocks: embeddings, the head and new tokens are not trained beside LoRA here (method = \"full\" trains the embeddings that there are)".into(),
+                });
+            }
             Some(list) => {
                 let all = [TARGETS, FUSED_TARGETS].concat();
                 for target in &list {
@@ -1066,6 +1119,7 @@ impl TuneSection {
             })?,
             targets,
             layers,
+            freeze,
             lora_plus_ratio: up_to(
                 "tune.lora_plus_ratio",
                 self.lora_plus_ratio.unwrap_or(defaults::LORA_PLUS_RATIO),
@@ -1074,7 +1128,10 @@ impl TuneSection {
             epochs: up_to("tune.epochs", self.epochs.unwrap_or(defaults::EPOCHS), limits::EPOCHS)?,
             max_steps: max_steps("tune.max_steps", self.max_steps.unwrap_or(0))?,
             batch: between("tune.batch", self.batch.unwrap_or(defaults::BATCH), 1, limits::BATCH)?,
-            learning_rate: positive("tune.learning_rate", self.learning_rate.unwrap_or(defaults::LEARNING_RATE))?,
+            learning_rate: positive(
+                "tune.learning_rate",
+                self.learning_rate.unwrap_or(if full { defaults::FULL_LEARNING_RATE } else { defaults::LEARNING_RATE }),
+            )?,
             schedule: choice(
                 "tune.schedule",
                 self.schedule,
@@ -1089,7 +1146,11 @@ impl TuneSection {
                 16,
                 limits::MICRO_BATCH_TOKENS,
             )?,
-            reduction_leaves: match self.reduction_leaves.unwrap_or(defaults::REDUCTION_LEAVES) {
+            reduction_leaves: match self.reduction_leaves.unwrap_or(if full {
+                defaults::FULL_REDUCTION_LEAVES
+            } else {
+                defaults::REDUCTION_LEAVES
+            }) {
                 leaves if leaves.is_power_of_two() && leaves <= 64 => leaves,
                 leaves => return Err(range("tune.reduction_leaves", leaves, "1, 2, 4, … 64")),
             },

@@ -122,14 +122,14 @@ impl<'a> EngineBatch<'a> {
 
 /// What a checkpoint holds beside adapter and moments.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-struct Progress {
-    looks: Vec<LookFacts>,
-    best_step: u64,
-    best_loss: Option<f64>,
+pub(crate) struct Progress {
+    pub(crate) looks: Vec<LookFacts>,
+    pub(crate) best_step: u64,
+    pub(crate) best_loss: Option<f64>,
     looks_without_gain: usize,
-    tokens_computed: u64,
-    seconds: f64,
-    resumed: u64,
+    pub(crate) tokens_computed: u64,
+    pub(crate) seconds: f64,
+    pub(crate) resumed: u64,
 }
 
 /// Trains and leaves the kept adapter attached to the model that it returns. Goes on from the last checkpoint
@@ -152,11 +152,8 @@ pub fn tune(
     let uses = rows.uses(&plan.tune, policy.clone());
     let mut trainer = Trainer::new(model, &start, trainer_config(&plan.tune, &steps), &uses)?;
     drop(start); // the device has its own
-    let validation = pack::pack_for_scoring(&rows.validation, rows.plan.batch_rows, rows.plan.shared_min)?;
 
-    let metric_items = metric_trial(plan, prepared)?;
-    let mut looker =
-        Looker { base, validation, trial: metric_items, uses: uses.clone(), answer_tokens: answer_tokens(plan, base, prepared) };
+    let mut looker = Looker::new(plan, base, prepared, &rows, uses)?;
     let mut progress = Progress::default();
     if let Some(step) = checkpoint::last(run.path())? {
         let saved = checkpoint::read(&checkpoint::folder(run.path(), step))?;
@@ -168,11 +165,29 @@ pub fn tune(
         }
         observer.event(Event::Note(format!("going on after step {step} of {}", steps.total)));
     }
+    let mut save_now = |trainer: &Trainer<CpuDevice>, progress: &Progress| save(trainer, progress, run, base);
+    let ended = training_loop(context, plan, &rows, &steps, &mut trainer, &mut progress, &mut looker, run, &mut save_now, observer)?;
+    finish(trainer, plan, &progress, run, ended)
+}
+
+/// The loop of every method: from where `trainer` is to the last step, or to where it stops; says why it ended.
+pub(crate) fn training_loop(
+    context: &Context<'_>,
+    plan: &RunPlan,
+    rows: &Rows,
+    steps: &Steps,
+    trainer: &mut Trainer<CpuDevice>,
+    progress: &mut Progress,
+    looker: &mut Looker<'_>,
+    run: &RunFolder,
+    save: &mut dyn FnMut(&Trainer<CpuDevice>, &Progress) -> Result<()>,
+    observer: &mut dyn Observer,
+) -> Result<&'static str> {
     keep_lines_up_to(run, u64::from(trainer.step_count()))?;
     let mut log = run.log("metrics.jsonl")?;
 
     if progress.looks.is_empty() {
-        looker.look(&mut trainer, &mut progress, observer)?;
+        looker.look(trainer, progress, observer)?;
     }
     observer.event(Event::Start { what: "tuning".into(), total: steps.total as u64, unit: "steps" });
     let mut last_checkpoint = context.clock.seconds();
@@ -191,12 +206,12 @@ pub fn tune(
         let report = trainer.step(&borrowed)?;
         progress.tokens_computed += report.tokens_computed as u64;
         progress.seconds += context.clock.seconds() - started;
-        log.append(&step_line(&report, &steps))?;
+        log.append(&step_line(&report, steps))?;
 
         let step = report.step as usize;
         let mut improved = false;
         if step.is_multiple_of(steps.look) || step == steps.total {
-            improved = looker.look(&mut trainer, &mut progress, observer)?;
+            improved = looker.look(trainer, progress, observer)?;
             observer.event(Event::Start { what: "tuning".into(), total: steps.total as u64, unit: "steps" });
         }
         let validation_loss = progress.looks.last().map(|look| look.loss).filter(|loss| loss.is_finite());
@@ -205,7 +220,7 @@ pub fn tune(
         let stopped = observer.stopped();
         let due = context.clock.seconds() - last_checkpoint >= plan.tune.checkpoint_seconds || step.is_multiple_of(steps.per_epoch);
         if improved || stopped || due || out_of_patience || step == steps.total {
-            save(&trainer, &progress, run, base)?;
+            save(trainer, progress)?;
             if improved {
                 checkpoint::mark_best(run, step as u64)?;
             }
@@ -226,10 +241,10 @@ pub fn tune(
     if plan.tune.max_steps > 0 && trainer.step_count() as usize == plan.tune.max_steps {
         ended = "max_steps done";
     }
-    finish(trainer, plan, &progress, run, ended)
+    Ok(ended)
 }
 
-fn trainer_config(tune: &Tune, steps: &Steps) -> TrainerConfig {
+pub(crate) fn trainer_config(tune: &Tune, steps: &Steps) -> TrainerConfig {
     let decay = match tune.schedule {
         Schedule::Constant => Decay::Constant,
         Schedule::Linear => Decay::Linear,
@@ -262,7 +277,7 @@ fn metric_trial(plan: &RunPlan, prepared: &Prepared) -> Result<Option<Trial>> {
 }
 
 /// What a look at validation needs.
-struct Looker<'a> {
+pub(crate) struct Looker<'a> {
     base: &'a Base,
     validation: Vec<PackedBatch>,
     trial: Option<Trial>,
@@ -270,7 +285,13 @@ struct Looker<'a> {
     answer_tokens: usize,
 }
 
-impl Looker<'_> {
+impl<'a> Looker<'a> {
+    pub(crate) fn new(plan: &RunPlan, base: &'a Base, prepared: &Prepared, rows: &Rows, uses: Uses) -> Result<Looker<'a>> {
+        let validation = pack::pack_for_scoring(&rows.validation, rows.plan.batch_rows, rows.plan.shared_min)?;
+        let trial = metric_trial(plan, prepared)?;
+        Ok(Looker { base, validation, trial, uses, answer_tokens: answer_tokens(plan, base, prepared) })
+    }
+
     /// Validation loss and metric of the adapter as it is now; whether its loss is the best so far.
     fn look(&mut self, trainer: &mut Trainer<CpuDevice>, progress: &mut Progress, observer: &mut dyn Observer) -> Result<bool> {
         let Some(trial) = &self.trial else { return Ok(false) };
@@ -391,19 +412,30 @@ fn finish(
         adapter = adapter.folded();
         model.attach(&adapter)?;
     }
+    let facts = training_facts(progress, run, best, ended, trainable_parameters)?;
+    Ok((model, adapter, facts))
+}
+
+/// What a training came to.
+pub(crate) fn training_facts(
+    progress: &Progress,
+    run: &RunFolder,
+    kept_step: u64,
+    ended: &str,
+    trainable_parameters: u64,
+) -> Result<TrainingFacts> {
     let lines = jsonl::read_lines(&run.file("metrics.jsonl"))?;
-    let facts = TrainingFacts {
+    Ok(TrainingFacts {
         steps: lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect(),
         looks: progress.looks.clone(),
-        kept_step: best,
+        kept_step,
         ended: ended.to_owned(),
         trainable_parameters,
         seconds: progress.seconds,
         tokens_per_second: if progress.seconds > 0.0 { progress.tokens_computed as f64 / progress.seconds } else { 0.0 },
         resumed: progress.resumed,
         adapter_hash: String::new(),
-    };
-    Ok((model, adapter, facts))
+    })
 }
 
 /// Writes `adapter/` and the facts of the training; gives the blake3 of the weights.

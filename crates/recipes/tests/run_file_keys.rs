@@ -75,6 +75,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("tune.dora", "true"),
     ("tune.init", "\"pissa\""),
     ("tune.layers", "\"last 2\""),
+    ("tune.freeze", "\"norms\""),
     ("tune.lora_plus_ratio", "16.0"),
     ("tune.epochs", "1.5"),
     ("tune.max_steps", "10"),
@@ -108,11 +109,14 @@ const OTHERWISE: &[(&str, &str)] = &[
 ];
 
 /// Where a choice has one value in this version: another is refused by name.
-const ONE_CHOICE: &[&str] = &["tune.method", "tune.objective"];
+const ONE_CHOICE: &[&str] = &["tune.objective"];
 
 /// Keys that go with another one, and a value for that one.
-const COMPANIONS: &[(&str, (&str, &str))] =
-    &[("prepare.valid_until", ("prepare.as_of", "2025-01-01")), ("prepare.as_of", ("prepare.valid_until", "\"until\""))];
+const COMPANIONS: &[(&str, (&str, &str))] = &[
+    ("prepare.valid_until", ("prepare.as_of", "2025-01-01")),
+    ("prepare.as_of", ("prepare.valid_until", "\"until\"")),
+    ("tune.freeze", ("tune.method", "\"full\"")),
+];
 
 /// A key's line, with its companion's where it has one.
 fn with_companion(key: &'static str, value: &'static str) -> Vec<(&'static str, &'static str)> {

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::atomic::{self, PendingFolder};
 use crate::peft::{self, AdapterTensor, PeftAdapter};
-use crate::{Result, RunFolder, StoreError, run_folder};
+use crate::safetensors::{self, SafetensorsFile};
+use crate::{Dtype, Result, RunFolder, StoreError, run_folder};
 
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
@@ -47,6 +48,88 @@ pub fn write(run: &RunFolder, checkpoint: &Checkpoint) -> Result<PathBuf> {
     pending.write(HASHES_FILE, format!("{:#}\n", json!({"step": checkpoint.step, "sha256": hashes})).as_bytes())?;
     pending.commit()?;
     Ok(place)
+}
+
+/// Tensors by name as they lie in a file: shape, and little-endian f32 bytes.
+pub type FloatTensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
+/// Writes a checkpoint of full fine-tuning as a whole folder: the caller's JSON, and a safetensors file for each part (the
+/// model, its moments), which `tensors` gives one after the other, so that one of them is in memory at a time.
+pub fn write_full(
+    run: &RunFolder,
+    step: u64,
+    state: &Value,
+    parts: &[&str],
+    tensors: &mut dyn FnMut(&str) -> FloatTensors,
+) -> Result<PathBuf> {
+    let place = folder(run.path(), step);
+    let pending = PendingFolder::create(&place)?;
+    let mut hashes = BTreeMap::new();
+    for part in parts {
+        let path = pending.path().join(part_file(part));
+        write_floats(&path, &tensors(part))?;
+        hashes.insert(part_file(part), atomic::sha256(&path, &mut |_| ())?.0);
+    }
+    pending.write(STATE_FILE, format!("{state:#}\n").as_bytes())?;
+    hashes.insert(STATE_FILE.to_owned(), atomic::sha256(&pending.path().join(STATE_FILE), &mut |_| ())?.0);
+    pending.write(HASHES_FILE, format!("{:#}\n", json!({"step": step, "sha256": hashes})).as_bytes())?;
+    pending.commit()?;
+    Ok(place)
+}
+
+fn part_file(part: &str) -> String {
+    format!("{part}.safetensors")
+}
+
+/// A safetensors file of f32 tensors.
+pub fn write_floats(path: &Path, tensors: &FloatTensors) -> Result<()> {
+    let views: Vec<_> =
+        tensors.iter().map(|(name, (shape, bytes))| safetensors::TensorData { name, dtype: Dtype::F32, shape, bytes }).collect();
+    safetensors::write(path, &views, &safetensors::pytorch_metadata())
+}
+
+/// A checkpoint of full fine-tuning, whose files were checked.
+pub struct FullCheckpoint {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// The caller's JSON.
+    pub state: Value,
+    parts: BTreeMap<String, SafetensorsFile>,
+}
+
+impl FullCheckpoint {
+    /// A tensor of one of the parts.
+    pub fn tensor(&self, part: &str, name: &str) -> Result<Vec<f32>> {
+        let missing = || StoreError::CheckpointFile { file: part_file(part), path: PathBuf::from(part) };
+        self.parts.get(part).ok_or_else(missing)?.read_f32(name)
+    }
+
+    /// Names of the tensors of a part.
+    pub fn names(&self, part: &str) -> Vec<&str> {
+        self.parts.get(part).map_or(Vec::new(), |file| file.tensors().iter().map(|tensor| tensor.name.as_str()).collect())
+    }
+}
+
+/// Opens one of full fine-tuning; every file is checked against the hashes written with it.
+pub fn read_full(folder: &Path, parts: &[&str]) -> Result<FullCheckpoint> {
+    let written = atomic::read_object(&folder.join(HASHES_FILE), MAX_JSON_BYTES)?;
+    let lacks = |file: &str| StoreError::CheckpointFile { file: file.into(), path: folder.to_path_buf() };
+    let step = written["step"].as_u64().ok_or_else(|| lacks("its step"))?;
+    let files = parts.iter().map(|part| part_file(part)).chain([STATE_FILE.to_owned()]);
+    for file in files {
+        let expected = written["sha256"][&file].as_str().ok_or_else(|| lacks(&file))?;
+        let path = folder.join(&file);
+        let (given, bytes) = atomic::sha256(&path, &mut |_| ())?;
+        if *expected != given {
+            return Err(StoreError::Hash { given, expected: expected.to_owned(), bytes, path });
+        }
+    }
+    let open = |part: &&str| Ok(((*part).to_owned(), SafetensorsFile::open(&folder.join(part_file(part)))?));
+    Ok(FullCheckpoint {
+        step,
+        state: atomic::read_json(&folder.join(STATE_FILE), MAX_JSON_BYTES)?,
+        parts: parts.iter().map(open).collect::<Result<_>>()?,
+    })
 }
 
 /// Reads one back; every file is checked against the hashes written with it.

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::atomic::PendingFolder;
 use crate::bitsandbytes::{self, Parts, Quantized};
 use crate::error::shown;
 use crate::gguf::{GgufFile, GgufValue};
-use crate::safetensors::{SafetensorsFile, Sharded};
-use crate::{GgufFault, Result, StoreError, TensorInfo, atomic};
+use crate::safetensors::{self, SafetensorsFile, Sharded, TensorData};
+use crate::{Dtype, GgufFault, Result, StoreError, TensorInfo, atomic};
 
 /// config.json and its like beyond this are refused.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -338,6 +339,22 @@ impl BaseModel {
         }
         Ok(hashes)
     }
+}
+
+/// Writes a Hugging Face folder as a whole: all tensors, of one coding, in model.safetensors, and the other files by name.
+pub fn write_folder(
+    folder: &Path,
+    tensors: &BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+    dtype: Dtype,
+    files: &[(String, Vec<u8>)],
+) -> Result<()> {
+    let pending = PendingFolder::create(folder)?;
+    let views: Vec<_> = tensors.iter().map(|(name, (shape, bytes))| TensorData { name, dtype, shape, bytes }).collect();
+    safetensors::write(&pending.path().join(SINGLE), &views, &safetensors::pytorch_metadata())?;
+    for (name, bytes) in files {
+        pending.write(name, bytes)?;
+    }
+    pending.commit()
 }
 
 fn has_extension(path: &Path, extensions: &[&str]) -> bool {

@@ -275,3 +275,36 @@ fn a_changed_checkpoint_is_refused() {
     std::fs::write(folder.join("checkpoint.json"), r#"{"step":1,"sha256":{}}"#).unwrap();
     assert!(checkpoint::read(&folder).unwrap_err().to_string().starts_with("checkpoint lacks adapter_config.json"));
 }
+
+/// Parts of full fine-tuning's checkpoints are asked for one after the other, and come back as they were.
+#[test]
+fn checkpoints_of_models_come_back_and_are_checked() {
+    let root = Scratch::new("checkpoint-full");
+    let run = RunFolder::create(root.path(), "a", "b").unwrap();
+    let tensor = |values: &[f32]| (vec![1, values.len()], values.iter().flat_map(|value| value.to_le_bytes()).collect());
+    let mut asked = Vec::new();
+    let mut tensors = |part: &str| {
+        asked.push(part.to_owned());
+        BTreeMap::from([("gain".to_owned(), tensor(&[1.5, part.len() as f32])), ("matrix".to_owned(), tensor(&[-0.0, 2.0, 3.0]))])
+    };
+    let folder = checkpoint::write_full(&run, 7, &json!({"epoch": 0.5}), &["model", "first"], &mut tensors).unwrap();
+    assert_eq!(asked, ["model", "first"]);
+    let read = checkpoint::read_full(&folder, &["model", "first"]).unwrap();
+    assert_eq!((read.step, &read.state), (7, &json!({"epoch": 0.5})));
+    assert_eq!((read.names("first"), read.names("second")), (vec!["gain", "matrix"], vec![]));
+    assert_eq!(read.tensor("model", "gain").unwrap(), [1.5, 5.0]);
+    assert_eq!(read.tensor("model", "matrix").unwrap()[0].to_bits(), (-0.0f32).to_bits());
+    assert!(read.tensor("second", "gain").unwrap_err().to_string().starts_with("checkpoint lacks second.safetensors"));
+    assert_eq!((checkpoint::steps(run.path()).unwrap(), checkpoint::last(run.path()).unwrap()), (vec![7], Some(7)));
+    for name in ["model.safetensors", "first.safetensors", "state.json"] {
+        let path = folder.join(name);
+        let good = std::fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &bad).unwrap();
+        assert!(matches!(checkpoint::read_full(&folder, &["model", "first"]), Err(StoreError::Hash { .. })), "{name} changed");
+        std::fs::write(&path, &good).unwrap();
+    }
+    let lacks = checkpoint::read_full(&folder, &["model", "second"]).err().unwrap().to_string();
+    assert!(lacks.starts_with("checkpoint lacks second.safetensors"), "{lacks}");
+}

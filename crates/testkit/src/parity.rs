@@ -9,12 +9,13 @@ use std::{collections::BTreeMap, error::Error};
 use engine::{
     adapter::{Adapter, LoraConfig, LoraPair, LoraTensors},
     batch::{Batch, LossEntry, PassLimits, Segment},
-    config::{Linear, ModelConfig},
+    config::{Linear, ModelConfig, TensorName},
     device::Device,
+    full::FullConfig,
     memory::{GenerationUse, Policy, TrainingUse, Uses},
     model::{Model, PairOf, WeightSource},
     schedule::{Decay, Schedule},
-    trainer::{Objective, OptimizerConfig, Trainer, TrainerConfig},
+    trainer::{FullPart, Objective, OptimizerConfig, Trainer, TrainerConfig},
 };
 
 use crate::golden::{Golden, GoldenTensor};
@@ -61,6 +62,40 @@ pub fn answers<D: Device>(
     }
     answers.insert("losses".into(), losses);
     Ok(answers)
+}
+
+/// What full fine-tuning of all tensors gives.
+pub struct FullAnswers {
+    /// The gradient of the mean weighted loss at the start, by tensor.
+    pub gradients: BTreeMap<TensorName, Vec<f64>>,
+    /// The loss before each of the [`STEPS`], matrices decaying by [`FULL_DECAY`].
+    pub losses: Vec<f64>,
+    /// Every tensor after them.
+    pub end: BTreeMap<TensorName, Vec<f32>>,
+}
+
+/// The weight decay of golden/methods/make.py's full fine-tuning.
+pub const FULL_DECAY: f32 = 0.1;
+
+/// The engine's answers to a question without an adapter.
+pub fn full_answers<D: Device>(
+    device: D,
+    config: &ModelConfig,
+    weights: &dyn WeightSource,
+    question: &Golden,
+) -> Result<FullAnswers, Box<dyn Error>> {
+    let records = Records::of(question);
+    let batch = records.batch();
+    let pass = PassLimits::dense(batch.tokens.len());
+    let training = TrainingUse { pass, policy: Policy::Keep, several_passes: false, reduction_leaves: 1, micro_batches: 1 };
+    let model = Model::load_trained(device, config.clone(), weights, &FullConfig::all())?;
+    let mut trainer_config = trainer_config();
+    trainer_config.optimizer.weight_decay = FULL_DECAY;
+    let mut trainer = Trainer::full(model, trainer_config, &Uses { training: Some(training), ..Uses::default() })?;
+    let gradients = trainer.full_gradients(&[batch])?.tensors;
+    let losses = (0..STEPS).map(|_| Ok(trainer.step(&[batch])?.loss)).collect::<Result<_, Box<dyn Error>>>()?;
+    let end = trainer.full_names().into_iter().map(|name| (name, trainer.full_tensor(FullPart::Value, name))).collect();
+    Ok(FullAnswers { gradients, losses, end })
 }
 
 /// Logits of the file's ids with some other adapter.

@@ -159,6 +159,24 @@ impl Device for ReferenceDevice {
         rows * cols * size_of::<f64>()
     }
 
+    fn trained_weight(&mut self, name: &str, storage: Storage, rows: usize, cols: usize, bytes: &[u8]) -> Result<WeightId, DeviceError> {
+        self.weight(name, storage, rows, cols, bytes)
+    }
+
+    fn trained_weight_bytes(&self, rows: usize, cols: usize) -> usize {
+        rows * cols * size_of::<f64>()
+    }
+
+    fn read_weight_row(&self, w: WeightId, row: usize, values: &mut [f32]) {
+        values.iter_mut().zip(self.weights[w.0 as usize].row(row)).for_each(|(to, &from)| *to = from as f32);
+    }
+
+    fn write_weight(&mut self, w: WeightId, values: &[f32]) {
+        let to = &mut self.weights[w.0 as usize].values;
+        assert_eq!(to.len(), values.len());
+        to.iter_mut().zip(values).for_each(|(to, &from)| *to = f64::from(from));
+    }
+
     fn embed(&mut self, y: Slot, w: WeightId, ids: &[u32]) {
         let rows: Vec<f64> = ids.iter().flat_map(|&id| self.weights[w.0 as usize].row(id as usize).to_vec()).collect();
         self.get_mut(y).copy_from_slice(&rows);
@@ -493,6 +511,36 @@ impl Device for ReferenceDevice {
         }
     }
 
+    fn head_weight_backward(
+        &mut self,
+        dw: Slot,
+        x: Slot,
+        w: WeightId,
+        entries: &[HeadEntry],
+        log_prob: Slot,
+        slope: Option<Slot>,
+        coefficients: &[f32],
+        m: usize,
+        softcap: Option<f32>,
+    ) {
+        let x = self.copied(x);
+        let (v, c) = (self.weights[w.0 as usize].rows, self.weights[w.0 as usize].cols);
+        assert_eq!((x.len(), dw.len, log_prob.len), (m * c, v * c, entries.len()));
+        assert!(slope.is_none_or(|slope| slope.len == entries.len()));
+        for (entry, &coefficient) in entries.iter().zip(coefficients) {
+            let x = &x[entry.row as usize * c..][..c];
+            let logits: Vec<f64> = (0..v).map(|t| capped(dot(x, self.weights[w.0 as usize].row(t)), softcap)).collect();
+            let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = logits.iter().map(|l| (l - top).exp()).sum();
+            for (t, &l) in logits.iter().enumerate() {
+                let hit = f64::from(u8::from(t == entry.target as usize));
+                let factor = f64::from(coefficient) * cap_slope(l, softcap) * (hit - (l - top).exp() / sum);
+                let dw = &mut self.get_mut(dw)[t * c..][..c];
+                (0..c).for_each(|j| dw[j] += factor * x[j]);
+            }
+        }
+    }
+
     fn squared_norm(&self, x: Slot) -> f64 {
         dot(self.get(x), self.get(x))
     }
@@ -502,16 +550,29 @@ impl Device for ReferenceDevice {
     }
 
     fn adamw(&mut self, p: Slot, m: Slot, v: Slot, g: Slot, adamw: AdamW) {
+        let mut values = self.copied(p);
+        self.adamw_on(&mut values, m, v, g, adamw);
+        self.get_mut(p).copy_from_slice(&values);
+    }
+
+    fn adamw_weight(&mut self, w: WeightId, m: Slot, v: Slot, g: Slot, adamw: AdamW) {
+        let mut values = std::mem::take(&mut self.weights[w.0 as usize].values);
+        self.adamw_on(&mut values, m, v, g, adamw);
+        self.weights[w.0 as usize].values = values;
+    }
+}
+
+impl ReferenceDevice {
+    fn adamw_on(&mut self, p: &mut [f64], m: Slot, v: Slot, g: Slot, adamw: AdamW) {
         let g = self.copied(g);
         let (beta1, beta2, step) = (f64::from(adamw.beta1), f64::from(adamw.beta2), adamw.step as i32);
         let (lr, eps, decay) = (f64::from(adamw.learning_rate), f64::from(adamw.eps), f64::from(adamw.weight_decay));
-        for (i, g) in g.iter().enumerate() {
+        for (i, (p, g)) in p.iter_mut().zip(&g).enumerate() {
             let g = g * f64::from(adamw.gradient_scale);
             let first = beta1 * self.get(m)[i] + (1.0 - beta1) * g;
             let second = beta2 * self.get(v)[i] + (1.0 - beta2) * g * g;
             (self.get_mut(m)[i], self.get_mut(v)[i]) = (first, second);
             let (first, second) = (first / (1.0 - beta1.powi(step)), second / (1.0 - beta2.powi(step)));
-            let p = &mut self.get_mut(p)[i];
             *p = *p * (1.0 - lr * decay) - lr * first / (second.sqrt() + eps);
         }
     }

@@ -158,7 +158,7 @@ fn reported(session: &Session<'_>, outcome: &Outcome) -> Result<Exit> {
     } else if let Some(facts) = &outcome.report {
         emit(&recipes::report::summary(facts, 80));
         emit(&format!("report   {}", report.display()));
-        emit(&format!("adapter  {}", outcome.path.join("adapter").display()));
+        emit(&format!("adapter  {}", recipes::runs::result(&outcome.path).display()));
         eprintln!("  took {}; try it with `tunesmith chat {}`", duration(outcome.seconds), outcome.id);
         open_where_there_is_a_desktop(&report);
     }
@@ -171,7 +171,7 @@ fn reported(session: &Session<'_>, outcome: &Outcome) -> Result<Exit> {
 
 /// The end of `tune`.
 fn tuned(session: &Session<'_>, outcome: &Outcome) -> Result<Exit> {
-    let adapter = outcome.path.join("adapter");
+    let adapter = recipes::runs::result(&outcome.path);
     let Some(training) = &outcome.training else { return Ok(Exit::Done) };
     if session.json {
         let losses: Vec<f64> = training.steps.iter().map(|step| step.loss).collect();

@@ -17,6 +17,8 @@
 //! | LoRA pair (PiSSA's frozen one and DoRA's norms not counted) | 2 T·r·(in + out) | 4 T·r·(in + out) |
 //! | attention | 4 P·heads·head_dim | 8 P·heads·head_dim |
 //! | head | 2 H·vocab·hidden | 2 H·vocab·hidden |
+//!
+//! Full fine-tuning has no pairs, and backward twice as many as forward everywhere.
 
 use std::path::Path;
 
@@ -26,7 +28,8 @@ use engine::adapter::{Adapter, LoraConfig};
 use engine::batch::{Batch, PassLimits};
 use engine::config::{Linear, ModelConfig};
 use engine::cpu::CpuDevice;
-use engine::memory::{self, Policy, TrainingUse, Uses};
+use engine::full::FullConfig;
+use engine::memory::{self, MemoryPlan, Policy, TrainingUse, Uses};
 use engine::random::{self, Purpose};
 use engine::schedule::{Decay, Schedule};
 use engine::trainer::{Objective, OptimizerConfig, Trainer, TrainerConfig};
@@ -46,6 +49,8 @@ use crate::tune::EngineBatch;
 const LEARNING_RATE: f64 = 1e-4;
 /// Rows of a micro-batch: whole sequences up to here. Twice as many were 1 to 5 % faster and took 36 % more memory.
 const PASS_ROWS: usize = 512;
+/// The same where every pass adds to a gradient as large as the model.
+const FULL_PASS_ROWS: usize = 1024;
 /// The ids that the peer draws from: below are special tokens, above some vocabularies end.
 const IDS: std::ops::Range<usize> = 5..49_000;
 /// Seed of ids and adapter where none are given.
@@ -53,8 +58,8 @@ pub(super) const SEED: u64 = 0;
 /// Largest file of ids.
 const IDS_BYTES_MAX: u64 = 1 << 30;
 
-/// What can be measured: LoRA, with magnitudes, or from the principal singular vectors.
-pub const METHODS: &[&str] = &["lora", "dora", "pissa"];
+/// What can be measured: LoRA, with magnitudes, or from the principal singular vectors; or the whole model trained itself.
+pub const METHODS: &[&str] = &["lora", "dora", "pissa", "full"];
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -136,23 +141,33 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
     let start = options.adapter_start.map(|folder| start_adapter(folder, options.rank, &config)).transpose()?;
     let method = LoraConfig { dora: options.method == "dora", pissa: options.method == "pissa", ..lora(options.rank) };
     let adapter_config = start.as_ref().map_or(method, |start| start.config.clone());
+    let full = (options.method == "full").then(FullConfig::all);
+    if full.is_some() && start.is_some() {
+        let (what, given) = ("--adapter-start", "with --method full".into());
+        return Err(Error::Mismatch { what, given, expected: "no adapter: the model itself is trained".into() });
+    }
 
     let rows: Vec<TokenRow> = ids.into_iter().enumerate().map(dense_row).collect();
-    let pass_rows = PASS_ROWS.max(options.length);
+    let pass_rows = if full.is_some() { FULL_PASS_ROWS } else { PASS_ROWS }.max(options.length);
     let packed = pack::pack_for_scoring(&rows, pass_rows, None)?;
     let batches: Vec<EngineBatch<'_>> = packed.iter().map(EngineBatch::new).collect();
     let borrowed: Vec<Batch<'_>> = batches.iter().map(EngineBatch::borrow).collect();
     let pass =
         PassLimits { chain: options.length, ..PassLimits::dense(borrowed.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0)) };
     let training = |policy| TrainingUse { pass, policy, several_passes: false, reduction_leaves: 1, micro_batches: borrowed.len() };
-    let (uses, planned_bytes) = fitted(context, &base, &adapter_config, training)?;
     let mut optimizer = trainer_config(options.steps, LEARNING_RATE, None);
     optimizer.optimizer.lora_plus_ratio = options.lora_plus_ratio;
-    let mut model = base.load(context.threads)?;
-    let adapter = start.map_or_else(|| model.fresh_adapter(&adapter_config, SEED), Ok)?;
-    let mut trainer = Trainer::new(model, &adapter, optimizer, &uses)?;
-    let flops_per_step = flops_per_step(&config, &adapter_config, options.batch, options.length);
-    drop(adapter); // the device has its own
+    let (mut trainer, flops_per_step, planned_bytes) = if let Some(full) = full {
+        let (uses, planned_bytes) = fitted_full(context, &base, &full, training)?;
+        let trainer = Trainer::full(base.load_trained(context.threads, &full)?, optimizer, &uses)?;
+        (trainer, full_flops_per_step(&config, options.batch, options.length), planned_bytes)
+    } else {
+        let (uses, planned_bytes) = fitted(context, &base, &adapter_config, training)?;
+        let mut model = base.load(context.threads)?;
+        let adapter = start.map_or_else(|| model.fresh_adapter(&adapter_config, SEED), Ok)?;
+        let trainer = Trainer::new(model, &adapter, optimizer, &uses)?;
+        (trainer, flops_per_step(&config, &adapter_config, options.batch, options.length), planned_bytes)
+    };
 
     observer.event(Event::Start { what: "training".into(), total: options.steps as u64, unit: "steps" });
     let (mut losses, mut step_seconds) = (Vec::new(), Vec::new());
@@ -217,18 +232,33 @@ pub(super) fn fitted(
     lora: &LoraConfig,
     training: impl Fn(Policy) -> TrainingUse,
 ) -> Result<(Uses, u64)> {
-    let config = base.config();
     let storages = base.storages()?;
-    let device = CpuDevice::new(context.threads);
     // Made on the host and freed, but in pieces that the allocator keeps.
-    let host = 4 * lora.parameters(config) as u64;
+    let host = 4 * lora.parameters(base.config()) as u64;
+    let plan = |device: &CpuDevice, uses: &Uses| memory::plan(device, base.config(), |name| storages[&name], Some(lora), uses);
+    fitted_with(context, base, host, plan, training)
+}
+
+/// The same of full fine-tuning.
+fn fitted_full(context: &Context<'_>, base: &Base, full: &FullConfig, training: impl Fn(Policy) -> TrainingUse) -> Result<(Uses, u64)> {
+    let storages = base.storages()?;
+    let plan = |device: &CpuDevice, uses: &Uses| memory::plan_full(device, base.config(), |name| storages[&name], full, uses);
+    fitted_with(context, base, 0, plan, training)
+}
+
+fn fitted_with(
+    context: &Context<'_>,
+    base: &Base,
+    host: u64,
+    plan: impl Fn(&CpuDevice, &Uses) -> MemoryPlan,
+    training: impl Fn(Policy) -> TrainingUse,
+) -> Result<(Uses, u64)> {
+    let device = CpuDevice::new(context.threads);
     let process: u64 = process_lines(context, base).iter().map(|(_, bytes)| bytes).sum::<u64>() + host;
     let uses = |policy: &Policy| Uses { training: Some(training(policy.clone())), ..Uses::default() };
-    let planned = |policy: &Policy| {
-        Ok(memory::plan(&device, config, |name| storages[&name], Some(lora), &uses(policy)).total_bytes() as u64 + process)
-    };
+    let planned = |policy: &Policy| Ok(plan(&device, &uses(policy)).total_bytes() as u64 + process);
     let nearest = |_| Ok("fewer or shorter sequences, or a smaller base, need less".to_owned());
-    let policy = budget::policy(context.memory, config.layers, planned, nearest)?;
+    let policy = budget::policy(context.memory, base.config().layers, planned, nearest)?;
     Ok((uses(&policy), planned(&policy)?))
 }
 
@@ -316,11 +346,25 @@ pub fn flops_per_step(config: &ModelConfig, lora: &LoraConfig, batch: usize, len
         }
     }
     for layer in &config.attention {
-        let window = layer.window.unwrap_or(usize::MAX);
-        let pairs = (batch * (0..length).map(|query| (query + 1).min(window)).sum::<usize>()) as f64;
-        flops += 12.0 * pairs * (config.heads * config.head_dim) as f64;
+        flops += attention_flops(config, layer.window, batch, length);
     }
     flops + 4.0 * head_rows * (config.vocab * config.hidden) as f64
+}
+
+/// Model FLOPs of a step that trains every tensor: of each matrix product forward twice as many backward, to activations and to
+/// weights.
+pub fn full_flops_per_step(config: &ModelConfig, batch: usize, length: usize) -> f64 {
+    let (rows, head_rows) = ((batch * length) as f64, (batch * (length - 1)) as f64);
+    let weights: usize = Linear::ALL.iter().map(|&linear| config.linear_shape(linear)).map(|(out, inner)| out * inner).sum();
+    let attention = config.attention.iter().map(|layer| attention_flops(config, layer.window, batch, length)).sum::<f64>();
+    6.0 * rows * (config.layers * weights) as f64 + attention + 6.0 * head_rows * (config.vocab * config.hidden) as f64
+}
+
+/// Attention of one layer, forward and backward.
+fn attention_flops(config: &ModelConfig, window: Option<usize>, batch: usize, length: usize) -> f64 {
+    let window = window.unwrap_or(usize::MAX);
+    let pairs = (batch * (0..length).map(|query| (query + 1).min(window)).sum::<usize>()) as f64;
+    12.0 * pairs * (config.heads * config.head_dim) as f64
 }
 
 #[cfg(test)]
@@ -367,5 +411,6 @@ mod tests {
         let window = LayerAttention { window: Some(1), rotary: Some(0) };
         let windowed = ModelConfig { attention: vec![window; 2], ..config() };
         assert_eq!(flops_per_step(&windowed, &lora(3), 2, 3), frozen + pairs_of_rank + attention / 2.0 + head);
+        assert_eq!(full_flops_per_step(&config(), 2, 3), 6.0 * rows * 2.0 * 120.0 + attention + 6.0 * head_rows * 40.0);
     }
 }

@@ -6,6 +6,7 @@ mod audit;
 mod bad_input;
 mod commands;
 mod help;
+mod methods;
 mod project;
 mod resume;
 mod run;
