@@ -18,6 +18,7 @@ pub mod error;
 mod fresh;
 pub mod generate;
 pub mod memory;
+pub mod merge;
 pub mod model;
 pub mod random;
 pub mod schedule;
