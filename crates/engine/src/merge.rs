@@ -1,4 +1,5 @@
-//! A model with its adapter as one set of weights, a few rows at a time: W + s · B A (Hu et al. 2021, section 4.1).
+//! A model with its adapter as one set of weights, a few rows at a time: W + s · B A (Hu et al. 2021, section 4.1), with DoRA
+//! each row of that scaled to its magnitude (Liu et al. 2024, section 4.1).
 //!
 //! What is merged is the weight as it is held, so that the merged model is the one that was evaluated: a base that was
 //! quantised when it was loaded is merged as quantised.
@@ -18,7 +19,8 @@ use crate::model::TensorView;
 /// A model's adapter, ready to be added to its weights.
 pub struct Merge<'a> {
     config: &'a ModelConfig,
-    adapter: &'a Adapter,
+    /// What started as PiSSA as plain LoRA.
+    adapter: Adapter,
     pool: ThreadPool,
 }
 
@@ -27,11 +29,11 @@ impl<'a> Merge<'a> {
     ///
     /// # Errors
     /// An adapter that is not this model's.
-    pub fn new(config: &'a ModelConfig, adapter: &'a Adapter, threads: usize) -> Result<Merge<'a>, EngineError> {
+    pub fn new(config: &'a ModelConfig, adapter: &Adapter, threads: usize) -> Result<Merge<'a>, EngineError> {
         adapter.validate(config)?;
         let pool = ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
         let pool = pool.map_err(|_| DeviceError::OutOfMemory { name: "threads".into(), needed: threads })?;
-        Ok(Merge { config, adapter, pool })
+        Ok(Merge { config, adapter: adapter.folded(), pool })
     }
 
     /// Whether the adapter changes a tensor.
@@ -74,6 +76,15 @@ impl<'a> Merge<'a> {
         // Fused layers have one A, and each its rows of B.
         let before: usize = members.iter().take_while(|&&member| member != linear).map(|&member| self.config.linear_shape(member).0).sum();
         let b: Vec<f32> = rows.iter().flat_map(|row| &pair.b[(before + row) * rank..][..rank]).copied().collect();
-        add_low_rank(w, &b, &pair.a, rank, self.config.linear_shape(linear).1, self.adapter.config.scale());
+        let cols = self.config.linear_shape(linear).1;
+        add_low_rank(w, &b, &pair.a, rank, cols, self.adapter.config.scale());
+        if self.adapter.config.dora {
+            w.par_chunks_exact_mut(cols).zip(rows).for_each(|(w, row)| {
+                let norm = w.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+                // A row of zeros has no direction to scale: it stays, as in training.
+                let gain = if norm > 0.0 { f64::from(pair.magnitude[before + row]) / norm } else { 0.0 };
+                w.iter_mut().for_each(|x| *x = (f64::from(*x) * gain) as f32);
+            });
+        }
     }
 }

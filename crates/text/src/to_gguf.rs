@@ -62,7 +62,7 @@ impl GgufVocabulary {
         }
         (common.add_bos, common.add_eos) = around(&original)?;
         let made = if mentions(parts.pre_tokenizer.as_ref(), "ByteLevel") { byte_level(&parts, common)? } else { pieces(&parts, common)? };
-        made.into_iter().find(|made| Tokenizer::from_gguf(made).is_ok_and(|made| agree(&original, made))).ok_or_else(|| {
+        made.into_iter().find(|made| Tokenizer::from_gguf(made).is_ok_and(|made| agree(&original, &made))).ok_or_else(|| {
             TextError::Unsupported {
                 part: "way from text to ids",
                 found: "not what llama.cpp would make of it".into(),

@@ -48,10 +48,11 @@ fn every_way_of_cutting_is_recognised() {
         let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
         let made = GgufVocabulary::from_json(&tokenizer.to_json(), Some(&config()), 1402).unwrap();
         let again = Tokenizer::from_gguf(&made).unwrap();
-        assert!(again.canonical_bytes() == tokenizer.canonical_bytes(), "{name} became {}", made.pre);
+        // Two of them are written differently and cut alike.
+        assert_same(&tokenizer, &again, &format!("{name}, which became {}", made.pre));
         found.insert(made.pre);
     }
-    assert!(found.len() >= 16, "{found:?}");
+    assert!(found.len() >= 15, "{found:?}");
 }
 
 #[test]
