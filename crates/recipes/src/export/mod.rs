@@ -22,13 +22,16 @@ mod source;
 use std::path::{Path, PathBuf};
 
 use engine::adapter::Adapter;
+use govern::Hash;
 use serde::Serialize;
+use store::RunFolder;
 use store::atomic::{Pending, PendingFolder};
 
 use crate::adapters;
 use crate::base::Base;
-use crate::context::{Context, Observer};
+use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
+use crate::governance::{Governance, hash_file};
 use crate::tune::adapter_hash;
 use proof::{Proof, Tolerance};
 use source::Source;
@@ -112,17 +115,60 @@ pub fn export(context: &Context<'_>, observer: &mut dyn Observer, options: &Expo
         return Err(Error::Exists { what: "the export", hint, path: options.output.clone() });
     }
     let source = Source::find(context, options)?;
+    // What leaves a project leaves a line in its ledgers; another process at work on the run is said before anything is done.
+    let ledgers = source.run.as_deref().and_then(|run| Ledgers::of(context, run).transpose()).transpose()?;
+    let exported = written(context, observer, options, &source)?;
+    if let Some(ledgers) = ledgers {
+        ledgers.exported(context, &exported)?;
+    }
+    Ok(exported)
+}
+
+fn written(context: &Context<'_>, observer: &mut dyn Observer, options: &ExportOptions, source: &Source) -> Result<Exported> {
     if options.format == "peft" {
         return export_peft(&source.adapter, &options.output);
     }
     let base = source.base(context, observer)?;
     peft::check_folder(&source.adapter)?;
     let adapter = adapters::read(&source.adapter, base.config())?;
-    let export = Export { context, options, source: &source, base: &base, adapter: &adapter };
+    let export = Export { context, options, source, base: &base, adapter: &adapter };
+    if let Some(folder) = options.output.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        store::atomic::create_folder(folder)?;
+    }
     match options.format.as_str() {
         "gguf-lora" => export.adapter_file(),
         "hf" => export.folder(observer),
         _ => export.file(observer),
+    }
+}
+
+/// The ledgers of a run and its project, for whose sake the run is locked.
+struct Ledgers {
+    run: RunFolder,
+    id: String,
+}
+
+impl Ledgers {
+    /// None for a run of another workspace, whose project's ledger is not at hand.
+    fn of(context: &Context<'_>, run: &Path) -> Result<Option<Ledgers>> {
+        let known = RunFolder::list(&context.workspace)?;
+        let id = crate::runs::id(run);
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        if !known.iter().any(|entry| entry.id == id && absolute(&entry.path) == absolute(run)) {
+            return Ok(None);
+        }
+        Ok(Some(Ledgers { run: RunFolder::open(run)?, id }))
+    }
+
+    fn exported(&self, context: &Context<'_>, exported: &Exported) -> Result<()> {
+        let artefact = if exported.path.is_dir() {
+            let files = store::tree::files_below(&exported.path)?;
+            let line = |name: &String| Ok(format!("{} {name}\n", hash_file(&exported.path.join(name))?.hash));
+            Hash::of(files.iter().map(line).collect::<Result<String>>()?.as_bytes())
+        } else {
+            hash_file(&exported.path)?.hash
+        };
+        Governance::of(context, &self.id).exported(&self.run, &exported.format, artefact)
     }
 }
 
@@ -191,6 +237,13 @@ impl Export<'_, '_> {
         let proof = proof::prove(self, written, tolerance, observer)?;
         if let Some((what, given, limit)) = proof.failed() {
             return Err(Error::Withheld { format: self.options.format.clone(), what, given, limit, path: self.options.output.clone() });
+        }
+        if proof.drowns_the_tuning() {
+            observer.event(Event::Warning(format!(
+                "rounding moves ln p by {:.2e} on average here, the tuning itself by {:.2e}: evaluate the export before it is used, or take \
+                 a format with more bits",
+                proof.log_prob_difference_mean, proof.adapter_effect_mean
+            )));
         }
         Ok(proof)
     }

@@ -58,15 +58,16 @@ impl Tolerance {
 
     /// Of merged weights in a storage.
     ///
-    /// f32: the merged weight is rounded once where the adapter's way rounds its product. The others are several times what
-    /// adapters of SmolLM2 and Gemma 3 were measured at, so that a tensor in the wrong place fails and rounding passes.
+    /// f32: the merged weight is rounded once where the adapter's way rounds its product. The others are about four times what
+    /// SmolLM2-135M was measured at (mean |Δ ln p| 2.4e-3, 1.6e-2, 5.8e-2, 0.37; Gemma 3 270M in Q4_K_M 0.9), a small model that feels rounding more than
+    /// larger ones, so that a tensor in the wrong place fails and rounding passes.
     pub fn of(storage: Storage) -> Tolerance {
         let (log_prob_difference_mean, logit_difference_max, same_choice_at_least) = match storage {
             Storage::F32 => (1e-4, 1e-4, 0.99),
             Storage::F16 => (1e-2, 1e-2, 0.97),
-            Storage::Bf16 => (5e-2, 5e-2, 0.9),
-            Storage::Q8_0 => (5e-2, 5e-2, 0.9),
-            _ => (0.5, 0.5, 0.6),
+            Storage::Bf16 => (6e-2, 6e-2, 0.95),
+            Storage::Q8_0 => (0.2, 0.2, 0.9),
+            _ => (1.5, 0.8, 0.6),
         };
         Tolerance { log_prob_difference_mean, logit_difference_max, same_choice_at_least }
     }
@@ -128,6 +129,11 @@ impl Proof {
         ];
         // Not "above": what is not a number is beyond every bound.
         figures.into_iter().find(|(_, given, limit)| !(given <= limit))
+    }
+
+    /// Whether rounding moved the answers more than a third as far as the tuning did: then little of it may be left.
+    pub fn drowns_the_tuning(&self) -> bool {
+        self.method == "logits" && 3.0 * self.log_prob_difference_mean > self.adapter_effect_mean
     }
 
     /// One line for people.
