@@ -47,7 +47,8 @@ pub(crate) fn write(path: &Path, adapter: &Adapter, base: &Base) -> Result<Pendi
                 b[in_file * rank..][..rank].copy_from_slice(&pair.b[row * rank..][..rank]);
             }
         }
-        let info = |half: &str, shape: [usize; 2]| TensorInfo { name: format!("{weight}.{half}"), dtype: Dtype::F32, shape: shape.to_vec() };
+        let info =
+            |half: &str, shape: [usize; 2]| TensorInfo { name: format!("{weight}.{half}"), dtype: Dtype::F32, shape: shape.to_vec() };
         tensors.push((info("lora_a", [rank, inner]), pair.a.clone()));
         tensors.push((info("lora_b", [out, rank]), b));
     }
@@ -118,7 +119,11 @@ pub(crate) fn read(path: &Path, described: &Described) -> Result<Adapter> {
         let expected = *rank.get_or_insert(given);
         if given == 0 || given != expected || given > MAX_RANK {
             let shape = if first { format!("[rank, {inner}]") } else { format!("[{out}, rank]") };
-            return Err(wrong("the shape of an adapter's tensor", format!("{:?}", info.shape), format!("{shape}, one rank from 1 to {MAX_RANK}")));
+            return Err(wrong(
+                "the shape of an adapter's tensor",
+                format!("{:?}", info.shape),
+                format!("{shape}, one rank from 1 to {MAX_RANK}"),
+            ));
         }
         let values = floats(&file, info)?;
         let pair = tensors.entry((layer, linear)).or_default();

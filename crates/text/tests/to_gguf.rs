@@ -97,6 +97,9 @@ fn what_a_gguf_file_cannot_say_is_refused() {
     assert!(matches!(refused(&digits, 1402), TextError::Unsupported { part: "pre_tokenizer", .. }));
     let around = json!({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}],
         "pair": [], "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}}});
-    assert!(matches!(refused(&|file| file["post_processor"] = around.clone(), 1402), TextError::Unsupported { part: "post_processor", .. }));
+    assert!(matches!(
+        refused(&|file| file["post_processor"] = around.clone(), 1402),
+        TextError::Unsupported { part: "post_processor", .. }
+    ));
     assert!(matches!(refused(&|_| (), 1401), TextError::Field { field: "highest id", .. }), "fewer rows than tokens");
 }

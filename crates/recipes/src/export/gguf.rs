@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use engine::storage::Storage;
-use families::gguf::{FLOATS, MetaValue};
+use families::gguf::{FLOATS, Floats, MetaValue};
 use families::tensors::Naming;
 use store::atomic::Pending;
 use store::gguf::{GgufValue, writer};
@@ -81,20 +81,22 @@ pub(super) fn write(export: &Export<'_, '_>, observer: &mut dyn Observer) -> Res
     Ok((out.finish()?, Written { tensors: infos.len(), parameters: merged.parameters(), tolerance }))
 }
 
+/// A file's keys.
+type Metadata = BTreeMap<String, GgufValue>;
+
 /// What describes model and tokenizer, and the small tensors that go with it.
-fn metadata(base: &Base) -> Result<(BTreeMap<String, GgufValue>, BTreeMap<String, Vec<f32>>)> {
+fn metadata(base: &Base) -> Result<(Metadata, Floats)> {
     if let Description::Gguf(own) = base.files().description() {
         let mut own = own.clone();
         own.retain(|key, _| !OF_THE_OLD_FILE.iter().any(|old| if old.ends_with('.') { key.starts_with(old) } else { key == old }));
-        let mut floats = BTreeMap::new();
+        let mut floats = Floats::new();
         for name in FLOATS {
             floats.extend(base.floats(name)?.map(|values| (name.to_owned(), values)));
         }
         return Ok((own, floats));
     }
     let (described, floats) = families::gguf::to_metadata(&base.described)?;
-    let mut metadata: BTreeMap<String, GgufValue> =
-        described.into_iter().filter_map(|(key, value)| Some((key, gguf_value(value)?))).collect();
+    let mut metadata: Metadata = described.into_iter().filter_map(|(key, value)| Some((key, gguf_value(value)?))).collect();
     let named = base.name.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     metadata.insert("general.name".into(), text(named));
     let licence = base.licence();
@@ -150,11 +152,9 @@ fn tokenizer(base: &Base) -> Result<Vec<(String, GgufValue)>> {
     ] {
         keys.extend(id.map(|id| (key, GgufValue::Unsigned(id.into()))));
     }
-    for (key, flag) in [
-        ("add_bos_token", vocabulary.add_bos),
-        ("add_eos_token", vocabulary.add_eos),
-        ("add_space_prefix", vocabulary.add_space_prefix),
-    ] {
+    for (key, flag) in
+        [("add_bos_token", vocabulary.add_bos), ("add_eos_token", vocabulary.add_eos), ("add_space_prefix", vocabulary.add_space_prefix)]
+    {
         keys.extend(flag.map(|flag| (key, GgufValue::Bool(flag))));
     }
     Ok(keys.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).collect())

@@ -160,8 +160,7 @@ fn tokenizer_files(export: &Export<'_, '_>, pending: &PendingFolder) -> Result<(
         "clean_up_tokenization_spaces": false,
         "add_bos_token": !base.tokenizer.around_document().0.is_empty(),
     });
-    for (key, token) in
-        [("bos_token", &special.bos), ("eos_token", &special.eos), ("pad_token", &special.pad), ("unk_token", &special.unk)]
+    for (key, token) in [("bos_token", &special.bos), ("eos_token", &special.eos), ("pad_token", &special.pad), ("unk_token", &special.unk)]
     {
         if let Some(token) = token {
             config[key] = json!(token);

@@ -215,7 +215,11 @@ impl Export<'_, '_> {
         // rsLoRA's factor is rounded once on its way into the file's alpha.
         let factor = (f64::from(again.config.scale()) / f64::from(self.adapter.config.scale()) - 1.0).abs();
         if again.tensors != self.adapter.tensors || factor > 4.0 * f64::from(f32::EPSILON) {
-            return Err(Error::Corrupt { what: "the exported adapter", reason: NOT_WHAT_WAS_WRITTEN.into(), path: self.options.output.clone() });
+            return Err(Error::Corrupt {
+                what: "the exported adapter",
+                reason: NOT_WHAT_WAS_WRITTEN.into(),
+                path: self.options.output.clone(),
+            });
         }
         let tensors = 2 * self.adapter.tensors.len();
         let parameters = self.adapter.config.parameters(self.base.config()) as u64;

@@ -127,8 +127,8 @@ impl Proof {
             ("the largest |Δ logit| over the largest |logit|", self.logit_difference_max, bounds.logit_difference_max),
             ("the fraction of positions with another choice", 1.0 - self.same_choice, 1.0 - bounds.same_choice_at_least),
         ];
-        // Not "above": what is not a number is beyond every bound.
-        figures.into_iter().find(|(_, given, limit)| !(given <= limit))
+        // What is not a number is beyond every bound.
+        figures.into_iter().find(|(_, given, limit)| given.is_nan() || given > limit)
     }
 
     /// Whether rounding moved the answers more than a third as far as the tuning did: then little of it may be left.
@@ -205,10 +205,7 @@ pub(super) fn prove(export: &Export<'_, '_>, written: &Path, tolerance: Toleranc
             log_prob.add(row.log_prob_difference);
             same += usize::from(row.same_choice);
             largest = largest.max(row.largest);
-            // Not `max`, which passes over what is not a number.
-            if !(row.largest_difference <= largest_difference) {
-                largest_difference = row.largest_difference;
-            }
+            largest_difference = largest_difference.max(row.largest_difference);
         });
     }
     observer.event(Event::End);
@@ -257,7 +254,8 @@ fn prompts(export: &Export<'_, '_>) -> Result<(&'static str, Vec<Prompt>)> {
         }
         Prompt::Document(messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n"))
     };
-    let of_records = |records: &[data::Record]| spread(records, PROMPTS_MAX).iter().map(|record| conversation(record.conversation())).collect();
+    let of_records =
+        |records: &[data::Record]| spread(records, PROMPTS_MAX).iter().map(|record| conversation(record.conversation())).collect();
     let (from, prompts): (_, Vec<Prompt>) = if let Some(file) = &export.options.prompts {
         ("given records", of_records(&score::records(file)?))
     } else if let Some(run) = &export.source.run {
@@ -284,7 +282,7 @@ fn logits(model: &mut Model<CpuDevice>, ids: &[u32], positions: usize) -> Result
     })?;
     let counted: Vec<u32> = (0..ids.len() as u32).collect();
     let segments = [Segment { rows: 0..ids.len(), parent: None }];
-    let batch = Batch { tokens: ids, positions: &counted, draw_keys: &vec![0; ids.len()], segments: &segments, entries: &[] };
+    let batch = Batch { tokens: ids, positions: &counted, draw_keys: &vec![0; ids.len()], segments: &segments, entries: &[], passes: &[] };
     Ok(model.logits(&batch, &rows)?)
 }
 
@@ -293,6 +291,7 @@ struct Row {
     log_prob_difference: f64,
     same_choice: bool,
     largest: f64,
+    /// Infinite where one is not a number.
     largest_difference: f64,
 }
 

@@ -28,13 +28,7 @@ impl Source {
         if given.join(store::peft::CONFIG_FILE).exists() {
             let named = PeftAdapter::read_config(given)?.base_model;
             let base = options.model.clone().or(named);
-            return Ok(Source {
-                adapter: given.to_owned(),
-                run: None,
-                template: String::new(),
-                base,
-                storage: options.storage.clone(),
-            });
+            return Ok(Source { adapter: given.to_owned(), run: None, template: String::new(), base, storage: options.storage.clone() });
         }
         let run = runs::find(context, &options.source)?;
         let adapter = run.join("adapter");

@@ -141,6 +141,30 @@ fn an_adapter_as_a_gguf_file_is_the_adapter() {
     assert!(error.to_string().contains("shape"), "{error}");
 }
 
+/// DoRA's rows are scaled when they are merged; llama.cpp's adapters have no place for its magnitudes.
+#[test]
+fn dora_is_merged_and_refused_as_a_gguf_file() {
+    let home = Home::new();
+    let model = home.tiny_model();
+    let mut adapter = PeftAdapter::read(&trained_adapter(&home, &model, false)).unwrap();
+    let of_b: Vec<(String, usize)> =
+        adapter.tensors.iter().filter(|(name, _)| name.contains("lora_B")).map(|(name, tensor)| (name.clone(), tensor.shape[0])).collect();
+    for (name, rows) in of_b {
+        let values = (0..rows).map(|row| 0.8 + (row % 7) as f32 / 10.0).collect();
+        let name = name.replace("lora_B.weight", "lora_magnitude_vector");
+        adapter.tensors.insert(name, store::peft::AdapterTensor { shape: vec![rows], values });
+    }
+    adapter.config.dora = true;
+    let folder = home.path("dora");
+    adapter.write(&folder, "").unwrap();
+    for format in ["hf", "gguf-f32"] {
+        let (_, exported) = exported(&home, &folder, &model, format, &format!("dora-{format}"));
+        assert!(exported.proof.adapter_effect_mean > 0.05, "{format}: {:?}", exported.proof);
+    }
+    let error = export(&home.context(), &mut Silent, &options(&folder, &model, "gguf-lora", home.path("out"))).unwrap_err();
+    assert!(error.to_string().contains("DoRA") && !home.path("out").exists(), "{error}");
+}
+
 /// A GGUF base becomes a Hugging Face folder and another GGUF file, with the same tokens and template.
 #[test]
 fn a_gguf_base_goes_both_ways() {

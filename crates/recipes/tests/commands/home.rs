@@ -76,7 +76,8 @@ impl Home {
         let characters = "ĠĊetaoinshrdlucmfwypvbgkqjxzETAOINSHRDLUCMFWYPVBGKQJXZ0123456789.,:;!?'\"-()[]{}";
         let ids = (0..rows).filter(|id| !(1..=2).contains(id));
         let vocab: serde_json::Map<String, Value> = characters.chars().zip(ids).map(|(c, id)| (c.to_string(), id.into())).collect();
-        let byte_level = |use_regex| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
+        let byte_level =
+            |use_regex| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
         let tokenizer = json!({
             "added_tokens": [special(1, "<|im_start|>"), special(2, "<|im_end|>")],
             "pre_tokenizer": byte_level(true),

@@ -208,7 +208,9 @@ fn a_run_merged_is_a_model_to_talk_with() {
     assert!(adapter.stderr.contains("are the same numbers") && adapter.stderr.contains("--lora out/lora.gguf"), "{}", adapter.stderr);
     let beside = ["chat", "base", "--adapter", "out/lora.gguf", "--system", system];
     assert_eq!(project.pipe(&beside, message).expect(0).stdout, tuned);
-    project.tunesmith(&["export", &id, "--to", "hf", "--model", "base", "--output", "out/hf"]).refused(&["--model", "a run, which has its own"]);
+    project
+        .tunesmith(&["export", &id, "--to", "hf", "--model", "base", "--output", "out/hf"])
+        .refused(&["--model", "a run, which has its own"]);
     project.tunesmith(&["audit", &id]).expect(0);
 }
 
