@@ -9,6 +9,7 @@
 
 mod corpus;
 mod crash;
+mod exports;
 mod fuzz;
 mod layers;
 mod memory;

@@ -17,12 +17,12 @@ usage: cargo xtask parity --peers DIR --scripts DIR [--only PART,…] [--rounds 
 
   --peers DIR    virtual environment with torch, transformers, peft and llama-cpp-python, and models/ in it
   --scripts DIR  folder of the peers' parity.py and lora_dense.py
-  --only PARTS   of engine, score, adapters, train, llama, gemma, families [default: all]
+  --only PARTS   of engine, score, adapters, train, llama, gemma, families, exports [default: all]
   --rounds N     turns of the speed comparison [default: 3]
 ";
 
 /// Largest difference of logits over the largest logit.
-const LOGITS: f64 = 1e-4;
+pub(crate) const LOGITS: f64 = 1e-4;
 /// Norm of the difference over norm, of every gradient.
 const GRADIENTS: f64 = 1e-3;
 /// Relative difference of every loss.
@@ -46,7 +46,7 @@ const ANSWER_TOKENS: &str = "24";
 
 const MODEL: &str = "smollm2-135m-instruct";
 const GEMMA: &str = "gemma-3-270m";
-const PARTS: [&str; 7] = ["engine", "score", "adapters", "train", "llama", "gemma", "families"];
+const PARTS: [&str; 8] = ["engine", "score", "adapters", "train", "llama", "gemma", "families", "exports"];
 
 struct Options {
     peers: PathBuf,
@@ -69,7 +69,8 @@ pub(crate) fn parity(arguments: &[String]) -> Result<()> {
             "train" => proof.train(options.rounds)?,
             "llama" => proof.llama()?,
             "gemma" => proof.gemma()?,
-            _ => proof.families()?,
+            "families" => proof.families()?,
+            _ => proof.exports()?,
         }
     }
     let (held, missed) = (proof.held, proof.missed);
@@ -99,19 +100,19 @@ fn parse(arguments: &[String]) -> Result<Options> {
     Ok(Options { peers, scripts, parts, rounds })
 }
 
-struct Proof {
+pub(crate) struct Proof {
     root: PathBuf,
     python: PathBuf,
     /// The peers' own scripts.
     scripts: PathBuf,
     /// SmolLM2 as a Hugging Face folder in f32.
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// The same, quantised.
-    gguf: PathBuf,
+    pub(crate) gguf: PathBuf,
     /// Gemma 3 as a Hugging Face folder in f32; beside it, the same quantised.
-    gemma: PathBuf,
+    pub(crate) gemma: PathBuf,
     /// Where everything is left.
-    work: PathBuf,
+    pub(crate) work: PathBuf,
     target: PathBuf,
     held: usize,
     missed: Vec<String>,
@@ -337,7 +338,7 @@ impl Proof {
     }
 
     /// Two adapters trained by PEFT: everything, and a part with another factor.
-    fn peft_adapters(&self) -> Result<[PathBuf; 2]> {
+    pub(crate) fn peft_adapters(&self) -> Result<[PathBuf; 2]> {
         let folders = ["peft-all-linear", "peft-attention-rslora"].map(|name| self.work.join(name));
         let forms: [&[&str]; 2] = [&["8", "all-linear"], &["6", "q_proj,v_proj,o_proj", "rslora"]];
         for (folder, form) in folders.iter().zip(forms) {
@@ -350,7 +351,7 @@ impl Proof {
 
     // ---- programs --------------------------------------------------------------------------------
 
-    fn tunesmith(&self, arguments: &[&str], stdin: Option<&str>) -> Result<String> {
+    pub(crate) fn tunesmith(&self, arguments: &[&str], stdin: Option<&str>) -> Result<String> {
         let mut command = Command::new(self.target.join("release/tunesmith"));
         if !arguments.contains(&"--workspace") {
             command.arg("--workspace").arg(&self.work);
@@ -358,12 +359,12 @@ impl Proof {
         output(command.args(arguments), stdin)
     }
 
-    fn example(&self, name: &str, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn example(&self, name: &str, arguments: &[&str]) -> Result<String> {
         output(Command::new(self.target.join("release/examples").join(name)).args(arguments), None)
     }
 
     /// A script of xtask/parity.
-    fn ours(&self, script: &str, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn ours(&self, script: &str, arguments: &[&str]) -> Result<String> {
         self.peer(&self.root.join("xtask/parity").join(script), arguments)
     }
 
@@ -374,11 +375,11 @@ impl Proof {
 
     // ---- figures ---------------------------------------------------------------------------------
 
-    fn at_most(&mut self, what: &str, figure: f64, bound: f64) {
+    pub(crate) fn at_most(&mut self, what: &str, figure: f64, bound: f64) {
         self.hold(what, figure, figure <= bound, &format!("at most {bound:.3e}"));
     }
 
-    fn at_least(&mut self, what: &str, figure: f64, bound: f64) {
+    pub(crate) fn at_least(&mut self, what: &str, figure: f64, bound: f64) {
         self.hold(what, figure, figure >= bound, &format!("at least {bound:.3}"));
     }
 
@@ -445,12 +446,12 @@ fn output(command: &mut Command, stdin: Option<&str>) -> Result<String> {
     Ok(said)
 }
 
-fn json(said: &str) -> Result<Value> {
+pub(crate) fn json(said: &str) -> Result<Value> {
     serde_json::from_str(said.trim()).with_context(|| format!("no JSON: {said}"))
 }
 
 /// `log_prob` by `id` of JSON lines.
-fn lines(said: &str) -> Result<BTreeMap<String, f64>> {
+pub(crate) fn lines(said: &str) -> Result<BTreeMap<String, f64>> {
     let line = |line: &str| -> Result<(String, f64)> {
         let value = json(line)?;
         let id = value["id"].as_str().map_or_else(|| value["id"].to_string(), str::to_owned);
@@ -459,11 +460,11 @@ fn lines(said: &str) -> Result<BTreeMap<String, f64>> {
     said.lines().map(line).collect()
 }
 
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn file_name(path: &Path) -> String {
+pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 

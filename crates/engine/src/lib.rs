@@ -19,6 +19,7 @@ mod fresh;
 pub mod full;
 pub mod generate;
 pub mod memory;
+pub mod merge;
 pub mod model;
 pub mod random;
 pub mod schedule;

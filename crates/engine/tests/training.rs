@@ -11,6 +11,7 @@ use engine::{
     cpu::CpuDevice,
     device::{Device, Storage},
     memory::{self, GenerationUse, Policy, Uses},
+    merge::Merge,
     model::{Model, SourceError, TensorView, WeightSource},
     trainer::{Trainer, TrainerConfig, TrainerState},
 };
@@ -172,6 +173,18 @@ fn merged_is_unmerged<D: Device>(device: impl Fn() -> D) {
         let mut merged = Model::load(device(), tiny.config.clone(), &Merged { tiny: &tiny, adapter: &adapter }).expect("a sound model");
         merged.reserve(&uses(128, Policy::Keep)).expect("memory");
         let expected = merged.log_probs(&batch.borrow()).expect("a sound batch");
+        // the engine's own merge, some rows at a time and in any order, is that weight
+        let source = Merged { tiny: &tiny, adapter: &adapter };
+        let merge = Merge::new(&tiny.config, &adapter, 2).expect("the same model");
+        for name in tiny.config.tensor_names().into_iter().filter(|&name| merge.changes(name)) {
+            let (whole, view) = (source.tensor(name).expect("there"), tiny.tensor(name).expect("there"));
+            let rows: Vec<usize> = (0..view.rows).rev().step_by(2).collect();
+            let given = merge.rows(name, &view, &rows, Storage::F32).expect("memory");
+            let numbers = |bytes: &[u8]| bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<_>>();
+            let expected: Vec<f32> = rows.iter().flat_map(|&row| numbers(&whole.bytes[4 * row * view.cols..][..4 * view.cols])).collect();
+            Tolerance::f32().check(&name.to_string(), &numbers(&given), &expected);
+        }
+        assert!(!merge.changes(TensorName::Embedding));
         // merged weights are rounded to f32 once more than the adapter's way
         Tolerance::f32().times(3.0).check("log_prob", &unmerged.log_probs(&batch.borrow()).expect("a sound batch"), &expected);
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use engine::adapter::{Adapter, LoraConfig, LoraPair, LoraTensors};
 use engine::config::{Linear, ModelConfig};
+use families::Described;
 use families::adapters::{Half, linears_of, pair, target_modules, tensor_name};
 use serde_json::Value;
 use store::peft::{AdapterTensor, PeftAdapter, PeftConfig, TargetModules};
@@ -74,6 +75,11 @@ pub(crate) fn to_peft(adapter: &Adapter, config: &ModelConfig, base_model: &str,
         tensors: to_named(&adapter.tensors, config, lora.rank),
         lineage,
     }
+}
+
+/// Reads a PEFT folder, or an adapter as a GGUF file, by whomever it was trained, for this model.
+pub fn load(path: &Path, described: &Described) -> Result<Adapter> {
+    if path.is_file() { crate::gguf_adapter::read(path, described) } else { read(path, &described.config) }
 }
 
 /// Reads a PEFT folder, by whomever it was trained, for this model.

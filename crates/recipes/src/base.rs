@@ -151,6 +151,16 @@ impl Base {
         self.naming == Naming::Gguf
     }
 
+    /// The files it is read from.
+    pub(crate) fn files(&self) -> &BaseModel {
+        &self.files
+    }
+
+    /// A small F32 tensor's values, if the files have it.
+    pub(crate) fn floats(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        read_floats(&self.files, name)
+    }
+
     /// Finds, verifies and describes a base. `template` names a built-in one to use instead of its own; empty: its own.
     pub fn open(context: &Context<'_>, observer: &mut dyn Observer, name: &str, template: &str) -> Result<Base> {
         let (path, entry) = locate(context, observer, name, false)?;

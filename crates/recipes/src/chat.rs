@@ -100,7 +100,7 @@ impl Session {
         let found = Found::new(context, &options)?;
         let base = Base::open(context, observer, &found.base, &found.template)?.held_as(&found.storage)?;
         base.chat()?;
-        let adapter = found.adapter.map(|folder| adapters::read(&folder, base.config())).transpose()?;
+        let adapter = found.adapter.map(|folder| adapters::load(&folder, &base.described)).transpose()?;
         let mut model = base.load(context.threads)?;
         if let Some(adapter) = &adapter {
             model.attach(adapter)?;

@@ -306,6 +306,20 @@ pub enum Error {
         name: String,
         /// What it is.
         given: String,
+        },
+    /// An export that answers otherwise than what it was made of.
+    #[error("the {format} export is not handed over: {what} is {given:.2e}, at most {limit:.2e}; nothing was written to {}", path.display())]
+    Withheld {
+        /// Its format.
+        format: String,
+        /// What was measured.
+        what: &'static str,
+        /// How large it is.
+        given: f64,
+        /// How large it may be.
+        limit: f64,
+        /// Where it would have been.
+        path: PathBuf,
     },
     /// Inputs of a command that do not go together.
     #[error("{what}: {given}, expected {expected}")]
@@ -433,6 +447,7 @@ impl Error {
                 "set [tune] method to \"lora\", which trains an adapter beside any storage, or [model] base to the model's Hugging Face folder".into()
             }
             Error::Adapter { .. } => "train it first: `tunesmith tune FOLDER`".into(),
+            Error::Withheld { .. } => "take a format with more bits: --to gguf-q8_0, gguf-f16 or hf --dtype f32".into(),
             Error::Changed { id, .. } => {
                 format!("put it back, or start a new run with `tunesmith run`; `tunesmith audit {id}` names every change")
             }

@@ -57,6 +57,16 @@ impl<'a> Governance<'a> {
         Ok(governance)
     }
 
+    /// Of a run that began before.
+    pub(crate) fn of(context: &'a Context<'a>, id: &str) -> Governance<'a> {
+        Governance { context, id: id.to_owned() }
+    }
+
+    /// Something left the project.
+    pub(crate) fn exported(&self, run: &RunFolder, format: &str, artefact: Hash) -> Result<()> {
+        self.both(run, &Event::Exported { run: self.id.clone(), format: format.to_owned(), artefact })
+    }
+
     /// Records are there.
     pub(crate) fn prepared(&self, run: &RunFolder, facts: &DataFacts) -> Result<()> {
         let parts = [("train", facts.train), ("validation", facts.validation), ("test", facts.test), ("far_ood", facts.far_ood)];

@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod error;
 pub mod evaluate;
 pub mod export;
+mod gguf_adapter;
 mod governance;
 pub mod init;
 mod layers;

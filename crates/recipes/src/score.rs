@@ -94,7 +94,7 @@ pub fn score(
     let bytes = store::atomic::read(file, FILE_BYTES_MAX)?;
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let base = Base::open(context, observer, model, "")?.held_as(storage)?;
-    let adapter = adapter.map(|folder| adapters::read(folder, base.config())).transpose()?;
+    let adapter = adapter.map(|folder| adapters::load(folder, &base.described)).transpose()?;
     let records = if tokens { token_records(&name, &bytes, &base)? } else { text_records(&name, &bytes, file, &base)? };
     drop(bytes);
 
@@ -295,11 +295,7 @@ fn fits(ids: &[u32], base: &Base) -> std::result::Result<(), RecordFault> {
 
 /// Any training shape, rendered with the base's template, all of it checked.
 fn text_records(name: &str, bytes: &[u8], file: &Path, base: &Base) -> Result<Vec<Scorable>> {
-    let extension = file.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let unreadable =
-        || Error::Mismatch { what: "the file's extension", given: format!("{extension:?}"), expected: "csv, tsv, json or jsonl".into() };
-    let format = Format::from_name(&extension).ok_or_else(unreadable)?;
-    let dataset = data::read::read(name, bytes, format, &data::read::LIMITS)?;
+    let dataset = dataset(name, bytes, file)?;
     let recorded = RecordRecipe::default().apply(&dataset)?;
     let mut records = recorded.records.into_iter().peekable();
     let mut rejected = recorded.rejected.into_iter().peekable();
@@ -317,6 +313,26 @@ fn text_records(name: &str, bytes: &[u8], file: &Path, base: &Base) -> Result<Ve
         scorable.push(Scorable { id, row });
     }
     Ok(scorable)
+}
+
+/// The records of a file in any training shape; a row that makes none is an error.
+pub(crate) fn records(file: &Path) -> Result<Vec<data::Record>> {
+    let bytes = store::atomic::read(file, FILE_BYTES_MAX)?;
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let recorded = RecordRecipe::default().apply(&dataset(&name, &bytes, file)?)?;
+    match recorded.rejected.into_iter().next() {
+        Some(reject) => Err(Error::Record { record: reject.id, fault: RecordFault::NoRecord { reason: reject.reason } }),
+        None => Ok(recorded.records),
+    }
+}
+
+/// The rows of a file whose extension says how it is written.
+fn dataset(name: &str, bytes: &[u8], file: &Path) -> Result<data::Dataset> {
+    let extension = file.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let unreadable =
+        || Error::Mismatch { what: "the file's extension", given: format!("{extension:?}"), expected: "csv, tsv, json or jsonl".into() };
+    let format = Format::from_name(&extension).ok_or_else(unreadable)?;
+    Ok(data::read::read(name, bytes, format, &data::read::LIMITS)?)
 }
 
 fn document_id(document: &Document) -> RecordId {

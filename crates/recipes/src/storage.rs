@@ -80,6 +80,28 @@ pub(crate) fn of_file(dtype: Dtype, tensor: &str) -> Result<Storage> {
     })
 }
 
+/// The coding of a storage in GGUF and safetensors files, where it has one that needs no tensors beside it.
+pub(crate) fn to_file(storage: Storage) -> Option<Dtype> {
+    let known = [
+        Dtype::F32,
+        Dtype::F16,
+        Dtype::BF16,
+        Dtype::Q4_0,
+        Dtype::Q4_1,
+        Dtype::Q5_0,
+        Dtype::Q5_1,
+        Dtype::Q8_0,
+        Dtype::Q2K,
+        Dtype::Q3K,
+        Dtype::Q4K,
+        Dtype::Q5K,
+        Dtype::Q6K,
+        Dtype::Iq4Nl,
+        Dtype::Iq4Xs,
+    ];
+    known.into_iter().find(|&dtype| of_file(dtype, "").is_ok_and(|found| found == storage))
+}
+
 /// How a tensor that bitsandbytes quantised is held as it is: in its own form where rows are whole blocks and the codes'
 /// values are the known ones, with f32 scales where only the scales' form is another, else expanded to f32. The values are
 /// the same in each.

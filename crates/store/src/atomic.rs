@@ -30,6 +30,16 @@ impl Pending {
         Ok(Self { temporary, place: place.to_path_buf(), file: Some(BufWriter::with_capacity(1 << 20, file)) })
     }
 
+    /// Where it will stand.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// Where it is meanwhile; what was written last may still be on its way there until [`Write::flush`].
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
     /// Makes it durable and visible.
     pub fn commit(mut self) -> Result<()> {
         let failed = |e| StoreError::io("write", &self.place, e);

@@ -1,4 +1,4 @@
-//! GGUF: a validating reader (versions 2 and 3) and a small writer.
+//! GGUF: a validating reader (versions 2 and 3); the writer stands in `gguf_writer` and is named from here.
 //!
 //! Counts, lengths and offsets are checked against limits and against what is left of the file before
 //! anything is allocated for them. Layout: magic, version, number of tensors, number of keys; keys with
@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+
+pub use crate::gguf_writer::{GgufTensor, to_bytes, writer};
 
 use crate::error::shown;
 use crate::{Dtype, GgufFault as Fault, Result, StoreError, TensorInfo, atomic};
@@ -158,7 +160,8 @@ fn dtype_of(number: i32) -> std::result::Result<Dtype, Option<&'static str>> {
     })
 }
 
-fn number_of(dtype: Dtype) -> Option<u32> {
+/// ggml's type number of a coding that GGUF has.
+pub(crate) fn number_of(dtype: Dtype) -> Option<u32> {
     (0..64).find(|&n| dtype_of(n) == Ok(dtype)).map(|n| n as u32)
 }
 
@@ -376,102 +379,6 @@ fn alignment(metadata: &BTreeMap<String, GgufValue>) -> Read_<u64> {
         Some(n) => Err(Fault::Alignment { given: n.to_string(), limit: MAX_ALIGNMENT }.into()),
         None => Err(Fault::Alignment { given: value.kind().into(), limit: MAX_ALIGNMENT }.into()),
     }
-}
-
-/// A tensor to be written.
-#[derive(Clone, Copy, Debug)]
-pub struct GgufTensor<'a> {
-    /// Name.
-    pub name: &'a str,
-    /// Coding; one that GGUF has.
-    pub dtype: Dtype,
-    /// Shape, outermost first.
-    pub shape: &'a [usize],
-    /// Bytes.
-    pub bytes: &'a [u8],
-}
-
-/// The bytes of a version 3 file with alignment 32. Integers are written as u32/i32 where they fit (as
-/// llama.cpp expects of its own keys), floats as f32.
-///
-/// # Errors
-/// [`StoreError::TensorBytes`] where bytes and shape disagree.
-///
-/// # Panics
-/// If a coding is not one of GGUF's: a bug of the caller.
-pub fn to_bytes(metadata: &BTreeMap<String, GgufValue>, tensors: &[GgufTensor<'_>]) -> Result<Vec<u8>> {
-    let mut out = b"GGUF".to_vec();
-    out.extend(3u32.to_le_bytes());
-    out.extend((tensors.len() as u64).to_le_bytes());
-    out.extend((metadata.len() as u64).to_le_bytes());
-    for (key, value) in metadata {
-        put_text(&mut out, key);
-        let kind = kind_of(value);
-        out.extend(kind.to_le_bytes());
-        put_value(&mut out, value, kind);
-    }
-    let mut offset = 0usize;
-    for t in tensors {
-        let expected = t.dtype.bytes(t.shape);
-        if expected != Some(t.bytes.len()) {
-            let expected = expected.map_or_else(|| "whole blocks".into(), |n| n.to_string());
-            return Err(StoreError::TensorBytes {
-                name: t.name.into(),
-                given: t.bytes.len(),
-                expected,
-                dtype: t.dtype,
-                shape: t.shape.to_vec(),
-            });
-        }
-        put_text(&mut out, t.name);
-        out.extend((t.shape.len() as u32).to_le_bytes());
-        t.shape.iter().rev().for_each(|&d| out.extend((d as u64).to_le_bytes()));
-        out.extend(number_of(t.dtype).expect("a coding that GGUF has").to_le_bytes());
-        out.extend((offset as u64).to_le_bytes());
-        offset = (offset + t.bytes.len()).next_multiple_of(DEFAULT_ALIGNMENT as usize);
-    }
-    for t in tensors {
-        out.resize(out.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
-        out.extend(t.bytes);
-    }
-    out.resize(out.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
-    Ok(out)
-}
-
-fn kind_of(value: &GgufValue) -> u32 {
-    match value {
-        GgufValue::Unsigned(n) if u32::try_from(*n).is_ok() => 4,
-        GgufValue::Unsigned(_) => 10,
-        GgufValue::Signed(n) if i32::try_from(*n).is_ok() => 5,
-        GgufValue::Signed(_) => 11,
-        GgufValue::Float(_) => 6,
-        GgufValue::Bool(_) => 7,
-        GgufValue::Text(_) => 8,
-        GgufValue::Array(_) => 9,
-    }
-}
-
-fn put_value(out: &mut Vec<u8>, value: &GgufValue, kind: u32) {
-    match (value, kind) {
-        (GgufValue::Unsigned(n), 4) => out.extend((*n as u32).to_le_bytes()),
-        (GgufValue::Unsigned(n), _) => out.extend(n.to_le_bytes()),
-        (GgufValue::Signed(n), 5) => out.extend((*n as i32).to_le_bytes()),
-        (GgufValue::Signed(n), _) => out.extend(n.to_le_bytes()),
-        (GgufValue::Float(x), _) => out.extend((*x as f32).to_le_bytes()),
-        (GgufValue::Bool(b), _) => out.push(u8::from(*b)),
-        (GgufValue::Text(text), _) => put_text(out, text),
-        (GgufValue::Array(values), _) => {
-            let kind = values.iter().map(kind_of).max().unwrap_or(8); // the widest of its integers
-            out.extend(kind.to_le_bytes());
-            out.extend((values.len() as u64).to_le_bytes());
-            values.iter().for_each(|v| put_value(out, v, kind));
-        }
-    }
-}
-
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    out.extend((text.len() as u64).to_le_bytes());
-    out.extend(text.as_bytes());
 }
 
 #[cfg(test)]

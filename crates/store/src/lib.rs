@@ -8,7 +8,8 @@
 //! | [`atomic`] | whole files: temp + fsync + rename + fsync of the folder |
 //! | [`jsonl`] | append-only logs that survive a torn tail |
 //! | [`safetensors`] | validating reader, deterministic writer |
-//! | [`gguf`] | validating reader, small writer |
+//! | [`gguf`] | validating reader, writer |
+//! | [`tensor_writer`] | files of either kind written tensor by tensor |
 //! | [`bitsandbytes`] | 4-bit and 8-bit tensors whose scales are tensors beside them |
 //! | [`model_files`] | a base model: Hugging Face folder or GGUF file |
 //! | [`peft`] | adapter folders that `peft` loads, and those it wrote |
@@ -28,6 +29,7 @@ pub mod disk;
 mod error;
 pub mod fetch;
 pub mod gguf;
+mod gguf_writer;
 pub mod jsonl;
 pub mod model_files;
 pub mod peft;
@@ -36,6 +38,7 @@ pub mod safetensors;
 pub mod scratch;
 pub mod source;
 pub mod tensor;
+pub mod tensor_writer;
 pub mod tree;
 
 pub use error::{GgufFault, PeftFault, QuantizedFault, SafetensorsFault, StoreError};

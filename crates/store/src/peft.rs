@@ -84,7 +84,7 @@ impl PeftAdapter {
     }
 
     /// The adapter's files but README.md, into a folder being written.
-    pub(crate) fn write_into(&self, pending: &PendingFolder) -> Result<()> {
+    pub fn write_into(&self, pending: &PendingFolder) -> Result<()> {
         pending.write(CONFIG_FILE, config_json(&self.config).as_bytes())?;
         pending.write(WEIGHTS_FILE, &tensor_bytes(&self.tensors)?)?;
         if let Some(lineage) = &self.lineage {
@@ -93,11 +93,15 @@ impl PeftAdapter {
         Ok(())
     }
 
+    /// adapter_config.json alone; refuses what [`PeftAdapter::read`] refuses in it.
+    pub fn read_config(folder: &Path) -> Result<PeftConfig> {
+        let path = folder.join(CONFIG_FILE);
+        parse_config(&atomic::read_object(&path, MAX_JSON_BYTES)?).map_err(|fault| StoreError::peft(&path, fault))
+    }
+
     /// Reads a folder written by `peft` or by us; whatever would change the arithmetic and is not done here is refused by name.
     pub fn read(folder: &Path) -> Result<Self> {
-        let config_path = folder.join(CONFIG_FILE);
-        let value = atomic::read_object(&config_path, MAX_JSON_BYTES)?;
-        let config = parse_config(&value).map_err(|fault| StoreError::peft(&config_path, fault))?;
+        let config = Self::read_config(folder)?;
         let weights = folder.join(WEIGHTS_FILE);
         if !weights.exists() && folder.join("adapter_model.bin").exists() {
             return Err(StoreError::peft(folder, Fault::Pickle));

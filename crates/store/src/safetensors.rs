@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::error::shown;
+use crate::tensor_writer::TensorWriter;
 use crate::{Dtype, Result, SafetensorsFault as Fault, StoreError, TensorInfo, atomic};
 
 /// A longer header is refused, as in the reference implementation.
@@ -291,42 +292,74 @@ pub fn pytorch_metadata() -> BTreeMap<String, String> {
     BTreeMap::from([("format".into(), "pt".into())])
 }
 
+/// Begins the file that will stand at `path`: its header is written, its tensors' bytes are to follow in this order, which
+/// must be that of [`sort`]. Dropped before its end it leaves nothing.
+///
+/// # Errors
+/// [`StoreError::TensorBytes`] where a shape is not addressable.
+///
+/// # Panics
+/// If a name stands twice, a coding is one of GGUF's blocks, or the order is another: those are bugs of the caller.
+pub fn writer(path: &Path, tensors: &[TensorInfo], metadata: &BTreeMap<String, String>) -> Result<TensorWriter> {
+    assert!(tensors.is_sorted_by(|a, b| order(a.dtype, &a.name, b.dtype, &b.name).is_lt()), "tensors in another order than the file's");
+    let size = |t: &TensorInfo| t.dtype.bytes(&t.shape).ok_or_else(|| wrong_bytes(&t.name, t.dtype, &t.shape, 0, None));
+    let sizes = tensors.iter().map(size).collect::<Result<Vec<_>>>()?;
+    let described = tensors.iter().zip(&sizes).map(|(t, &size)| (t.name.as_str(), t.dtype, t.shape.as_slice(), size));
+    let header = header(described, metadata);
+    let head = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
+    TensorWriter::begin(atomic::Pending::create(path)?, &head, sizes, 1)
+}
+
+/// Puts tensors into the order of their bytes: as in the reference implementation the widest coding first, so that every
+/// tensor is aligned; then by name.
+pub fn sort(tensors: &mut [TensorInfo]) {
+    tensors.sort_by(|a, b| order(a.dtype, &a.name, b.dtype, &b.name));
+}
+
+fn order(a: Dtype, a_name: &str, b: Dtype, b_name: &str) -> std::cmp::Ordering {
+    b.cmp(&a).then_with(|| a_name.cmp(b_name))
+}
+
 fn layout<'a, 'b>(tensors: &'a [TensorData<'b>], metadata: &BTreeMap<String, String>) -> Result<(Vec<&'a TensorData<'b>>, Vec<u8>)> {
     let mut sorted: Vec<_> = tensors.iter().collect();
-    // As the reference implementation: widest coding first, so that every tensor is aligned; then by name.
-    sorted.sort_by(|a, b| b.dtype.cmp(&a.dtype).then(a.name.cmp(b.name)));
-    let names: BTreeSet<_> = sorted.iter().map(|t| t.name).collect();
-    assert_eq!(names.len(), sorted.len(), "a tensor's name stands twice");
-    let mut lines = Vec::with_capacity(sorted.len() + 1);
+    sorted.sort_by(|a, b| order(a.dtype, a.name, b.dtype, b.name));
+    for t in &sorted {
+        let expected = t.dtype.bytes(t.shape);
+        if expected != Some(t.bytes.len()) {
+            return Err(wrong_bytes(t.name, t.dtype, t.shape, t.bytes.len(), expected));
+        }
+    }
+    let header = header(sorted.iter().map(|t| (t.name, t.dtype, t.shape, t.bytes.len())), metadata);
+    Ok((sorted, header))
+}
+
+fn wrong_bytes(name: &str, dtype: Dtype, shape: &[usize], given: usize, expected: Option<usize>) -> StoreError {
+    let expected = expected.map_or_else(|| "an addressable number of bytes".into(), |n| n.to_string());
+    StoreError::TensorBytes { name: name.into(), given, expected, dtype, shape: shape.to_vec() }
+}
+
+/// The header of these tensors (name, coding, shape, bytes), padded to 8.
+fn header<'a>(tensors: impl Iterator<Item = (&'a str, Dtype, &'a [usize], usize)>, metadata: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut lines = Vec::new();
     if !metadata.is_empty() {
         lines.push(format!("\"__metadata__\":{}", json(metadata)));
     }
-    let mut start = 0;
-    for t in &sorted {
-        assert!(DTYPES.contains(&t.dtype), "{:?} cannot stand in a safetensors file", t.dtype);
-        let expected = t.dtype.bytes(t.shape);
-        if expected != Some(t.bytes.len()) {
-            let expected = expected.map_or_else(|| "an addressable number of bytes".into(), |n| n.to_string());
-            return Err(StoreError::TensorBytes {
-                name: t.name.into(),
-                given: t.bytes.len(),
-                expected,
-                dtype: t.dtype,
-                shape: t.shape.to_vec(),
-            });
-        }
-        let end = start + t.bytes.len();
+    let (mut start, mut names) = (0u64, BTreeSet::new());
+    for (name, dtype, shape, size) in tensors {
+        assert!(names.insert(name), "a tensor's name stands twice");
+        assert!(DTYPES.contains(&dtype), "{dtype:?} cannot stand in a safetensors file");
+        let end = start + size as u64;
         lines.push(format!(
             "{}:{{\"dtype\":\"{}\",\"shape\":{},\"data_offsets\":[{start},{end}]}}",
-            json(&t.name),
-            t.dtype.name(),
-            json(&t.shape)
+            json(&name),
+            dtype.name(),
+            json(&shape)
         ));
         start = end;
     }
     let mut header = format!("{{{}}}", lines.join(",")).into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
-    Ok((sorted, header))
+    header
 }
 
 fn json(value: &impl serde::Serialize) -> String {

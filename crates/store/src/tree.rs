@@ -15,6 +15,15 @@ pub fn files_below(folder: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
+/// Bytes of the plain files below `folder`.
+pub fn bytes_below(folder: &Path) -> Result<u64> {
+    let size = |name: String| {
+        let path = folder.join(name);
+        std::fs::metadata(&path).map(|found| found.len()).map_err(|error| StoreError::io("read", &path, error))
+    };
+    files_below(folder)?.into_iter().map(size).sum()
+}
+
 fn walk(folder: &Path, prefix: String, depth: usize, files: &mut Vec<String>) -> Result<()> {
     let failed = |error| StoreError::io("list", folder, error);
     if depth > DEPTH_MAX {

@@ -51,13 +51,13 @@ pub(crate) const CONTROL: i32 = 3;
 pub(crate) const USER_DEFINED: i32 = 4;
 
 /// How text is cut into words before the merges.
-struct PreTokenizer {
+pub(crate) struct PreTokenizer {
     /// Names in `tokenizer.ggml.pre`.
-    names: &'static [&'static str],
+    pub(crate) names: &'static [&'static str],
     /// Regular expressions, applied in turn.
-    patterns: &'static [&'static str],
+    pub(crate) patterns: &'static [&'static str],
     /// A word that is itself a token is taken whole.
-    ignore_merges: bool,
+    pub(crate) ignore_merges: bool,
     /// A document begins with the begin token unless the file says otherwise.
     add_bos: bool,
 }
@@ -80,7 +80,7 @@ const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r
 const BLOOM: &str = " ?[^(\\s|.,!?…。，、।۔،)]+";
 
 /// The pre-tokenizers that are read, by llama.cpp's names. Refused are those of encoders and those that llama.cpp has as code, not as expressions.
-const PRE_TOKENIZERS: &[PreTokenizer] = &[
+pub(crate) const PRE_TOKENIZERS: &[PreTokenizer] = &[
     PreTokenizer {
         names: &["", "default"],
         patterns: &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
@@ -284,7 +284,8 @@ impl GgufVocabulary {
     }
 }
 
-fn pre_tokenizer(patterns: &[&str]) -> Value {
+/// Regular expressions applied in turn, then the alphabet of bytes.
+pub(crate) fn pre_tokenizer(patterns: &[&str]) -> Value {
     let split = |pattern: &&str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
     let mut list: Vec<Value> = patterns.iter().map(split).collect();
     list.push(byte_level());

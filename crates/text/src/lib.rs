@@ -9,6 +9,7 @@ mod error;
 mod gguf;
 mod spm;
 mod template;
+mod to_gguf;
 mod tokenizer;
 mod tokenizer_config;
 mod tokenizer_json;

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 
 /// `token_type` of a piece that is one byte.
-const BYTE: i32 = 6;
+pub(crate) const BYTE: i32 = 6;
 /// `token_type` of a piece that llama.cpp never gives.
-const UNUSED: i32 = 5;
+pub(crate) const UNUSED: i32 = 5;
 /// What a space is in a piece.
 const SPACE: &str = "\u{2581}";
 

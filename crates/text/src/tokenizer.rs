@@ -2,7 +2,7 @@
 
 use crate::tokenizer_json::Parts;
 use crate::{GgufVocabulary, TextError, TokenizerConfig};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::ops::Range;
 use std::sync::Arc;
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -265,6 +265,26 @@ impl Tokenizer {
     /// What stands before and after a document.
     pub fn around_document(&self) -> (&[u32], &[u32]) {
         (&self.shared.begin, &self.shared.end)
+    }
+
+    /// A tokenizer.json that gives the same ids and texts, with what stands around a document as its post-processor.
+    pub fn to_json(&self) -> Vec<u8> {
+        let library = self.shared.library.to_string(false).expect("what was read can be written");
+        let mut json: Value = serde_json::from_str(&library).expect("the library writes JSON");
+        let (begin, end) = self.around_document();
+        if !(begin.is_empty() && end.is_empty()) {
+            let text = |id: &u32| self.token_text(*id).unwrap_or_default();
+            let special = |id: &u32| json!({"SpecialToken": {"id": text(id), "type_id": 0}});
+            let around = |sequences: &[&str]| {
+                let sequence = |name: &&str| json!({"Sequence": {"id": name, "type_id": 0}});
+                begin.iter().map(special).chain(sequences.iter().map(sequence)).chain(end.iter().map(special)).collect::<Vec<_>>()
+            };
+            let tokens: Map<String, Value> =
+                begin.iter().chain(end).map(|id| (text(id), json!({"id": text(id), "ids": [id], "tokens": [text(id)]}))).collect();
+            json["post_processor"] =
+                json!({"type": "TemplateProcessing", "single": around(&["A"]), "pair": around(&["A", "B"]), "special_tokens": tokens});
+        }
+        json.to_string().into_bytes()
     }
 
     /// Bytes that are equal exactly when two tokenizers give the same ids and texts: what a manifest hashes.

@@ -156,7 +156,7 @@ pub(crate) enum Command {
         /// Base model: catalogue name, folder, GGUF file or pip:…
         #[arg(long)]
         model: String,
-        /// PEFT adapter folder
+        /// PEFT adapter folder, or adapter as a GGUF file
         #[arg(long)]
         adapter: Option<PathBuf>,
         /// How the weights are held in memory [default: as the files have them]
@@ -166,15 +166,14 @@ pub(crate) enum Command {
         #[arg(long)]
         tokens: bool,
     },
-    /// Write the adapter of a run as a PEFT folder
-    #[command(after_help = "Example:\n  tunesmith export 20261124-063831-4f2a --output adapter")]
-    Export {
-        /// Run id (or a beginning of it), or run folder
-        run: String,
-        /// Folder to write; must not exist
-        #[arg(long, value_name = "DIR")]
-        output: PathBuf,
-    },
+    /// Write a tuned model in a form that other programs load
+    ///
+    /// The adapter alone (peft, gguf-lora), or merged with its base (hf, gguf-…). What was written is asked the held-out
+    /// prompts before it is handed over; where it answers otherwise than the adapter on its base, nothing is left.
+    #[command(
+        after_help = "Examples:\n  tunesmith export 20261124-063831-4f2a --output adapter\n  tunesmith export 20261124-063831-4f2a --to gguf-q4_k_m --output support.gguf\n  tunesmith export adapter --model base-folder --to hf --dtype bf16 --output support"
+    )]
+    Export(ExportArguments),
     /// Recompute every hash of a run and say what was changed
     #[command(after_help = "Example:\n  tunesmith audit 20261124-063831-4f2a")]
     Audit {
@@ -222,10 +221,34 @@ pub(crate) enum RunsAction {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct ExportArguments {
+    /// Run id (or a beginning of it), run folder, or PEFT adapter folder
+    pub(crate) source: String,
+    /// What to write
+    #[arg(long, value_name = "FORMAT", default_value = "peft", value_parser = clap::builder::PossibleValuesParser::new(recipes::export::FORMATS))]
+    pub(crate) to: String,
+    /// Folder, or for gguf-… the file, to write; must not exist
+    #[arg(long, value_name = "PATH")]
+    pub(crate) output: PathBuf,
+    /// Base model of an adapter folder [default: the one that the adapter names]
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// How the base is held while it is merged [default: as the run says, or as the files have it]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::storage::CHOICES))]
+    pub(crate) storage: Option<String>,
+    /// Numbers of `--to hf` [default: the base's, f16 where it is quantised]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::export::DTYPES))]
+    pub(crate) dtype: Option<String>,
+    /// Records (any training shape) to prove it on [default: the run's test records, or a few built-in prompts]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompts: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct ChatArguments {
     /// Run id, run folder, or base model
     pub(crate) model: String,
-    /// PEFT adapter folder, with a base model
+    /// PEFT adapter folder, or adapter as a GGUF file, with a base model
     #[arg(long)]
     pub(crate) adapter: Option<PathBuf>,
     /// How the weights are held in memory [default: as the run says, or as the files have them]

@@ -13,7 +13,7 @@ use recipes::run::{Outcome, Overrides, Until};
 use serde_json::json;
 
 use crate::Exit;
-use crate::args::{Arguments, BenchAction, BenchSft, BenchTable, BenchTrain, ChatArguments, Command, Global, RunsAction};
+use crate::args::{Arguments, BenchAction, BenchSft, BenchTable, BenchTrain, ChatArguments, Command, ExportArguments, Global, RunsAction};
 use crate::clock::SystemClock;
 use crate::output::{closed, emit, emit_json, emit_piece};
 use crate::progress::{Progress, duration};
@@ -84,17 +84,7 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
                 scored => scored.map(|_| Exit::Done).map_err(Into::into),
             }
         }
-        Command::Export { run, output } => {
-            let path = recipes::runs::find(&session.context, &run)?;
-            let exported = recipes::export::export_peft(&path, &output)?;
-            if session.json {
-                emit_json(&exported);
-            } else {
-                emit(&format!("{}", output.display()));
-                eprintln!("  loads with peft, vLLM, and `tunesmith chat BASE --adapter {}`", output.display());
-            }
-            Ok(Exit::Done)
-        }
+        Command::Export(export_arguments) => export(session, export_arguments),
         Command::Audit { run, head } => audit(session, run.as_deref(), head.as_deref()),
         Command::Bench { action } => match action {
             BenchAction::Train(bench) => bench_train(session, &bench),
@@ -414,6 +404,28 @@ fn runs(session: &mut Session<'_>, action: RunsAction) -> Result<Exit> {
             if until == Until::Tuned { tuned(session, &outcome) } else { reported(session, &outcome) }
         }
     }
+}
+
+fn export(session: &mut Session<'_>, arguments: ExportArguments) -> Result<Exit> {
+    let options = recipes::export::ExportOptions {
+        source: arguments.source,
+        format: arguments.to,
+        output: arguments.output,
+        model: arguments.model,
+        storage: arguments.storage.unwrap_or_default(),
+        dtype: arguments.dtype.unwrap_or_default(),
+        prompts: arguments.prompts,
+        shard_bytes: recipes::export::SHARD_BYTES,
+    };
+    let exported = recipes::export::export(&session.context, &mut session.progress, &options)?;
+    if session.json {
+        emit_json(&exported);
+    } else {
+        emit(&exported.path.display().to_string());
+        eprintln!("  {}", exported.proof.sentence());
+        eprintln!("  {}", exported.loads_with);
+    }
+    Ok(Exit::Done)
 }
 
 fn chat(session: &mut Session<'_>, arguments: ChatArguments) -> Result<Exit> {

@@ -66,6 +66,27 @@ impl Home {
         self.tokenizer(name, tokenizer.to_string().as_bytes())
     }
 
+    /// Gives one of golden/models a byte-level tokenizer of single characters, as far as its vocabulary reaches, in place of
+    /// one that no GGUF file can say.
+    pub(crate) fn byte_level(&self, name: &str) {
+        let config = store::atomic::read_json(&self.path(&format!("{name}/config.json")), 1 << 20).unwrap();
+        let rows = config["vocab_size"].as_u64().unwrap();
+        let special = |id: u64, content: &str| json!({ "id": id, "content": content, "special": true });
+        // "Ġ" and "Ċ" are space and line end in the alphabet of bytes.
+        let characters = "ĠĊetaoinshrdlucmfwypvbgkqjxzETAOINSHRDLUCMFWYPVBGKQJXZ0123456789.,:;!?'\"-()[]{}";
+        let ids = (0..rows).filter(|id| !(1..=2).contains(id));
+        let vocab: serde_json::Map<String, Value> = characters.chars().zip(ids).map(|(c, id)| (c.to_string(), id.into())).collect();
+        let byte_level =
+            |use_regex| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
+        let tokenizer = json!({
+            "added_tokens": [special(1, "<|im_start|>"), special(2, "<|im_end|>")],
+            "pre_tokenizer": byte_level(true),
+            "model": { "type": "BPE", "vocab": vocab, "merges": [] },
+            "decoder": byte_level(true),
+        });
+        self.tokenizer(name, tokenizer.to_string().as_bytes());
+    }
+
     /// A random Llama over the tiny tokenizer's vocabulary, with ChatML.
     pub(crate) fn tiny_model(&self) -> String {
         let config = json!({

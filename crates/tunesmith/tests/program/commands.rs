@@ -187,6 +187,31 @@ fn export_is_a_peft_folder() {
     let plain = project.tunesmith(&["export", &id, "--output", "out/other"]).expect(0);
     assert_eq!(plain.stdout, "out/other\n");
     project.tunesmith(&["audit", &id]).expect(0);
+    let ledger = std::fs::read_to_string(project.only_run().join("ledger.jsonl")).unwrap();
+    assert_eq!(ledger.lines().filter(|line| line.contains("\"exported\"")).count(), 2, "what left the project has a line each");
+}
+
+#[test]
+fn a_run_merged_is_a_model_to_talk_with() {
+    let (_original, project) = Project::finished_copy();
+    let id = run_id(&project);
+    let exported = project.tunesmith(&["export", &id, "--to", "gguf-f32", "--output", "out/support.gguf", "--json"]).expect(0).json();
+    let proof = &exported["proof"];
+    assert_eq!((proof["method"].as_str(), proof["prompts_from"].as_str()), (Some("logits"), Some("test records")));
+    assert_eq!(json_file(&project.path("out/support.gguf.proof.json")), *proof);
+    let prepared = json_file(&project.only_run().join("data/prepared.json"));
+    let system = prepared["instruction"].as_str().unwrap();
+    let message = "Where is my lamp? Order 4000.";
+    let tuned = project.pipe(&["chat", &id], message).expect(0).stdout;
+    assert_eq!(project.pipe(&["chat", "out/support.gguf", "--system", system], message).expect(0).stdout, tuned);
+    let adapter = project.tunesmith(&["export", &id, "--to", "gguf-lora", "--output", "out/lora.gguf"]).expect(0);
+    assert!(adapter.stderr.contains("are the same numbers") && adapter.stderr.contains("--lora out/lora.gguf"), "{}", adapter.stderr);
+    let beside = ["chat", "base", "--adapter", "out/lora.gguf", "--system", system];
+    assert_eq!(project.pipe(&beside, message).expect(0).stdout, tuned);
+    project
+        .tunesmith(&["export", &id, "--to", "hf", "--model", "base", "--output", "out/hf"])
+        .refused(&["--model", "a run, which has its own"]);
+    project.tunesmith(&["audit", &id]).expect(0);
 }
 
 #[test]

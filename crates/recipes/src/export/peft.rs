@@ -1,36 +1,18 @@
-//! `export`: the adapter of a run as a PEFT folder that `peft` and vLLM load, checked before and after.
+//! The adapter as a PEFT folder, which reads back as the same numbers.
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use store::peft::PeftAdapter;
 
+use super::proof::Proof;
+use super::{Exported, NOT_WHAT_WAS_WRITTEN, PROOF_FILE};
 use crate::error::{Error, Result};
 use crate::tune::adapter_hash;
 
-/// What was exported.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Exported {
-    /// The folder.
-    pub path: PathBuf,
-    /// Always `peft`.
-    pub format: &'static str,
-    /// The base it belongs to; empty where the adapter does not say.
-    pub base_model: String,
-    /// LoRA rank.
-    pub rank: usize,
-    /// LoRA alpha.
-    pub alpha: f64,
-    /// Tensors.
-    pub tensors: usize,
-    /// Trained numbers.
-    pub parameters: u64,
-    /// blake3 of its weights.
-    pub adapter_hash: String,
-}
-
 /// Longest README that is taken along.
 const README_BYTES_MAX: u64 = 1 << 20;
+/// Highest rank that mistral.rs serves.
+const MISTRAL_RS_RANK_MAX: usize = 256;
 
 /// Writes the adapter of `source`, a run folder or a PEFT folder, to `output`, which must not exist.
 ///
@@ -52,24 +34,39 @@ pub fn export_peft(source: &Path, output: &Path) -> Result<Exported> {
         Err(store::StoreError::Missing { .. }) => String::new(),
         Err(error) => return Err(error.into()),
     };
-    adapter.write(output, &readme)?;
-    if PeftAdapter::read(output)? != adapter {
-        return Err(Error::Corrupt { what: "the exported adapter", reason: "it is not what was written".into(), path: output.to_owned() });
+    let pending = store::atomic::PendingFolder::create(output)?;
+    adapter.write_into(&pending)?;
+    pending.write("README.md", readme.as_bytes())?;
+    if PeftAdapter::read(pending.path())? != adapter {
+        return Err(Error::Corrupt { what: "the exported adapter", reason: NOT_WHAT_WAS_WRITTEN.into(), path: output.to_owned() });
     }
+    let proof = Proof::identical(adapter.tensors.len());
+    pending.write(PROOF_FILE, &proof.to_json()?)?;
+    let bytes = store::tree::bytes_below(pending.path())?;
+    pending.commit()?;
+    let servers = match adapter.config.rank {
+        _ if adapter.config.dora => "", // neither of the two reads DoRA
+        rank if rank > MISTRAL_RS_RANK_MAX => ", vLLM",
+        _ => ", vLLM, mistral.rs",
+    };
     Ok(Exported {
         path: output.to_owned(),
-        format: "peft",
+        format: "peft".into(),
         base_model: adapter.config.base_model.clone().unwrap_or_default(),
         rank: adapter.config.rank,
         alpha: adapter.config.alpha,
         tensors: adapter.tensors.len(),
         parameters: adapter.tensors.values().map(|tensor| tensor.values.len() as u64).sum(),
+        bytes,
         adapter_hash: adapter_hash(output)?,
+        proof,
+        proof_path: output.join(PROOF_FILE),
+        loads_with: format!("loads with peft{servers}, and `tunesmith chat BASE --adapter {}`", output.display()),
     })
 }
 
 fn adapter_folder(source: &Path) -> Result<PathBuf> {
-    if source.join("adapter_config.json").exists() {
+    if source.join(store::peft::CONFIG_FILE).exists() {
         return Ok(source.to_owned());
     }
     let adapter = source.join("adapter");
@@ -77,6 +74,11 @@ fn adapter_folder(source: &Path) -> Result<PathBuf> {
         return Ok(adapter);
     }
     Err(Error::NotYet { id: crate::runs::id(source), what: "adapter" })
+}
+
+/// Refuses an adapter that cannot have been trained.
+pub(super) fn check_folder(folder: &Path) -> Result<()> {
+    check(&PeftAdapter::read(folder)?, folder)
 }
 
 /// A trained adapter has finite numbers and some B that is not zero: with all B zero it is the base.
