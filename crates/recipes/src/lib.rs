@@ -19,6 +19,7 @@ pub mod evaluate;
 pub mod export;
 mod governance;
 pub mod init;
+pub mod inspect;
 mod layers;
 pub mod plan;
 pub mod prepare;

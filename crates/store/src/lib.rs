@@ -1,6 +1,6 @@
 //! Every byte on disk: formats, atomic writes, model folders, fetching.
 //!
-//! The only crate that touches the file system; outbound network only in [`fetch`]. It reads no
+//! The only crate that touches the file system; outbound network only in [`fetch`] and [`hub`]. It reads no
 //! environment, no clock and prints nothing: the cache folder, pip's program and the time are arguments.
 //!
 //! | module | for |
@@ -13,9 +13,11 @@
 //! | [`model_files`] | a base model: Hugging Face folder or GGUF file |
 //! | [`peft`] | adapter folders that `peft` loads, and those it wrote |
 //! | [`catalogue`], [`fetch`] | base models by name; `pip:package==version/member` |
+//! | [`hub`] | `hf:org/name@revision`, in the cache of Hugging Face's tools |
 //! | [`run_folder`], [`checkpoint`] | run folders, their lock, their checkpoints |
 //! | [`scratch`] | scratch files that leave nothing behind |
 //! | [`source`] | the files of a source that is a folder |
+//! | [`survey`] | what lies at a model's path, by names and sizes |
 //! | [`disk`] | free space, memory, CPU, peak memory of this process |
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "this is the crate that touches the file system")]
@@ -28,6 +30,8 @@ pub mod disk;
 mod error;
 pub mod fetch;
 pub mod gguf;
+pub mod hub;
+mod hub_client;
 pub mod jsonl;
 pub mod model_files;
 pub mod peft;
@@ -35,6 +39,7 @@ pub mod run_folder;
 pub mod safetensors;
 pub mod scratch;
 pub mod source;
+pub mod survey;
 pub mod tensor;
 pub mod tree;
 

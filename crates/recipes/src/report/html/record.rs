@@ -36,6 +36,7 @@ pub(super) fn base(report: &Report) -> Option<Section> {
     let mut body = facts(&[
         ("Name", or_blank(&base.name)),
         ("Licence", or_blank(&base.licence)),
+        ("What it asks", if base.licence_asks.is_empty() { or_blank("") } else { html(&base.licence_asks) }),
         ("Published by", or_blank(&base.publisher)),
         ("Fetched from", or_blank(&base.source)),
         ("Architecture", or_blank(&base.architecture)),
