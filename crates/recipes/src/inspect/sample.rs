@@ -13,7 +13,7 @@ use crate::score;
 
 /// Part of the file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 30;
-/// Documents whose words are counted: the first ones.
+/// Records or rows whose words are counted: the first ones.
 const DOCUMENTS: usize = 2000;
 /// Records whose loss is measured, spread over the file.
 const RECORDS: usize = 32;
@@ -64,8 +64,12 @@ impl Sample {
             expected: Format::names().join(", "),
         })?;
         let dataset = data::read::read(&name, &bytes, format, &data::read::LIMITS)?;
-        let texts = dataset.documents.iter().take(DOCUMENTS).map(text_of).filter(|text| !text.trim().is_empty()).collect();
         let records = RecordRecipe::default().apply(&dataset).map(|recorded| recorded.records).unwrap_or_default();
+        let texts: Vec<String> = match records.is_empty() {
+            true => dataset.documents.iter().take(DOCUMENTS).map(text_of).collect(),
+            false => records.iter().take(DOCUMENTS).map(said).collect(),
+        };
+        let texts = texts.into_iter().filter(|text| !text.trim().is_empty()).collect();
         let step = records.len().div_ceil(RECORDS).max(1);
         Ok(Sample { texts, records: records.into_iter().step_by(step).collect() })
     }
@@ -106,6 +110,12 @@ impl Sample {
             nats_per_token: -total.log_prob / total.loss_tokens.max(1) as f64,
         })
     }
+}
+
+/// All that a record says, without names of fields and roles.
+fn said(record: &Record) -> String {
+    let texts: Vec<String> = record.conversation().into_iter().map(|message| message.content).collect();
+    texts.join("\n")
 }
 
 fn text_of(document: &Document) -> String {
