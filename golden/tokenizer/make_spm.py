@@ -3,7 +3,8 @@
 Writes beside itself
   spm.json        a tiny vocabulary as SentencePiece has them (pieces with scores, 256 bytes), trained on make.py's text, and llama.cpp's ids of
                   make.py's awkward strings with it: once in the form of Llama 2 (a space before every text), once in Gemma's (no such space,
-                  and pieces of white space and of markup that are matched in the raw text)
+                  and pieces of white space and of markup that are matched in the raw text; "</s>" is markup there, which llama.cpp
+                  takes for a special token all the same)
 and, with --gguf FILE,
   awkward_gemma3.json   llama.cpp's ids of the awkward strings with that model's vocabulary
 
@@ -47,7 +48,7 @@ def train():
 
 def vocabulary(gemma):
     merged, letters = train()
-    pieces = [("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), ("</s>", 0.0, CONTROL)]
+    pieces = [("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), ("</s>", 0.0, USER_DEFINED if gemma else CONTROL)]
     pieces += [(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
     if gemma:
         pieces += [("<start_of_turn>", 0.0, CONTROL), ("<end_of_turn>", 0.0, CONTROL)]

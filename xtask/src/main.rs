@@ -14,6 +14,7 @@ mod fuzz;
 mod layers;
 mod memory;
 mod parity;
+mod shapes;
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -28,6 +29,7 @@ usage: cargo xtask <task>
   corpus    writes a made-up corpus to measure preparation with: --megabytes N --out FOLDER [--seed 1]
   crash     kill -9 at random instants, resume, same bytes; [--runs 25] [--project DIR] (minutes)
   memory    planned against measured memory of training in 20 shapes a model; --model MODEL (minutes)
+  shapes    Qwen 2.5's 1.5B and 7B with random weights: planned and measured memory, tokens/s; --output DIR (GB, minutes)
   fuzz      mutated files for every parser of data; [--seconds 10] [--seed 1] [--only TARGET,…]
   parity    figures beside PyTorch's and llama.cpp's on a real model; --peers DIR [--only PART,…] [--rounds 3] (minutes)
 ";
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Some("memory") => memory::memory(&arguments[1..]),
         Some("fuzz") => fuzz::fuzz(&arguments[1..]),
         Some("parity") => parity::parity(&arguments[1..]),
+        Some("shapes") => shapes::shapes(&arguments[1..]),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::FAILURE;

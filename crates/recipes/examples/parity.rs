@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use engine::cpu::CpuDevice;
 use families::adapters::{Half, tensor_name};
 use recipes::base::Base;
-use recipes::context::{Clock, Context, MemoryPolicy, Silent};
+use recipes::context::{Clock, Context, HubSettings, MemoryPolicy, Silent};
 use serde_json::{Value, json};
 use testkit::golden::Golden;
 use testkit::parity::{adapter_logits, answers, max_difference, norm_difference};
@@ -66,7 +66,8 @@ fn compare(model: &str, file: &str, adapter: Option<&Path>) -> Result<Value, Box
 
 fn context(threads: usize) -> Context<'static> {
     let (workspace, cache, python) = (PathBuf::from("."), PathBuf::from("."), Vec::new());
-    Context { workspace, cache, python, threads, memory: MemoryPolicy::Keep, entropy: [0; 32], clock: &Stopped }
+    let hub = HubSettings::cache_only(PathBuf::from("."));
+    Context { workspace, cache, python, hub, threads, memory: MemoryPolicy::Keep, entropy: [0; 32], clock: &Stopped }
 }
 
 /// Nothing here depends on the time.

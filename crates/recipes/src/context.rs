@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+pub use store::hub::{ENDPOINT as HUB_ENDPOINT, HubSettings, Token};
+
 /// The clock of the process. Recipes never read the time themselves.
 pub trait Clock {
     /// Now, as RFC 3339 in UTC with seconds ("2026-11-24T06:38:31Z").
@@ -18,6 +20,8 @@ pub struct Context<'a> {
     pub cache: PathBuf,
     /// Python interpreters to try for `pip:` sources, in order.
     pub python: Vec<String>,
+    /// How to reach a Hugging Face hub, and its tools' cache.
+    pub hub: HubSettings,
     /// Threads to compute with.
     pub threads: usize,
     /// Which activations are saved for the backward pass.

@@ -126,14 +126,15 @@ fn model(context: &Context<'_>, entry: &CatalogueEntry, pip: bool) -> Check {
     let check = |ok, detail: String| {
         Check::new(entry.name, ok, detail, &format!("fetch it with {fetch_it}, or give a model by its folder or GGUF file"))
     };
-    let source = match PipSource::parse(entry.source) {
-        Ok(source) => source,
+    let parts = match entry.parts.iter().map(|part| PipSource::parse(part)).collect::<store::Result<Vec<_>>>() {
+        Ok(parts) => parts,
         Err(error) => return check(false, error.to_string()),
     };
     let pythons: Vec<PathBuf> = Vec::new();
     let request = Request {
         name: entry.name,
-        source: &source,
+        parts: &parts,
+        file: entry.file,
         sha256: Some(entry.sha256),
         bytes: Some(entry.bytes),
         cache: &context.cache,

@@ -99,6 +99,8 @@ pub enum Error {
         name: String,
         /// The catalogue.
         known: String,
+        /// Names that are written nearly so, of the catalogue and of hosted models.
+        nearest: Vec<String>,
     },
     /// A base that is not in the cache, where nothing may be fetched.
     #[error("base model {name} is not in the cache")]
@@ -424,8 +426,14 @@ impl Error {
             Error::NoRunFile { .. } => {
                 "make one from your own data with `tunesmith init FILE.csv`, or try `tunesmith run examples/support-tickets`".into()
             }
+            Error::UnknownModel { name, .. } if crate::inspect::hosted::find(name).is_some() => {
+                format!("its vendor serves it, and it has no files to tune: `tunesmith inspect {name}` says what is known")
+            }
+            Error::UnknownModel { nearest, .. } if !nearest.is_empty() => {
+                format!("did you mean {}? `tunesmith pull` lists the catalogue; hf:org/name is a model of a Hugging Face hub", nearest.join(" or "))
+            }
             Error::UnknownModel { .. } => {
-                "`tunesmith pull` lists the catalogue; a Hugging Face folder or a GGUF file is given by its path".into()
+                "`tunesmith pull` lists the catalogue; hf:org/name is a model of a Hugging Face hub; a folder or a GGUF file is given by its path".into()
             }
             Error::NotCached { name } => format!("fetch it with `tunesmith pull {name}`"),
             Error::NoTemplate { .. } => "name one in the run file: [model] template = \"chatml\"".into(),

@@ -20,6 +20,7 @@ pub mod export;
 mod gguf_adapter;
 mod governance;
 pub mod init;
+pub mod inspect;
 mod layers;
 pub mod plan;
 pub mod prepare;

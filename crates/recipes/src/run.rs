@@ -139,6 +139,9 @@ pub fn start(context: &Context<'_>, path: &Path, overrides: &Overrides, until: U
     let id = run_id(&started, &plan, context);
     observer.event(Event::Stage(format!("Base model {}", plan.model.base)));
     let base = Base::of_plan(context, observer, &plan, &folder, false)?;
+    if let Some(pinned) = &base.pinned {
+        plan.model.base.clone_from(pinned); // a branch may move; the run stays with what it began with
+    }
     observer.event(Event::Stage("Prepare".into()));
     let from = context.clock.seconds();
     let story = prepare::stream(context, &plan, &folder, &base, observer)?;

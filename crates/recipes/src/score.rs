@@ -106,16 +106,48 @@ pub fn score(
     let mut total = ScoreTotal::default();
     for chunk in chunks(&records) {
         score_chunk(&mut loaded, chunk, observer, &mut |line: ScoreLine| {
-            total.records += 1;
-            total.tokens += line.tokens;
-            total.log_prob += line.log_prob;
-            total.loss_tokens += line.loss_tokens;
+            let count = total.add(&line);
             each(line);
-            total.records
+            count
         })?;
     }
     observer.event(Event::End);
     Ok(total)
+}
+
+/// The sum over some records, each rendered with the base's template and scored on its answer.
+pub(crate) fn score_records(
+    context: &Context<'_>,
+    observer: &mut dyn Observer,
+    base: &Base,
+    records: &[data::Record],
+) -> Result<ScoreTotal> {
+    let chat = base.chat()?;
+    let scorable = |record: &data::Record| {
+        let row = rendered(record, &record.id, chat)?;
+        fits(&row.ids, base).map_err(|fault| Error::Record { record: record.id.clone(), fault })?;
+        Ok(Scorable { id: RecordId::Text(record.id.clone()), row })
+    };
+    let records = records.iter().map(scorable).collect::<Result<Vec<_>>>()?;
+    let mut loaded = base.load(context.threads)?;
+    observer.event(Event::Start { what: "scoring".into(), total: records.len() as u64, unit: "records" });
+    let mut total = ScoreTotal::default();
+    for chunk in chunks(&records) {
+        score_chunk(&mut loaded, chunk, observer, &mut |line| total.add(&line))?;
+    }
+    observer.event(Event::End);
+    Ok(total)
+}
+
+impl ScoreTotal {
+    /// One line more; gives how many there are.
+    fn add(&mut self, line: &ScoreLine) -> u64 {
+        self.records += 1;
+        self.tokens += line.tokens;
+        self.log_prob += line.log_prob;
+        self.loss_tokens += line.loss_tokens;
+        self.records
+    }
 }
 
 /// A record ready to be scored.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Dtype;
 use crate::fetch::Attempts;
+use crate::hub::HubFault;
 
 /// A safetensors file breaks the format.
 #[derive(Debug, thiserror::Error)]
@@ -652,6 +653,22 @@ pub enum StoreError {
         /// Which part is wrong.
         wrong: &'static str,
     },
+    /// Not a model of a hub.
+    #[error("{given:?} is not a source: hf:organisation/name@revision ({wrong})")]
+    HubSource {
+        /// As given.
+        given: String,
+        /// Which part is wrong.
+        wrong: &'static str,
+    },
+    /// Fetching from a hub failed.
+    #[error("cannot fetch {source_name}: {fault}")]
+    Hub {
+        /// What was to be fetched.
+        source_name: String,
+        /// What went wrong.
+        fault: Box<HubFault>,
+    },
     /// Fetching failed.
     #[error("cannot fetch {source_name}\n{attempts}")]
     Fetch {
@@ -747,6 +764,7 @@ impl StoreError {
                 path.display()
             )),
             Self::Fetch { .. } => Some("download the model where you can, copy it here, and give its folder or GGUF file instead: [model] base = \"path/to/model\"".into()),
+            Self::Hub { fault, .. } => fault.hint(),
             Self::Hash { .. } => Some("the file was changed or damaged; fetch or copy it again".into()),
             Self::DiskFull { .. } => Some("free some space, then run the same command again: it goes on where it stopped".into()),
             Self::RunLocked { .. } => Some("wait for it, or stop that process".into()),

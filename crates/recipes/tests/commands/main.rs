@@ -6,5 +6,6 @@ mod doctor;
 mod export;
 mod home;
 mod init;
+mod inspect;
 mod run_file_reference;
 mod score;

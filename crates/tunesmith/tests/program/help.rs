@@ -6,6 +6,7 @@ const COMMANDS: &[&[&str]] = &[
     &["run"],
     &["init"],
     &["pull"],
+    &["inspect"],
     &["plan"],
     &["prepare"],
     &["tune"],

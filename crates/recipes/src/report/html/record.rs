@@ -36,6 +36,8 @@ pub(super) fn base(report: &Report) -> Option<Section> {
     let mut body = facts(&[
         ("Name", or_blank(&base.name)),
         ("Licence", or_blank(&base.licence)),
+        // Where its text stands is to be read, not loaded: no page of ours names an address that a browser would follow.
+        ("What it asks", or_blank(&base.licence_asks.replace("https://", ""))),
         ("Published by", or_blank(&base.publisher)),
         ("Fetched from", or_blank(&base.source)),
         ("Architecture", or_blank(&base.architecture)),
