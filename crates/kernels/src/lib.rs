@@ -21,6 +21,7 @@ pub mod dora;
 pub mod dropout;
 pub mod elementwise;
 pub mod head;
+pub mod integer;
 pub mod norm;
 pub mod optimizer;
 pub mod rotary;
