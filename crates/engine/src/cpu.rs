@@ -5,10 +5,12 @@
 //! of them changes threads.
 
 use crate::batch::{HeadEntry, RunTable};
+use crate::compute::{ComputePath, Threads};
 use crate::config::{Gate, Rotary};
 use crate::device::{AdamW, AttentionShape, Device, DeviceError, Limits, Product, Slot, Storage, WeightId};
 use kernels::attention::MAX_HEAD_DIM;
 use kernels::columns::{self, Terms};
+use kernels::integer::{self, Rounded};
 use kernels::matmul::Weight;
 use kernels::{attention, dora, dropout, elementwise, head, matmul, norm, optimizer, rotary, rows};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -25,6 +27,9 @@ pub struct CpuDevice {
     /// The largest of all limits that were reserved.
     limits: Limits,
     scratch: Vec<f32>,
+    path: ComputePath,
+    /// The left operand of integer products.
+    rounded: Rounded,
     /// One for each way of turning; the one used last stands first.
     angles: Vec<Angles>,
 }
@@ -58,6 +63,8 @@ impl CpuDevice {
             weights: Vec::new(),
             limits: Limits { rows: 0, chain: 0, width: 0, head_rows: 0, vocab: 0, hidden: 0, rotaries: 0 },
             scratch: Vec::new(),
+            path: ComputePath::Exact,
+            rounded: Rounded::default(),
             angles: Vec::new(),
         }
     }
@@ -77,7 +84,15 @@ impl CpuDevice {
         let arenas: usize = self.arenas.0.iter().flatten().map(|arena| 4 * arena.len()).sum();
         let weights: usize = self.weights.iter().map(Weight::bytes).sum();
         let angles = self.angles.iter().map(|a| a.table.len() + a.positions.capacity() + a.inv_freq.capacity()).sum::<usize>();
-        arenas + weights + 4 * (self.scratch.len() + angles)
+        arenas + weights + 4 * (self.scratch.len() + angles) + self.rounded.bytes()
+    }
+
+    /// Rows and width of the left operands of integer products.
+    fn rounded_size(&self, limits: &Limits) -> (usize, usize) {
+        match self.path {
+            ComputePath::Exact => (0, 0),
+            ComputePath::Fast => (limits.rows.max(limits.head_rows), limits.width.max(limits.hidden)),
+        }
     }
 
     fn scratch_len(&self, limits: &Limits) -> usize {
@@ -198,6 +213,16 @@ impl Device for CpuDevice {
         pool.install(|| work(self))
     }
 
+    fn threads(&self) -> Threads {
+        Threads::of(self.pool())
+    }
+
+    fn set_compute(&mut self, path: ComputePath) {
+        if path != self.path {
+            (self.path, self.rounded) = (path, Rounded::default());
+        }
+    }
+
     // ---- memory ------------------------------------------------------------------------------
     fn allocate(&mut self, name: &str, len: usize) -> Result<Slot, DeviceError> {
         let mut arena = Vec::new();
@@ -229,6 +254,10 @@ impl Device for CpuDevice {
         };
         let len = self.scratch_len(&limits);
         grow(&mut self.scratch, len, "scratch of the kernels")?;
+        let (rows, width) = self.rounded_size(&limits);
+        let needed = Rounded::bytes_for(rows, width);
+        let room = self.rounded.reserve(rows, width);
+        room.map_err(|_| DeviceError::OutOfMemory { name: "rounded rows".to_owned(), needed })?;
         self.angles.resize_with(limits.rotaries, Angles::default);
         for Angles { positions, inv_freq, table, .. } in &mut self.angles {
             grow(table, CpuDevice::angles_len(&limits), "rotary angles")?;
@@ -240,7 +269,9 @@ impl Device for CpuDevice {
     }
 
     fn scratch_bytes(&self, limits: &Limits) -> usize {
-        4 * (self.scratch_len(limits) + limits.rotaries * (CpuDevice::angles_len(limits) + limits.rows + MAX_HEAD_DIM / 2))
+        let (rows, width) = self.rounded_size(limits);
+        Rounded::bytes_for(rows, width)
+            + 4 * (self.scratch_len(limits) + limits.rotaries * (CpuDevice::angles_len(limits) + limits.rows + MAX_HEAD_DIM / 2))
     }
 
     fn upload(&mut self, slot: Slot, values: &[f32]) {
@@ -304,8 +335,12 @@ impl Device for CpuDevice {
     // ---- linear ------------------------------------------------------------------------------
     fn linear(&mut self, y: Slot, x: Slot, w: WeightId, m: usize, accumulate: bool) {
         let ([y], [x]) = self.arenas.split([y], [x]);
-        let (level, w, scratch) = (self.level, &self.weights[w.0 as usize], &mut self.scratch);
-        self.pool.install(|| matmul::linear(level, y, x, w, m, accumulate, scratch));
+        let (level, w, scratch, rounded) = (self.level, &self.weights[w.0 as usize], &mut self.scratch, &mut self.rounded);
+        let fast = self.path == ComputePath::Fast && integer::supports(w);
+        self.pool.install(|| match fast {
+            true => integer::linear(level, y, x, w, m, accumulate, rounded),
+            false => matmul::linear(level, y, x, w, m, accumulate, scratch),
+        });
     }
 
     fn linear_backward(&mut self, dx: Slot, dy: Slot, w: WeightId, m: usize, accumulate: bool) {
@@ -446,7 +481,10 @@ impl Device for CpuDevice {
         let ([log_prob, e, g], [x]) = self.arenas.split([log_prob, asked_expected, asked_slope], [x]);
         let (e, g) = (expected.map(|_| e), slope.map(|_| g));
         let (level, w, scratch) = (self.level, &self.weights[w.0 as usize], &mut self.scratch);
-        self.pool.install(|| head::head(level, log_prob, e, g, x, w, entries, m, softcap, scratch));
+        // What a gradient follows from is exact always.
+        let fast = self.path == ComputePath::Fast && integer::supports(w) && e.is_none();
+        let rounded = fast.then_some(&mut self.rounded);
+        self.pool.install(|| head::head(level, log_prob, e, g, x, w, entries, m, softcap, rounded, scratch));
     }
 
     fn head_backward(

@@ -8,6 +8,7 @@
 //! Sizes are agreed before the first step; operations assert and do not fail.
 
 use crate::batch::{HeadEntry, RunTable};
+use crate::compute::{ComputePath, Threads};
 use crate::config::{Gate, Rotary};
 
 /// A place of `len` elements in one of the device's arenas. Copied freely; owns nothing.
@@ -140,7 +141,7 @@ pub struct Limits {
 }
 
 /// A device: arenas, frozen weights, and the operations of a transformer's forward and backward.
-pub trait Device {
+pub trait Device: Send {
     /// Runs `work`, which calls many operations, where they are cheapest to call from: on a thread of the
     /// device's own pool, if it has one.
     fn scope<T: Send>(&mut self, work: impl FnOnce(&mut Self) -> T + Send) -> T
@@ -149,6 +150,15 @@ pub trait Device {
     {
         work(self)
     }
+
+    /// The device's own threads, where it has any.
+    fn threads(&self) -> Threads {
+        Threads::default()
+    }
+
+    /// How [`Device::linear`] and [`Device::head`] compute from now on; a device without the other path stays exact. Their
+    /// scratch is laid out by the next [`Device::reserve`].
+    fn set_compute(&mut self, _path: ComputePath) {}
 
     // ---- memory ------------------------------------------------------------------------------
     /// A zeroed arena of `len` f32 elements; `name` stands in the error.

@@ -7,7 +7,9 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use kernels::math::scalar::{exp, ln};
+use kernels::head::{largest, log_sum_exp};
+use kernels::math::scalar::exp;
+use kernels::simd::Level;
 use rayon::prelude::*;
 
 use crate::{
@@ -164,6 +166,8 @@ impl<D: Device> Model<D> {
         }
         let mut completions: Vec<Completion> = prompts.iter().map(Completion::not_begun).collect();
         let mut writer = Writer { root, free: Regions::new(root..use_.cache_rows), use_, active: Vec::new(), logits: Vec::new() };
+        let threads = self.device.threads();
+        let _awake = threads.awake();
         writer.read_root(self, prompts);
         // Where nothing may be written, nothing is read.
         let mut queue: VecDeque<usize> = (0..prompts.len()).filter(|&index| prompts[index].max_new > 0).collect();
@@ -177,10 +181,13 @@ impl<D: Device> Model<D> {
             if writer.active.is_empty() {
                 return Ok(completions);
             }
-            let ready = writer.pass(self);
+            let (ready, drawn) = threads.run(|| {
+                let ready = writer.pass(self);
+                let drawn = writer.draw(self, &ready, prompts, sampling);
+                (ready, drawn)
+            });
             let mut ended: Vec<usize> = Vec::new();
             let mut cancelled = false;
-            let drawn = writer.draw(self, &ready, prompts, sampling);
             for (&place, (token, log_prob)) in ready.iter().zip(drawn) {
                 let sequence = &mut writer.active[place];
                 let finish = sequence.write(token, log_prob, &prompts[sequence.index], &mut observer, &mut cancelled);
@@ -326,15 +333,15 @@ impl Writer {
     }
 
     /// The next token of each sequence that the last pass made ready, and its ln p. Rows are independent.
-    fn draw<D: Device>(&self, model: &mut Model<D>, ready: &[usize], prompts: &[Prompt<'_>], sampling: &Sampling) -> Vec<(u32, f64)> {
+    fn draw<D: Device>(&self, model: &Model<D>, ready: &[usize], prompts: &[Prompt<'_>], sampling: &Sampling) -> Vec<(u32, f64)> {
         let vocab = model.config().vocab;
         let one = |(logits, &place): (&[f32], &usize)| {
             let sequence = &self.active[place];
             let key = random::key(sampling.seed, Purpose::Sampling, &[prompts[sequence.index].draw_key]);
             let token = sample(logits, sampling, || random::uniform_f64(key, (sequence.own.len() - sequence.answer) as u64));
-            (token, f64::from(logits[token as usize]) - log_sum_exp(logits))
+            (token, f64::from(logits[token as usize]) - log_sum_exp(Level::detect(), logits))
         };
-        model.device.scope(|_| self.logits[..ready.len() * vocab].par_chunks_exact(vocab).zip(ready).map(one).collect())
+        self.logits[..ready.len() * vocab].par_chunks_exact(vocab).zip(ready).map(one).collect()
     }
 }
 
@@ -377,18 +384,11 @@ impl Regions {
     }
 }
 
-/// ln Σ exp(logit).
-fn log_sum_exp(logits: &[f32]) -> f64 {
-    let top = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits.iter().map(|&logit| f64::from(logit) - top).filter(|&below| below > -NEGLIGIBLE).map(exp).sum();
-    top + ln(sum)
-}
-
 /// A token drawn from softmax(logits / temperature) among the top k and top p; `draw` gives a number in [0, 1).
 fn sample(logits: &[f32], sampling: &Sampling, draw: impl FnOnce() -> f64) -> u32 {
     let larger_first = |&a: &u32, &b: &u32| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b));
     if sampling.temperature == 0.0 {
-        return (0..logits.len() as u32).min_by(larger_first).unwrap_or(0);
+        return largest(Level::detect(), logits).map_or(0, |(token, _)| token as u32);
     }
     let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
     if let Some(k) = sampling.top_k.filter(|&k| k < ids.len()) {
@@ -455,7 +455,7 @@ mod tests {
         let hits = (0..n).filter(|&i| sample(&logits, &sampling, || f64::from(i) / f64::from(n)) == 0).count();
         let expected = 1.0 / (1.0 + 2f64.exp() + (-2f64).exp());
         assert!((hits as f64 / f64::from(n) - expected).abs() < 1e-3);
-        assert!((log_sum_exp(&logits) - (1.0 + 1f64.exp() + (-1f64).exp()).ln()).abs() < 1e-12);
+        assert!((log_sum_exp(Level::detect(), &logits) - (1.0 + 1f64.exp() + (-1f64).exp()).ln()).abs() < 1e-7);
     }
 
     #[test]

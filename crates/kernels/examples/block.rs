@@ -173,8 +173,8 @@ fn heads(level: Level, threads: usize) {
     for m in [1024, 64, 8, 1] {
         let (x, entries) = (&x[..m * c], &entries[..m]);
         let (log_prob, expected) = (&mut log_prob[..m], &mut expected[..m * c]);
-        let whole = best(4, || head(level, log_prob, Some(expected), None, x, &w, entries, m, None, &mut scratch));
-        let alone = best(4, || head(level, log_prob, None, None, x, &w, entries, m, None, &mut scratch));
+        let whole = best(4, || head(level, log_prob, Some(expected), None, x, &w, entries, m, None, None, &mut scratch));
+        let alone = best(4, || head(level, log_prob, None, None, x, &w, entries, m, None, None, &mut scratch));
         println!(
             "head of {m:4} rows     with expected {whole:8.3} ({:4.0} GFLOP/s)  without {alone:8.3} ({:4.0})",
             4e-6 * (m * v * c) as f64 / whole,

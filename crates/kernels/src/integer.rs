@@ -215,10 +215,6 @@ impl Walk<'_, '_> {
         let words: [&[i32]; ROWS] = std::array::from_fn(|i| &self.x.words[of_row(i, 4)]);
         let scales: [&[f32]; ROWS] = std::array::from_fn(|i| &self.x.scales[of_row(i, BLOCK)]);
         let sums: [&[i32]; ROWS] = std::array::from_fn(|i| &self.x.sums[of_row(i, LANES)]);
-        let dot = |sum: S::I, w: S::I, x: i32| {
-            let x = s.splat_i(x);
-            if C::SIGNED { dots.signed(s, sum, w, x) } else { dots.unsigned(s, sum, w, x) }
-        };
         let mut y = [s.splat(0.0); ROWS];
         for block in 0..k / BLOCK {
             let w = codes.words(s, panel, block * BLOCK);
@@ -231,7 +227,7 @@ impl Walk<'_, '_> {
                     for half in 0..2 {
                         let mut sum = s.splat_i(-offset * sums[half]);
                         for j in 0..4 {
-                            sum = dot(sum, w[4 * half + j], x[4 * half + j]);
+                            sum = dot::<S, D, C>(s, dots, sum, w[4 * half + j], x[4 * half + j]);
                         }
                         let (of_weight, minimum) = of_half[half];
                         y[i] = s.mul_add(s.to_f(sum), s.mul(of_weight, s.splat(scale)), y[i]);
@@ -248,7 +244,7 @@ impl Walk<'_, '_> {
                     let whole = sums[i][2 * block] + sums[i][2 * block + 1];
                     let mut sum = s.splat_i(-offset * whole);
                     for j in 0..8 {
-                        sum = dot(sum, w[j], x[j]);
+                        sum = dot::<S, D, C>(s, dots, sum, w[j], x[j]);
                     }
                     y[i] = s.mul_add(s.to_f(sum), s.mul(of_weight, s.splat(scale)), y[i]);
                     if C::MINIMA {
@@ -265,4 +261,11 @@ impl Walk<'_, '_> {
         }
         ROWS
     }
+}
+
+/// `sum` + four products a lane of the codes `w` and the word `x`.
+#[inline(always)]
+fn dot<S: Simd, D: Dots<S>, C: Codes>(s: S, dots: D, sum: S::I, w: S::I, x: i32) -> S::I {
+    let x = s.splat_i(x);
+    if C::SIGNED { dots.signed(s, sum, w, x) } else { dots.unsigned(s, sum, w, x) }
 }

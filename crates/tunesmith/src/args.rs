@@ -271,11 +271,7 @@ pub(crate) enum BenchAction {
     Sft(BenchSft),
     /// Reading 512 tokens, writing 128, and writing 32 texts at a time: tokens per second
     #[command(after_help = "Example:\n  tunesmith bench generate --model smollm2-135m-instruct --json")]
-    Generate {
-        /// Base model: catalogue name, folder, GGUF file or pip:…
-        #[arg(long)]
-        model: String,
-    },
+    Generate(BenchGenerate),
     /// Choosing each item's label among all labels of a table: items per second, choices
     #[command(
         after_help = "Example:\n  tunesmith bench choose messages.csv --input text --target category --instruction \"Classify the message.\" --records 50 --model smollm2-135m-instruct --json"
@@ -305,6 +301,26 @@ pub(crate) struct BenchTable {
     /// Base model: catalogue name, folder, GGUF file or pip:…
     #[arg(long)]
     pub(crate) model: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchGenerate {
+    /// Base model: catalogue name, folder, GGUF file or pip:…
+    #[arg(long)]
+    pub(crate) model: String,
+    /// How the weights are held in memory [default: as the files have them]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::storage::CHOICES))]
+    pub(crate) storage: Option<String>,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+/// How a model is asked.
+#[derive(Args, Debug)]
+pub(crate) struct Compute {
+    /// Products over quantised weights: in f32 (exact), or in integers (fast) [default: as the run says, or exact]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::compute::PATHS))]
+    pub(crate) compute: Option<String>,
 }
 
 #[derive(Args, Debug)]

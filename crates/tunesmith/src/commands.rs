@@ -13,7 +13,7 @@ use recipes::run::{Outcome, Overrides, Until};
 use serde_json::json;
 
 use crate::Exit;
-use crate::args::{Arguments, BenchAction, BenchSft, BenchTable, BenchTrain, ChatArguments, Command, Global, RunsAction};
+use crate::args::{Arguments, BenchAction, BenchGenerate, BenchSft, BenchTable, BenchTrain, ChatArguments, Command, Global, RunsAction};
 use crate::clock::SystemClock;
 use crate::output::{closed, emit, emit_json, emit_piece};
 use crate::progress::{Progress, duration};
@@ -100,7 +100,7 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
             BenchAction::Train(bench) => bench_train(session, &bench),
             BenchAction::Gemm => bench_gemm(session),
             BenchAction::Sft(bench) => bench_sft(session, bench),
-            BenchAction::Generate { model } => bench_generate(session, &model),
+            BenchAction::Generate(bench) => bench_generate(session, &bench),
             BenchAction::Choose(bench) => bench_choose(session, bench.table),
             BenchAction::Prepare(project) => bench_prepare(session, &project.project),
         },
@@ -583,8 +583,13 @@ fn losses_line(losses: &[f64]) -> String {
     format!("losses {}", losses.join(" "))
 }
 
-fn bench_generate(session: &mut Session<'_>, model: &str) -> Result<Exit> {
-    let result = recipes::bench::generate::generate(&session.context, &mut session.progress, model)?;
+fn bench_generate(session: &mut Session<'_>, bench: &BenchGenerate) -> Result<Exit> {
+    let options = recipes::bench::generate::BenchGenerateOptions {
+        model: &bench.model,
+        storage: bench.storage.as_deref().unwrap_or_default(),
+        compute: bench.compute.compute.as_deref().unwrap_or_default(),
+    };
+    let result = recipes::bench::generate::generate(&session.context, &mut session.progress, &options)?;
     if session.json {
         emit_json(&result);
     } else {

@@ -57,27 +57,30 @@ macro_rules! with_codes {
 }
 pub(crate) use with_codes;
 
-/// Eight words by their numbers.
-#[inline(always)]
-fn eight<S: Simd>(s: S, word: impl Fn(usize) -> S::I) -> [S::I; 8] {
-    let mut words = [s.splat_i(0); 8];
-    for (j, to) in words.iter_mut().enumerate() {
-        *to = word(j);
-    }
-    words
+/// Eight words by their numbers. No closure: what is not inlined is not compiled for the level, see [`crate::simd`].
+macro_rules! eight {
+    ($j:ident => $word:expr) => {
+        eight!(@ $j $word; 0 1 2 3 4 5 6 7)
+    };
+    (@ $j:ident $word:expr; $($value:literal)*) => {
+        [$({
+            let $j: usize = $value;
+            $word
+        }),*]
+    };
 }
 
 /// Four words whose low nibbles are the first 16 columns and whose high ones the others; byte `at` is the first.
 #[inline(always)]
 fn two_nibbles<S: Simd>(s: S, group: &[u8], at: usize) -> [S::I; 8] {
-    eight(s, |j| nibbles(s, word(s, group, at + j % 4 * 4), j > 3))
+    eight!(j => nibbles(s, word(s, group, at + j % 4 * 4), j > 3))
 }
 
 /// The same with fifth bits, 32 of them in the word at `fifth`.
 #[inline(always)]
 fn five_bits<S: Simd>(s: S, group: &[u8], at: usize, fifth: usize) -> [S::I; 8] {
     let fifth = word(s, group, fifth);
-    eight(s, |j| fifth_bits(s, nibbles(s, word(s, group, at + j % 4 * 4), j > 3), fifth, j))
+    eight!(j => fifth_bits(s, nibbles(s, word(s, group, at + j % 4 * 4), j > 3), fifth, j))
 }
 
 macro_rules! units {
@@ -147,7 +150,7 @@ impl Codes for CodesQ8_0 {
     #[inline(always)]
     fn words<S: Simd>(self, s: S, panel: &[u8], l: usize) -> [S::I; 8] {
         let group = group::<32, 34>(panel, l);
-        eight(s, |j| word(s, group, 2 + 4 * j))
+        eight!(j => word(s, group, 2 + 4 * j))
     }
     #[inline(always)]
     fn scale<S: Simd>(self, s: S, panel: &[u8], l: usize) -> (S::F, S::F) {
@@ -162,15 +165,14 @@ impl Codes for CodesQ2K {
     fn words<S: Simd>(self, s: S, panel: &[u8], l: usize) -> [S::I; 8] {
         let group = group::<256, 84>(panel, l);
         let (pair, low) = (l % 128 / 32, 16 + l % 256 / 128 * 32);
-        eight(s, |j| two_bits(s, word(s, group, low + 4 * j), pair))
+        eight!(j => two_bits(s, word(s, group, low + 4 * j), pair))
     }
     #[inline(always)]
     fn scale<S: Simd>(self, s: S, panel: &[u8], l: usize) -> (S::F, S::F) {
         let (group, sub) = (group::<256, 84>(panel, l), l % 256 / 16);
         let both = s.shr_i(word(s, group, sub / 4 * 4), 8 * (sub % 4) as u32);
-        let four = |v: S::I| s.to_f(s.and_i(v, s.splat_i(15)));
-        let minimum = s.mul(half(s, group, 82), four(s.shr_i(both, 4)));
-        (s.mul(half(s, group, 80), four(both)), s.neg(minimum))
+        let (scale, minimum) = (s.and_i(both, s.splat_i(15)), s.and_i(s.shr_i(both, 4), s.splat_i(15)));
+        (s.mul(half(s, group, 80), s.to_f(scale)), s.neg(s.mul(half(s, group, 82), s.to_f(minimum))))
     }
 }
 
@@ -181,7 +183,7 @@ impl Codes for CodesQ3K {
     fn words<S: Simd>(self, s: S, panel: &[u8], l: usize) -> [S::I; 8] {
         let group = group::<256, 110>(panel, l);
         let (pair, low) = (l % 128 / 32, 32 + l % 256 / 128 * 32);
-        eight(s, |j| {
+        eight!(j => {
             let third = one_bit(s, word(s, group, 4 * j), l % 256 / 32, 2);
             s.or_i(two_bits(s, word(s, group, low + 4 * j), pair), third)
         })
@@ -189,9 +191,9 @@ impl Codes for CodesQ3K {
     #[inline(always)]
     fn scale<S: Simd>(self, s: S, panel: &[u8], l: usize) -> (S::F, S::F) {
         let (group, sub) = (group::<256, 110>(panel, l), l % 256 / 16);
-        let byte = |at: usize, shift: usize| s.shr_i(word(s, group, at), (8 * (sub % 4) + shift) as u32);
-        let four = s.and_i(byte(96 + sub % 8 / 4 * 4, sub / 8 * 4), s.splat_i(15));
-        let two = s.and_i(byte(104, sub / 4 * 2), s.splat_i(3));
+        let (four, two) = (word(s, group, 96 + sub % 8 / 4 * 4), word(s, group, 104));
+        let four = s.and_i(s.shr_i(four, (8 * (sub % 4) + sub / 8 * 4) as u32), s.splat_i(15));
+        let two = s.and_i(s.shr_i(two, (8 * (sub % 4) + sub / 4 * 2) as u32), s.splat_i(3));
         let scale = s.to_f(s.sub_i(s.or_i(four, s.shl_i(two, 4)), s.splat_i(32)));
         (s.mul(half(s, group, 108), scale), s.splat(0.0))
     }
@@ -203,7 +205,7 @@ impl Codes for CodesQ4K {
     fn words<S: Simd>(self, s: S, panel: &[u8], l: usize) -> [S::I; 8] {
         let group = group::<256, 144>(panel, l);
         let low = 16 + l % 256 / 64 * 32;
-        eight(s, |j| nibbles(s, word(s, group, low + 4 * j), l & 32 > 0))
+        eight!(j => nibbles(s, word(s, group, low + 4 * j), l & 32 > 0))
     }
     #[inline(always)]
     fn scale<S: Simd>(self, s: S, panel: &[u8], l: usize) -> (S::F, S::F) {
@@ -218,7 +220,7 @@ impl Codes for CodesQ5K {
     fn words<S: Simd>(self, s: S, panel: &[u8], l: usize) -> [S::I; 8] {
         let group = group::<256, 176>(panel, l);
         let low = 48 + l % 256 / 64 * 32;
-        eight(s, |j| {
+        eight!(j => {
             let fifth = one_bit(s, word(s, group, 16 + 4 * j), l % 256 / 32, 4);
             s.or_i(nibbles(s, word(s, group, low + 4 * j), l & 32 > 0), fifth)
         })
@@ -238,7 +240,7 @@ impl Codes for CodesQ6K {
         let group = group::<256, 210>(panel, l);
         let (part, quarter) = (l % 256 / 128, l % 128 / 32);
         let (low, high) = (64 * part + quarter % 2 * 32, 128 + 32 * part);
-        eight(s, |j| {
+        eight!(j => {
             let top = two_bits(s, word(s, group, high + 4 * j), quarter);
             s.or_i(nibbles(s, word(s, group, low + 4 * j), quarter > 1), s.shl_i(top, 4))
         })

@@ -276,14 +276,14 @@ impl Decode for DecodeQ3K {
 /// Scale and minimum of sub-block `sub` of Q4_K and Q5_K.
 #[inline(always)]
 pub(super) fn scale_and_minimum<S: Simd>(s: S, group: &[u8], sub: usize) -> (S::F, S::F) {
-    let at = |i: usize| s.shr_i(word(s, group, 4 + 4 * i), 8 * (sub % 4) as u32);
-    let and = |word: S::I, mask: i32| s.and_i(word, s.splat_i(mask));
-    let (scales, minima) = (at(0), at(1));
+    let shift = 8 * (sub % 4) as u32;
+    let (scales, minima) = (s.shr_i(word(s, group, 4), shift), s.shr_i(word(s, group, 8), shift));
     let (scale, minimum) = if sub < 4 {
-        (and(scales, 63), and(minima, 63))
+        (s.and_i(scales, s.splat_i(63)), s.and_i(minima, s.splat_i(63)))
     } else {
-        let low = at(2);
-        (s.or_i(and(low, 15), and(s.shr_i(scales, 2), 48)), s.or_i(and(s.shr_i(low, 4), 15), and(s.shr_i(minima, 2), 48)))
+        let (low, four, two) = (s.shr_i(word(s, group, 12), shift), s.splat_i(15), s.splat_i(48));
+        let scale = s.or_i(s.and_i(low, four), s.and_i(s.shr_i(scales, 2), two));
+        (scale, s.or_i(s.and_i(s.shr_i(low, 4), four), s.and_i(s.shr_i(minima, 2), two)))
     };
     (s.mul(half(s, group, 0), s.to_f(scale)), s.mul(half(s, group, 2), s.to_f(minimum)))
 }

@@ -58,8 +58,8 @@ impl<S: Simd> Dots<S> for Multiplied {
     #[inline(always)]
     fn signed(self, s: S, mut sum: S::I, w: S::I, x: S::I) -> S::I {
         for byte in 0..4 {
-            let of = |v: S::I| s.sar_i(s.shl_i(v, 24 - 8 * byte), 24);
-            sum = s.add_i(sum, s.mul_i(of(w), of(x)));
+            let (w, x) = (s.shl_i(w, 24 - 8 * byte), s.shl_i(x, 24 - 8 * byte));
+            sum = s.add_i(sum, s.mul_i(s.sar_i(w, 24), s.sar_i(x, 24)));
         }
         sum
     }
@@ -118,8 +118,10 @@ mod x86 {
         fn signed(self, s: Avx2, sum: [__m256i; 2], w: [__m256i; 2], x: [__m256i; 2]) -> [__m256i; 2] {
             // |w| (x with the sign of w): a pair is at most 2 · 128 · 127.
             // SAFETY: the token exists only where AVX2 was detected.
-            let half = |i: usize| unsafe { in_pairs(s, sum[i], _mm256_abs_epi8(w[i]), _mm256_sign_epi8(x[i], w[i])) };
-            [half(0), half(1)]
+            unsafe {
+                let x = [_mm256_sign_epi8(x[0], w[0]), _mm256_sign_epi8(x[1], w[1])];
+                [in_pairs(s, sum[0], _mm256_abs_epi8(w[0]), x[0]), in_pairs(s, sum[1], _mm256_abs_epi8(w[1]), x[1])]
+            }
         }
     }
 

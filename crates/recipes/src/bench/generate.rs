@@ -10,6 +10,7 @@ use serde::Serialize;
 use text::Specials;
 
 use crate::base::Base;
+use crate::compute;
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 
@@ -25,6 +26,17 @@ const PROMPT: usize = 16;
 const NEW: usize = 128;
 /// Texts of the batch.
 const BATCH: usize = 32;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BenchGenerateOptions<'a> {
+    /// Base model.
+    pub model: &'a str,
+    /// How its weights are held, as `[model] storage` says; empty: as the files have them.
+    pub storage: &'a str,
+    /// The compute path, as `[engine] compute` says; empty: exact.
+    pub compute: &'a str,
+}
 
 /// What was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -50,8 +62,9 @@ pub struct BenchGenerate {
 }
 
 /// Reads, writes and times it.
-pub fn generate(context: &Context<'_>, observer: &mut dyn Observer, model_name: &str) -> Result<BenchGenerate> {
-    let base = Base::open(context, observer, model_name, "")?;
+pub fn generate(context: &Context<'_>, observer: &mut dyn Observer, options: &BenchGenerateOptions<'_>) -> Result<BenchGenerate> {
+    let path = compute::path(options.compute)?;
+    let base = Base::open(context, observer, options.model, "")?.held_as(options.storage)?;
     let ids = base.tokenizer.encode(&SENTENCE.repeat(SENTENCES), Specials::AsText)?;
     let prefill_tokens = PREFILL.min(base.config().context - 1);
     if ids.len() < prefill_tokens || prefill_tokens < PROMPT + NEW {
@@ -63,6 +76,7 @@ pub fn generate(context: &Context<'_>, observer: &mut dyn Observer, model_name: 
         });
     }
     let mut model = base.load(context.threads)?;
+    model.set_compute(path)?;
     let generation =
         GenerationUse { rows: prefill_tokens, sequences: BATCH, cache_rows: (BATCH * (PROMPT + NEW + 2)).max(prefill_tokens + 1) };
     model.reserve(&Uses { generation: Some(generation), ..Uses::default() })?;
@@ -102,8 +116,8 @@ pub fn generate(context: &Context<'_>, observer: &mut dyn Observer, model_name: 
         generate_tokens_per_second: NEW as f64 / one.max(1e-9),
         batch32_tokens_per_second: (BATCH * NEW) as f64 / batch.max(1e-9),
         prefill_tokens,
-        compute_path: "exact",
-        model: model_name.to_owned(),
+        compute_path: path.name(),
+        model: options.model.to_owned(),
         storage: base.storage_names(),
         peak_rss_bytes: store::disk::peak_rss_bytes().unwrap_or(0),
         threads: context.threads,
