@@ -3,7 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{device::Device, error::EngineError, model::Model};
+pub use kernels::cache::KvType;
+
+/// How a model is asked: the path of its products, and what its cache of keys and values holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Compute {
+    /// Products.
+    pub path: ComputePath,
+    /// Keys and values of generation.
+    pub kv: KvType,
+}
 
 /// How the products with frozen weights are computed. Training is `Exact` always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -31,14 +40,6 @@ impl ComputePath {
     /// The path of that name.
     pub fn from_name(name: &str) -> Option<ComputePath> {
         ComputePath::ALL.into_iter().find(|path| path.name() == name)
-    }
-}
-
-impl<D: Device> Model<D> {
-    /// Scores and generates on `path` from now on; memory is laid out again for the same uses.
-    pub fn set_compute(&mut self, path: ComputePath) -> Result<(), EngineError> {
-        self.device.set_compute(path);
-        self.reserve(&self.uses().clone())
     }
 }
 

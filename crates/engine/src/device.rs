@@ -8,7 +8,7 @@
 //! Sizes are agreed before the first step; operations assert and do not fail.
 
 use crate::batch::{HeadEntry, RunTable};
-use crate::compute::{ComputePath, Threads};
+use crate::compute::{ComputePath, KvType, Threads};
 use crate::config::{Gate, Rotary};
 
 /// A place of `len` elements in one of the device's arenas. Copied freely; owns nothing.
@@ -100,6 +100,8 @@ pub struct AttentionShape {
     pub scale: f32,
     /// Scores s become cap · tanh(s / cap).
     pub softcap: Option<f32>,
+    /// How keys and values are held; the backward reads f32 alone.
+    pub kv: KvType,
 }
 
 /// AdamW (Loshchilov & Hutter 2019), as PyTorch computes it.
@@ -138,6 +140,8 @@ pub struct Limits {
     pub hidden: usize,
     /// Ways of turning that a pass takes turns in.
     pub rotaries: usize,
+    /// How [`Device::linear`] and [`Device::head`] compute from then on; a device without the other path stays exact.
+    pub compute: ComputePath,
 }
 
 /// A device: arenas, frozen weights, and the operations of a transformer's forward and backward.
@@ -155,10 +159,6 @@ pub trait Device: Send {
     fn threads(&self) -> Threads {
         Threads::default()
     }
-
-    /// How [`Device::linear`] and [`Device::head`] compute from now on; a device without the other path stays exact. Their
-    /// scratch is laid out by the next [`Device::reserve`].
-    fn set_compute(&mut self, _path: ComputePath) {}
 
     // ---- memory ------------------------------------------------------------------------------
     /// A zeroed arena of `len` f32 elements; `name` stands in the error.
@@ -196,8 +196,8 @@ pub trait Device: Send {
     fn gather(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize);
     /// `y[rows[i]] += x[i]`, in the order of `i`; rows of `c` elements.
     fn scatter_add(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize);
-    /// `y[rows[i]] = x[i]`; `rows` are distinct. Fills the key/value cache.
-    fn scatter(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize);
+    /// Row `rows[i]` of a cache of keys or values = `x[i, g, d]`, as `shape.kv` holds it; `rows` are distinct.
+    fn store_keys(&mut self, cache: Slot, x: Slot, rows: &[u32], shape: AttentionShape);
 
     // ---- linear ------------------------------------------------------------------------------
     /// `y[m,n]` = `x[m,k]` · wᵀ, or += where `accumulate`.
@@ -215,7 +215,8 @@ pub trait Device: Send {
     /// The first 2n elements of each head of `x[m, heads, head_dim]`, n = `rotary.inv_freq.len()`, rotated in place by position
     /// ("rotate half" pairs i, i + n); `transposed` applies the transpose of that (the backward).
     fn rotary(&mut self, x: Slot, positions: &[u32], heads: usize, head_dim: usize, rotary: &Rotary, transposed: bool);
-    /// `out[m,h,d]` = softmax(scale · q kᵀ) v over each run's chain; saves `lse[m,h]`. k, v: `[key rows, g, d]`.
+    /// `out[m,h,d]` = softmax(scale · q kᵀ) v over each run's chain; saves `lse[m,h]`. k, v: `[key rows, g, d]`, as
+    /// `shape.kv` holds them.
     fn attention(&mut self, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape);
     /// dq =, dk +=, dv += : a run's dK and dV are summed over its readers in the table's order.
     fn attention_backward(

@@ -349,7 +349,8 @@ impl Writer {
 fn forward<D: Device>(model: &mut Model<D>, tokens: &[u32], positions: &[u32], cache_rows: &[u32], runs: &RunTable) -> Slot {
     let cache = model.workspace(Kind::Generation).expect("checked before").cache.clone();
     let pass = Pass { m: tokens.len(), first: 0, positions, runs, dropout: None, keys: Keys::Own };
-    let keys = |layer: usize| Keys::Cache { rows: cache_rows, key: cache[layer].0, value: cache[layer].1 };
+    let kv = model.uses().compute.kv;
+    let keys = |layer: usize| Keys::Cache { rows: cache_rows, key: cache[layer].0, value: cache[layer].1, kv };
     model.forward_blocks(Kind::Generation, tokens, pass, keys)
 }
 

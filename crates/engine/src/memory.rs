@@ -11,6 +11,7 @@ use crate::{
     adapter::LoraConfig,
     batch::PassLimits,
     block::{ACTIVATIONS, Activation, ActivationSet, GradientSlots, Parts, Slots},
+    compute::{Compute, ComputePath, KvType},
     config::{Linear, LinearSet, ModelConfig, TensorName},
     device::{Device, Limits, Slot, Storage},
     error::EngineError,
@@ -130,6 +131,8 @@ pub struct Uses {
     pub scoring: Option<ScoringUse>,
     /// Generation.
     pub generation: Option<GenerationUse>,
+    /// How scoring and generation compute; beside training everything is exact.
+    pub compute: Compute,
 }
 
 impl Uses {
@@ -163,6 +166,7 @@ impl Uses {
             vocab: config.vocab,
             hidden: config.hidden,
             rotaries: config.rotary.len(),
+            compute: if self.training.is_some() { ComputePath::Exact } else { self.compute.path },
         }
     }
 }
@@ -325,7 +329,7 @@ pub fn plan<D: Device>(
 pub(crate) fn layouts(config: &ModelConfig, adapter: Option<&LoraConfig>, uses: &Uses) -> Vec<Layout> {
     let training = uses.training.as_ref().map(|use_| Layout::training(config, adapter, use_));
     let scoring = uses.scoring.as_ref().map(|use_| Layout::scoring(config, adapter, use_));
-    let generation = uses.generation.as_ref().map(|use_| Layout::generation(config, adapter, use_));
+    let generation = uses.generation.as_ref().map(|use_| Layout::generation(config, adapter, use_, uses.compute.kv));
     [training, scoring, generation].into_iter().flatten().collect()
 }
 
@@ -511,17 +515,17 @@ impl Layout {
         layout.limits = use_.pass;
         layout.head(config, &use_.pass, false, None);
         if use_.prefix > 0 {
-            layout.cache(config, "prefix", use_.prefix);
+            layout.cache(config, "prefix", use_.prefix, KvType::F32);
         }
         layout.placed()
     }
 
-    fn generation(config: &ModelConfig, lora: Option<&LoraConfig>, use_: &GenerationUse) -> Layout {
+    fn generation(config: &ModelConfig, lora: Option<&LoraConfig>, use_: &GenerationUse, kv: KvType) -> Layout {
         let pass = PassLimits { rows: use_.rows, chain: use_.cache_rows, head_rows: use_.sequences, entries: 0 };
         let saved = vec![ActivationSet::EMPTY; config.layers];
         let mut layout = Layout::forward("generation", config, lora, pass, 0, config.layers, saved, false);
         layout.head(config, &pass, false, Some(use_.sequences));
-        layout.cache(config, "cache", use_.cache_rows);
+        layout.cache(config, "cache", use_.cache_rows, kv);
         layout.placed()
     }
 
@@ -663,9 +667,9 @@ impl Layout {
         self.head = [x, rstd, norm, log_prob, logits, gradient("head_expected"), gradient("d_head_norm"), gradient("d_head_input"), slope];
     }
 
-    /// Keys and values that outlive a pass.
-    fn cache(&mut self, config: &ModelConfig, name: &str, rows: usize) {
-        let shape = vec![config.layers, rows, config.kv_heads * config.head_dim];
+    /// Keys and values that outlive a pass, a row of as many f32 as `kv` takes for it.
+    fn cache(&mut self, config: &ModelConfig, name: &str, rows: usize, kv: KvType) {
+        let shape = vec![config.layers, rows, kv.row_len(config.kv_heads, config.head_dim)];
         self.cache = Some(["key", "value"].map(|part| self.push(&format!("{name}_{part}"), shape.clone(), ALWAYS, Lifetime::Cache)));
     }
 

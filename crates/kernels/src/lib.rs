@@ -16,6 +16,7 @@ pub mod quant;
 pub mod simd;
 
 pub mod attention;
+pub mod cache;
 pub mod columns;
 pub mod dora;
 pub mod dropout;
