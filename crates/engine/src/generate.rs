@@ -216,6 +216,38 @@ impl<D: Device> Model<D> {
     }
 }
 
+impl<D: Device> Model<D> {
+    /// Logits of every token of `tokens` from `start` on, `[tokens.len() - start, vocab]`, into `logits`. The tokens before
+    /// are those that the calls before read, from 0 on: their keys and values are in generation's cache.
+    ///
+    /// # Errors
+    /// More tokens than the cache has rows, more new ones than there are sequences or rows of a pass, an unknown token.
+    pub fn read_on(&mut self, tokens: &[u32], start: usize, logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        let use_ = self.uses().generation.ok_or(EngineError::NotPlanned { what: "generation" })?;
+        let vocab = self.config().vocab;
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
+            return Err(EngineError::Token { token, what: "text", index: 0, vocab });
+        }
+        if tokens.len() <= start {
+            return Err(EngineError::Empty { what: "text", index: start });
+        }
+        let new = tokens.len() - start;
+        for (what, given, limit) in [
+            ("cache rows of a text", tokens.len(), use_.cache_rows.min(self.config().context)),
+            ("new tokens of a text", new, use_.rows.min(use_.sequences)),
+        ] {
+            if given > limit {
+                return Err(EngineError::Limit { what, given, limit });
+            }
+        }
+        let positions: Vec<u32> = (start as u32..tokens.len() as u32).collect();
+        let runs = RunTable { runs: vec![Run { rows: 0..new, spans: 0..1 }], spans: std::iter::once(0..tokens.len()).collect() };
+        let stream = forward(self, &tokens[start..], &positions, &positions, &runs);
+        self.forward_logits(stream, &(0..new as u32).collect::<Vec<_>>(), logits);
+        Ok(())
+    }
+}
+
 impl Prompt<'_> {
     fn check(&self, index: usize, root: usize, config: &ModelConfig, use_: &GenerationUse) -> Result<(), EngineError> {
         if self.tokens.is_empty() {

@@ -188,11 +188,11 @@ impl Walk<'_, '_> {
         for (col, panel) in (0..self.tile.cols()).step_by(LANES).zip(self.panels.chunks_exact(self.panel_bytes)) {
             let mut row = 0;
             while row < self.tile.rows() {
+                // More rows at a time share what is decoded, as far as the registers go.
                 row += match self.tile.rows() - row {
-                    1 => self.rows::<S, D, C, 1>(s, dots, codes, panel, col, row),
-                    2..4 => self.rows::<S, D, C, 2>(s, dots, codes, panel, col, row),
-                    4..8 => self.rows::<S, D, C, 4>(s, dots, codes, panel, col, row),
-                    _ => self.rows::<S, D, C, 8>(s, dots, codes, panel, col, row),
+                    1..4 => self.rows::<S, D, C, 1>(s, dots, codes, panel, col, row),
+                    8.. if D::MANY => self.rows::<S, D, C, 8>(s, dots, codes, panel, col, row),
+                    _ => self.rows::<S, D, C, 4>(s, dots, codes, panel, col, row),
                 };
             }
         }

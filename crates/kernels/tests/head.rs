@@ -4,6 +4,7 @@ mod common;
 
 use common::{Draws, assert_close, bits, differences, wide, with_threads};
 use kernels::head::{HeadEntry, head, head_backward, head_weight_backward, largest, log_sum_exp, scratch_len};
+use kernels::integer::{self, Rounded};
 use kernels::matmul::Weight;
 use kernels::quant::Storage;
 use kernels::simd::Level;
@@ -193,5 +194,36 @@ fn log_sums_and_the_largest_of_a_vocabulary() {
         assert_eq!(largest(level, &[f32::NAN; 40]), None);
         assert_eq!(largest(level, &[f32::NEG_INFINITY; 40]), None);
         assert_eq!(largest(level, &[]), None);
+    }
+}
+
+/// With rounded rows the log-probabilities are those of the integer products' logits.
+#[test]
+fn integer_logits_give_the_same_log_probabilities() {
+    let mut draws = Draws::new(12);
+    let (m, v, c) = (5, 2500, 64);
+    let x = draws.normal(m * c);
+    let rows: Vec<f32> = draws.normal(v * c);
+    let mut bytes = vec![0; Storage::Q8_0.bytes(v, c).unwrap()];
+    for (row, bytes) in rows.chunks(c).zip(bytes.chunks_mut(Storage::Q8_0.row_bytes(c).unwrap())) {
+        kernels::quant::quantize_row(Storage::Q8_0, row, bytes);
+    }
+    let w = Weight::new(Storage::Q8_0, v, c, &bytes).unwrap();
+    let entries: Vec<HeadEntry> = (0..40).map(|i| HeadEntry { row: i % 5, target: draws.below(v) as u32 }).collect();
+    let mut rounded = Rounded::default();
+    rounded.reserve(m, c).unwrap();
+    let mut logits = vec![0.0; m * v];
+    integer::linear(Level::detect(), &mut logits, &x, &w, m, false, &mut rounded);
+    for softcap in [None, Some(9.0f32)] {
+        let mut log_probs = vec![0.0; entries.len()];
+        let mut scratch = vec![f32::NAN; scratch_len(2, m, c)];
+        head(Level::detect(), &mut log_probs, None, None, &x, &w, &entries, m, softcap, Some(&mut rounded), &mut scratch);
+        for (entry, got) in entries.iter().zip(&log_probs) {
+            let cap = |z: f32| softcap.map_or(f64::from(z), |cap| f64::from(cap) * (f64::from(z) / f64::from(cap)).tanh());
+            let logits: Vec<f64> = logits[entry.row as usize * v..][..v].iter().map(|&z| cap(z)).collect();
+            let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let want = logits[entry.target as usize] - top - logits.iter().map(|z| (z - top).exp()).sum::<f64>().ln();
+            assert!((f64::from(*got) - want).abs() < 2e-5 * want.abs().max(1.0), "{softcap:?}: {got}, not {want}");
+        }
     }
 }

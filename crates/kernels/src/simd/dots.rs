@@ -10,6 +10,8 @@ use super::{Level, Portable, Simd};
 pub trait Dots<S: Simd>: Copy {
     /// What [`Dots::signed`] adds to each byte of its first operand.
     const BIAS: i32;
+    /// Whether the registers hold the words of a block, and sums of eight rows beside them.
+    const MANY: bool;
 
     /// `sum + Σ w x` over the lane's four bytes; those of `w` are 0 to 127, those of `x` signed, -127 to 127.
     fn unsigned(self, s: S, sum: S::I, w: S::I, x: S::I) -> S::I;
@@ -50,6 +52,7 @@ pub struct Multiplied;
 
 impl<S: Simd> Dots<S> for Multiplied {
     const BIAS: i32 = 0;
+    const MANY: bool = false;
 
     #[inline(always)]
     fn unsigned(self, s: S, sum: S::I, w: S::I, x: S::I) -> S::I {
@@ -108,6 +111,7 @@ mod x86 {
 
     impl Dots<Avx2> for Pairs {
         const BIAS: i32 = 0;
+        const MANY: bool = false;
 
         #[inline(always)]
         fn unsigned(self, s: Avx2, sum: [__m256i; 2], w: [__m256i; 2], x: [__m256i; 2]) -> [__m256i; 2] {
@@ -150,6 +154,7 @@ mod x86 {
 
     impl Dots<Avx512> for Vnni {
         const BIAS: i32 = 128;
+        const MANY: bool = true;
 
         #[inline(always)]
         fn unsigned(self, _: Avx512, sum: __m512i, w: __m512i, x: __m512i) -> __m512i {

@@ -10,7 +10,6 @@ use serde::Serialize;
 use text::Specials;
 
 use crate::base::Base;
-use crate::compute;
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 
@@ -36,6 +35,8 @@ pub struct BenchGenerateOptions<'a> {
     pub storage: &'a str,
     /// The compute path, as `[engine] compute` says; empty: exact.
     pub compute: &'a str,
+    /// What the cache holds, as `[engine] kv_cache` says; empty: f32.
+    pub kv_cache: &'a str,
 }
 
 /// What was measured.
@@ -51,6 +52,8 @@ pub struct BenchGenerate {
     pub prefill_tokens: usize,
     /// The compute path.
     pub compute_path: &'static str,
+    /// What the cache of keys and values held.
+    pub kv_cache: &'static str,
     /// As given.
     pub model: String,
     /// How its weights are stored.
@@ -63,8 +66,8 @@ pub struct BenchGenerate {
 
 /// Reads, writes and times it.
 pub fn generate(context: &Context<'_>, observer: &mut dyn Observer, options: &BenchGenerateOptions<'_>) -> Result<BenchGenerate> {
-    let path = compute::path(options.compute)?;
     let base = Base::open(context, observer, options.model, "")?.held_as(options.storage)?;
+    let base = base.asked_by(options.compute, options.kv_cache)?;
     let ids = base.tokenizer.encode(&SENTENCE.repeat(SENTENCES), Specials::AsText)?;
     let prefill_tokens = PREFILL.min(base.config().context - 1);
     if ids.len() < prefill_tokens || prefill_tokens < PROMPT + NEW {
@@ -76,10 +79,9 @@ pub fn generate(context: &Context<'_>, observer: &mut dyn Observer, options: &Be
         });
     }
     let mut model = base.load(context.threads)?;
-    model.set_compute(path)?;
     let generation =
         GenerationUse { rows: prefill_tokens, sequences: BATCH, cache_rows: (BATCH * (PROMPT + NEW + 2)).max(prefill_tokens + 1) };
-    model.reserve(&Uses { generation: Some(generation), ..Uses::default() })?;
+    model.reserve(&Uses { generation: Some(generation), compute: base.compute(), ..Uses::default() })?;
     let now = || context.clock.seconds();
     let prompt = |tokens, max_new| Prompt { tokens, max_new, stop: &[], draw_key: 0 };
     observer.event(Event::Start { what: "reading and writing".into(), total: 3, unit: "parts" });
@@ -116,7 +118,8 @@ pub fn generate(context: &Context<'_>, observer: &mut dyn Observer, options: &Be
         generate_tokens_per_second: NEW as f64 / one.max(1e-9),
         batch32_tokens_per_second: (BATCH * NEW) as f64 / batch.max(1e-9),
         prefill_tokens,
-        compute_path: path.name(),
+        compute_path: base.compute().path.name(),
+        kv_cache: base.compute().kv.name(),
         model: options.model.to_owned(),
         storage: base.storage_names(),
         peak_rss_bytes: store::disk::peak_rss_bytes().unwrap_or(0),
