@@ -566,7 +566,8 @@ mod tests {
     #[test]
     fn memory_is_counted() {
         let mut device = CpuDevice::new(2);
-        let limits = Limits { rows: 64, chain: 100, width: 96, head_rows: 10, vocab: 50, hidden: 32, rotaries: 2, compute: ComputePath::Fast };
+        let limits =
+            Limits { rows: 64, chain: 100, width: 96, head_rows: 10, vocab: 50, hidden: 32, rotaries: 2, compute: ComputePath::Fast };
         let before = device.bytes();
         device.reserve(&limits).unwrap();
         assert_eq!(device.bytes() - before, device.scratch_bytes(&limits));

@@ -7,7 +7,8 @@ use engine::cpu::CpuDevice;
 use engine::device::{AdamW, AttentionShape, Device, Limits, Product, Slot, Storage, WeightId};
 use testkit::{ReferenceDevice, Tolerance};
 
-const LIMITS: Limits = Limits { rows: 32, chain: 32, width: 96, head_rows: 32, vocab: 70, hidden: 32, rotaries: 2, compute: ComputePath::Exact };
+const LIMITS: Limits =
+    Limits { rows: 32, chain: 32, width: 96, head_rows: 32, vocab: 70, hidden: 32, rotaries: 2, compute: ComputePath::Exact };
 const KEYS: AttentionShape =
     AttentionShape { heads: 4, kv_heads: 2, head_dim: 4, window: None, scale: 1.0, softcap: None, kv: KvType::F32 };
 

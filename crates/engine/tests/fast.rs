@@ -28,7 +28,9 @@ fn asked<D: Device>(device: D, tiny: &TinyModel, compute: Compute) -> Model<D> {
     model.attach(&warm_adapter(&lora(), &tiny.config, 3)).expect("the same model");
     let pass = PassLimits { entries: 256, ..PassLimits::dense(128) };
     let generation = GenerationUse { rows: 32, sequences: 3, cache_rows: 200 };
-    model.reserve(&Uses { scoring: Some(ScoringUse { pass, prefix: 0 }), generation: Some(generation), compute, ..Uses::default() }).expect("memory");
+    model
+        .reserve(&Uses { scoring: Some(ScoringUse { pass, prefix: 0 }), generation: Some(generation), compute, ..Uses::default() })
+        .expect("memory");
     model
 }
 
@@ -127,7 +129,8 @@ fn smaller_types_take_less_memory_and_all_of_it_is_planned() {
         let model = asked(CpuDevice::new(2), &tiny, Compute { kv, ..FAST });
         let plan = model.memory();
         assert_eq!(model.device().bytes(), plan.total_bytes() - plan.host_bytes());
-        let cache: usize = plan.activations.iter().filter(|entry| entry.name.starts_with("generation.cache")).map(|entry| entry.bytes).sum();
+        let cache: usize =
+            plan.activations.iter().filter(|entry| entry.name.starts_with("generation.cache")).map(|entry| entry.bytes).sum();
         sizes.push(cache);
     }
     let rows = 2 * 3 * 200 * 4;

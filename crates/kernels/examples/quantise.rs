@@ -23,7 +23,8 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     }
     let numbers: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|number| f32::from_le_bytes(*number)).collect();
     for name in names {
-        let storage = Storage::ALL.into_iter().find(|storage| storage.name() == name).ok_or_else(|| format!("no storage is called {name}"))?;
+        let storage =
+            Storage::ALL.into_iter().find(|storage| storage.name() == name).ok_or_else(|| format!("no storage is called {name}"))?;
         if !storage.has_writer() || storage.bytes(rows, cols).is_none() {
             return Err(format!("{name} cannot be written for rows of {cols}").into());
         }

@@ -82,7 +82,8 @@ impl Rounded {
         (self.m, self.k) = (m, k);
         let rows = TASK.div_ceil(k);
         let words = self.words[..m * k / 4].par_chunks_mut(rows * k / 4);
-        let others = self.scales[..m * k / BLOCK].par_chunks_mut(rows * k / BLOCK).zip(self.sums[..m * k / LANES].par_chunks_mut(rows * k / LANES));
+        let others =
+            self.scales[..m * k / BLOCK].par_chunks_mut(rows * k / BLOCK).zip(self.sums[..m * k / LANES].par_chunks_mut(rows * k / LANES));
         words.zip(others).zip(x.par_chunks(rows * k)).for_each(|((words, (scales, sums)), x)| {
             level.dispatch(Round { words, scales, sums, x });
         });

@@ -417,10 +417,8 @@ fn key_gradients_accumulate() {
 #[test]
 fn caches_of_every_type_are_read_as_they_hold() {
     for (heads, kv_heads, d) in [(6, 3, 64), (4, 2, 40), (2, 1, 256), (4, 4, 8)] {
-        let table = RunTable {
-            runs: vec![Run { rows: 0..3, spans: 0..2 }, Run { rows: 3..4, spans: 2..3 }],
-            spans: vec![0..70, 80..95, 100..131],
-        };
+        let table =
+            RunTable { runs: vec![Run { rows: 0..3, spans: 0..2 }, Run { rows: 3..4, spans: 2..3 }], spans: vec![0..70, 80..95, 100..131] };
         let case = Case::new(11, table, shape(heads, kv_heads, d, None));
         let (keys, width) = (case.k.len() / (kv_heads * d), kv_heads * d);
         for kv in KvType::ALL {
@@ -453,13 +451,24 @@ fn caches_of_every_type_are_read_as_they_hold() {
                 }
                 numbers
             };
-            let plain = Case { k: read(&k, &case.k), v: read(&v, &case.v), q: case.q.clone(), dout: case.dout.clone(), table: case.table.clone(), shape: case.shape };
+            let plain = Case {
+                k: read(&k, &case.k),
+                v: read(&v, &case.v),
+                q: case.q.clone(),
+                dout: case.dout.clone(),
+                table: case.table.clone(),
+                shape: case.shape,
+            };
             let want = plain.forward(Level::Portable, 1);
             let cached = Case { k, v, shape: Shape { kv, ..case.shape }, ..plain };
             for &level in Level::available() {
                 for threads in [1, 2, 3] {
                     let got = cached.forward(level, threads);
-                    assert_eq!((bits(&got.0), bits(&got.1)), (bits(&want.0), bits(&want.1)), "{kv:?} {level:?} {threads} threads, heads of {d}");
+                    assert_eq!(
+                        (bits(&got.0), bits(&got.1)),
+                        (bits(&want.0), bits(&want.1)),
+                        "{kv:?} {level:?} {threads} threads, heads of {d}"
+                    );
                 }
             }
         }

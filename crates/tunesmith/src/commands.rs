@@ -13,7 +13,10 @@ use recipes::run::{Outcome, Overrides, Until};
 use serde_json::json;
 
 use crate::Exit;
-use crate::args::{Arguments, BenchAction, BenchChoose, BenchFidelity, BenchGenerate, BenchSft, BenchTable, BenchTrain, ChatArguments, Command, Global, RunsAction};
+use crate::args::{
+    Arguments, BenchAction, BenchChoose, BenchFidelity, BenchGenerate, BenchSft, BenchTable, BenchTrain, ChatArguments, Command, Global,
+    RunsAction,
+};
 use crate::clock::SystemClock;
 use crate::output::{closed, emit, emit_json, emit_piece};
 use crate::progress::{Progress, duration};
