@@ -1,4 +1,4 @@
-//! Keys and values as a cache keeps them: f32, bfloat16, or eight bits under one scale a head and row.
+//! Keys and values as a cache keeps them: f32, bfloat16, or eight bits under one scale for 32 elements.
 //!
 //! A cache is made of f32 elements whatever it holds, so that it lies in the same memory as everything else: the bits of
 //! one or two words of codes in each. What is read back is a function of the row alone, the same at every level.
@@ -7,12 +7,16 @@
 //! |---|---|
 //! | f32 | d numbers |
 //! | bf16 | groups of 32, each 16 elements: element l in the low half of element l, l + 16 in the high half |
-//! | int8 | the scale s, then groups of 64, each 16 elements: byte t of element l is 16 t + l; a number is code · s |
+//! | int8 | groups of 64, each two scales and 16 elements: byte t of element l is 16 t + l; a number is code · scale t / 2 |
 //!
-//! bfloat16 is rounded to nearest, ties to even; int8 likewise, with s = max |x| / 127. Keys and values must be finite.
+//! bfloat16 is rounded to nearest, ties to even; int8 likewise, with scale = max |x| / 127 of its 32 elements: one for a
+//! whole head of 256 loses what lies beside its largest (Gemma 3's mean KL is 0.02 so). Keys and values must be finite.
 
 use crate::rows;
 use crate::simd::{LANES, Simd};
+
+/// Elements that a group of 64 codes and their two scales take.
+const INT8_GROUP: usize = 2 + LANES;
 
 /// How a cache holds keys and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -22,7 +26,7 @@ pub enum KvType {
     F32,
     /// The upper halves.
     Bf16,
-    /// Eight bits under one scale a head and row.
+    /// Eight bits under one scale for 32 elements.
     Int8,
 }
 
@@ -49,7 +53,7 @@ impl KvType {
         match self {
             KvType::F32 => head_dim,
             KvType::Bf16 => head_dim.div_ceil(2 * LANES) * LANES,
-            KvType::Int8 => 1 + head_dim.div_ceil(4 * LANES) * LANES,
+            KvType::Int8 => head_dim.div_ceil(4 * LANES) * INT8_GROUP,
         }
     }
 
@@ -96,17 +100,21 @@ fn store_bf16(head: &mut [f32], x: &[f32]) {
 }
 
 fn store_int8(head: &mut [f32], x: &[f32]) {
-    let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-    let inverse = 127.0 / largest;
-    let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-    let (scale, groups) = head.split_at_mut(1);
-    scale[0] = largest / 127.0;
-    let code = |x: Option<&f32>| x.map_or(0, |x| (x * inverse).round_ties_even() as i8);
-    for (group, x) in groups.chunks_exact_mut(LANES).zip(x.chunks(4 * LANES)) {
-        for (l, word) in group.iter_mut().enumerate() {
-            let codes = [0, 1, 2, 3].map(|t| code(x.get(l + t * LANES)) as u8);
-            *word = f32::from_bits(u32::from_le_bytes(codes));
+    for (group, x) in head.chunks_exact_mut(INT8_GROUP).zip(x.chunks(4 * LANES)) {
+        let mut codes = [[0u8; 4]; LANES];
+        for (half, x) in x.chunks(2 * LANES).enumerate() {
+            let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+            let inverse = 127.0 / largest;
+            let inverse = if inverse.is_finite() { inverse } else { 0.0 };
+            group[half] = largest / 127.0;
+            for (i, x) in x.iter().enumerate() {
+                codes[i % LANES][2 * half + i / LANES] = (x * inverse).round_ties_even() as i8 as u8;
+            }
         }
+        if x.len() <= 2 * LANES {
+            group[1] = 0.0;
+        }
+        group[2..].iter_mut().zip(codes).for_each(|(word, codes)| *word = f32::from_bits(u32::from_le_bytes(codes)));
     }
 }
 
@@ -121,9 +129,9 @@ pub fn read_head(head: &[f32], kv: KvType, out: &mut [f32]) {
                 f32::from_bits(head[group * LANES + i % LANES].to_bits() >> (16 * half) << 16)
             }
             KvType::Int8 => {
-                let (group, byte) = (i / (4 * LANES), i / LANES % 4);
-                let code = head[1 + group * LANES + i % LANES].to_bits().to_le_bytes()[byte] as i8;
-                f32::from(code) * head[0]
+                let (group, byte) = (&head[i / (4 * LANES) * INT8_GROUP..][..INT8_GROUP], i / LANES % 4);
+                let code = group[2 + i % LANES].to_bits().to_le_bytes()[byte] as i8;
+                f32::from(code) * group[byte / 2]
             }
         };
     }
@@ -144,12 +152,11 @@ pub(crate) fn expand<S: Simd>(s: S, head: &[f32], kv: KvType, out: &mut [f32]) {
             }
         }
         KvType::Int8 => {
-            let scale = s.splat(head[0]);
-            for (out, group) in out.chunks_mut(4 * LANES).zip(head[1..].chunks_exact(LANES)) {
-                let words = s.to_bits(s.load(group));
+            for (out, group) in out.chunks_mut(4 * LANES).zip(head.chunks_exact(INT8_GROUP)) {
+                let words = s.to_bits(s.load(&group[2..]));
                 for (t, out) in out.chunks_exact_mut(LANES).enumerate() {
                     let code = s.sar_i(s.shl_i(words, 24 - 8 * t as u32), 24);
-                    s.store(out, s.mul(s.to_f(code), scale));
+                    s.store(out, s.mul(s.to_f(code), s.splat(group[t / 2])));
                 }
             }
         }
