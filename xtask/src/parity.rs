@@ -17,7 +17,7 @@ usage: cargo xtask parity --peers DIR --scripts DIR [--only PART,…] [--rounds 
 
   --peers DIR    virtual environment with torch, transformers, peft and llama-cpp-python, and models/ in it
   --scripts DIR  folder of the peers' parity.py and lora_dense.py
-  --only PARTS   of engine, score, adapters, train, llama, gemma, families, exports [default: all]
+  --only PARTS   of engine, score, adapters, train, llama, gemma, families, exports, quantisers [default: all]
   --rounds N     turns of the speed comparison [default: 3]
 ";
 
@@ -39,6 +39,8 @@ const QUANTISED: f64 = 0.06;
 const SPEED: f64 = 1.0;
 /// Our peak memory over the peer's, at most.
 const MEMORY: f64 = 1.0 / 3.0;
+/// Root mean square error of our quantisers over llama.cpp's.
+const QUANTISERS: f64 = 1.01;
 /// Planned over measured peak memory.
 const PLANNED: std::ops::RangeInclusive<f64> = 0.98..=1.05;
 /// Tokens of the answer that `chat` and transformers write greedily.
@@ -46,7 +48,7 @@ const ANSWER_TOKENS: &str = "24";
 
 const MODEL: &str = "smollm2-135m-instruct";
 const GEMMA: &str = "gemma-3-270m";
-const PARTS: [&str; 8] = ["engine", "score", "adapters", "train", "llama", "gemma", "families", "exports"];
+const PARTS: [&str; 9] = ["engine", "score", "adapters", "train", "llama", "gemma", "families", "exports", "quantisers"];
 
 struct Options {
     peers: PathBuf,
@@ -70,7 +72,8 @@ pub(crate) fn parity(arguments: &[String]) -> Result<()> {
             "llama" => proof.llama()?,
             "gemma" => proof.gemma()?,
             "families" => proof.families()?,
-            _ => proof.exports()?,
+            "exports" => proof.exports()?,
+            _ => proof.quantisers()?,
         }
     }
     let (held, missed) = (proof.held, proof.missed);
@@ -140,8 +143,8 @@ impl Proof {
             ensure!(path.exists(), "{} is missing\n\n{USAGE}", path.display());
         }
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--release", "--quiet", "-p", "tunesmith", "-p", "recipes", "-p", "text"]);
-        build.args(["--bin", "tunesmith", "--example", "parity", "--example", "awkward"]).current_dir(root);
+        build.args(["build", "--release", "--quiet", "-p", "tunesmith", "-p", "recipes", "-p", "text", "-p", "kernels"]);
+        build.args(["--bin", "tunesmith", "--example", "parity", "--example", "awkward", "--example", "quantise"]).current_dir(root);
         ensure!(build.status()?.success(), "cargo build failed");
         Ok(proof)
     }
@@ -197,6 +200,22 @@ impl Proof {
         let figures = json(&self.ours("gguf_families.py", &[&models, &text(&self.work)])?)?;
         for (name, figure) in figures.as_object().context("an object")? {
             self.at_most(&format!("logits of tiny {name} in llama.cpp and in PyTorch"), figure.as_f64().context("a figure")?, LOGITS);
+        }
+        Ok(())
+    }
+
+    /// Matrices of the real model as we quantise them and as llama.cpp and bitsandbytes do.
+    fn quantisers(&mut self) -> Result<()> {
+        let example = text(&self.target.join("release/examples/quantise"));
+        let figures = json(&self.ours("quantisers.py", &[&text(&self.folder), &example, &text(&self.work)])?)?;
+        for (name, figure) in figures.as_object().context("an object")? {
+            let number = |key: &str| figure[key].as_f64().with_context(|| format!("{key} of {name}"));
+            if figure.get("differ").is_some() {
+                self.at_most(&format!("share of {name} numbers that are not bitsandbytes' own"), number("differ")?, 0.0);
+                continue;
+            }
+            let (ours, theirs) = (number("ours")?, number("theirs")?);
+            self.at_most(&format!("{name}: error of {ours:.5} over llama.cpp's {theirs:.5}"), ours / theirs, QUANTISERS);
         }
         Ok(())
     }

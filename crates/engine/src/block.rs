@@ -25,6 +25,7 @@
 
 use crate::{
     batch::RunTable,
+    compute::KvType,
     config::{Linear, LinearSet, ModelConfig},
     device::{AttentionShape, Device, Product, Slot, WeightId},
 };
@@ -539,6 +540,8 @@ pub enum Keys<'a> {
         key: Slot,
         /// Values of this layer.
         value: Slot,
+        /// How it holds both.
+        kv: KvType,
     },
 }
 
@@ -642,6 +645,7 @@ impl Block<'_> {
             window: self.config.attention[self.layer].window,
             scale: self.config.attention_scale,
             softcap: self.config.attention_softcap,
+            kv: KvType::F32,
         }
     }
 
@@ -702,6 +706,7 @@ pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, sl
     }
     project.forward(device, Linear::Value, Value, || (value_own, at(NormAttention)), false);
     if make.has(Mixed) || make.has(LogSum) {
+        let mut shape = block.attention_shape();
         let (key, value) = match pass.keys {
             Keys::Own => (key, value),
             Keys::Prefix { rows, key: prefix_key, value: prefix_value } => {
@@ -709,13 +714,14 @@ pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, sl
                 device.copy(value.part(0, rows * kv_width), prefix_value.part(0, rows * kv_width));
                 (key, value)
             }
-            Keys::Cache { rows, key: cache_key, value: cache_value } => {
-                device.scatter(cache_key, key, rows, kv_width);
-                device.scatter(cache_value, value, rows, kv_width);
+            Keys::Cache { rows, key: cache_key, value: cache_value, kv } => {
+                shape.kv = kv;
+                device.store_keys(cache_key, key, rows, shape);
+                device.store_keys(cache_value, value, rows, shape);
                 (cache_key, cache_value)
             }
         };
-        device.attention(at(Mixed), at(LogSum), at(Query), key, value, pass.runs, block.attention_shape());
+        device.attention(at(Mixed), at(LogSum), at(Query), key, value, pass.runs, shape);
     }
     debug_assert_eq!(q_width, Mixed.width(c, 0));
     if parts.post_norms {

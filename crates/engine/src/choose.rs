@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 use crate::{
     batch::{LossEntry, MAX_DEPTH, Segment, head_entries, run_table},
     block::{Keys, Pass},
+    compute::KvType,
     config::ModelConfig,
     device::Device,
     error::EngineError,
@@ -99,7 +100,7 @@ impl<D: Device> Model<D> {
         let runs = run_table(&segments, 0);
         let pass = Pass { m: tokens.len(), first: 0, positions: &positions, runs: &runs, dropout: None, keys: Keys::Own };
         let cache = self.workspace(Kind::Scoring).expect("checked before").cache.clone();
-        let keys = |layer: usize| Keys::Cache { rows: &positions, key: cache[layer].0, value: cache[layer].1 };
+        let keys = |layer: usize| Keys::Cache { rows: &positions, key: cache[layer].0, value: cache[layer].1, kv: KvType::F32 };
         self.forward_blocks(Kind::Scoring, tokens, pass, keys);
     }
 }

@@ -5,12 +5,14 @@
 //! of them changes threads.
 
 use crate::batch::{HeadEntry, RunTable};
+use crate::compute::{ComputePath, Threads};
 use crate::config::{Gate, Rotary};
 use crate::device::{AdamW, AttentionShape, Device, DeviceError, Limits, Product, Slot, Storage, WeightId};
 use kernels::attention::MAX_HEAD_DIM;
 use kernels::columns::{self, Terms};
+use kernels::integer::{self, Rounded};
 use kernels::matmul::Weight;
-use kernels::{attention, dora, dropout, elementwise, head, matmul, norm, optimizer, rotary, rows};
+use kernels::{attention, cache, dora, dropout, elementwise, head, matmul, norm, optimizer, rotary, rows};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::Arc;
 
@@ -25,6 +27,8 @@ pub struct CpuDevice {
     /// The largest of all limits that were reserved.
     limits: Limits,
     scratch: Vec<f32>,
+    /// The left operand of integer products.
+    rounded: Rounded,
     /// One for each way of turning; the one used last stands first.
     angles: Vec<Angles>,
 }
@@ -56,8 +60,9 @@ impl CpuDevice {
             pool: Arc::new(pool),
             arenas: Arenas::default(),
             weights: Vec::new(),
-            limits: Limits { rows: 0, chain: 0, width: 0, head_rows: 0, vocab: 0, hidden: 0, rotaries: 0 },
+            limits: Limits { rows: 0, chain: 0, width: 0, head_rows: 0, vocab: 0, hidden: 0, rotaries: 0, compute: ComputePath::Exact },
             scratch: Vec::new(),
+            rounded: Rounded::default(),
             angles: Vec::new(),
         }
     }
@@ -77,7 +82,15 @@ impl CpuDevice {
         let arenas: usize = self.arenas.0.iter().flatten().map(|arena| 4 * arena.len()).sum();
         let weights: usize = self.weights.iter().map(Weight::bytes).sum();
         let angles = self.angles.iter().map(|a| a.table.len() + a.positions.capacity() + a.inv_freq.capacity()).sum::<usize>();
-        arenas + weights + 4 * (self.scratch.len() + angles)
+        arenas + weights + 4 * (self.scratch.len() + angles) + self.rounded.bytes()
+    }
+
+    /// Rows and width of the left operands of integer products.
+    fn rounded_size(limits: &Limits) -> (usize, usize) {
+        match limits.compute {
+            ComputePath::Exact => (0, 0),
+            ComputePath::Fast => (limits.rows.max(limits.head_rows), limits.width.max(limits.hidden)),
+        }
     }
 
     fn scratch_len(&self, limits: &Limits) -> usize {
@@ -188,8 +201,8 @@ fn find<'a>(read: &mut [Option<&'a [f32]>], inputs: &[Slot], index: usize, start
 
 impl From<AttentionShape> for attention::Shape {
     fn from(shape: AttentionShape) -> attention::Shape {
-        let AttentionShape { heads, kv_heads, head_dim, window, scale, softcap } = shape;
-        attention::Shape { heads, kv_heads, head_dim, window, scale, softcap }
+        let AttentionShape { heads, kv_heads, head_dim, window, scale, softcap, kv } = shape;
+        attention::Shape { heads, kv_heads, head_dim, window, scale, softcap, kv }
     }
 }
 
@@ -204,6 +217,10 @@ impl Device for CpuDevice {
     fn scope<T: Send>(&mut self, work: impl FnOnce(&mut CpuDevice) -> T + Send) -> T {
         let pool = self.pool();
         pool.install(|| work(self))
+    }
+
+    fn threads(&self) -> Threads {
+        Threads::of(self.pool())
     }
 
     // ---- memory ------------------------------------------------------------------------------
@@ -234,9 +251,17 @@ impl Device for CpuDevice {
             vocab: limits.vocab.max(held.vocab),
             hidden: limits.hidden.max(held.hidden),
             rotaries: limits.rotaries.max(held.rotaries),
+            compute: limits.compute,
         };
         let len = self.scratch_len(&limits);
         grow(&mut self.scratch, len, "scratch of the kernels")?;
+        let (rows, width) = CpuDevice::rounded_size(&limits);
+        if limits.compute == ComputePath::Exact {
+            self.rounded = Rounded::default();
+        }
+        let needed = Rounded::bytes_for(rows, width);
+        let room = self.rounded.reserve(rows, width);
+        room.map_err(|_| DeviceError::OutOfMemory { name: "rounded rows".to_owned(), needed })?;
         self.angles.resize_with(limits.rotaries, Angles::default);
         for Angles { positions, inv_freq, table, .. } in &mut self.angles {
             grow(table, CpuDevice::angles_len(&limits), "rotary angles")?;
@@ -248,7 +273,9 @@ impl Device for CpuDevice {
     }
 
     fn scratch_bytes(&self, limits: &Limits) -> usize {
-        4 * (self.scratch_len(limits) + limits.rotaries * (CpuDevice::angles_len(limits) + limits.rows + MAX_HEAD_DIM / 2))
+        let (rows, width) = CpuDevice::rounded_size(limits);
+        Rounded::bytes_for(rows, width)
+            + 4 * (self.scratch_len(limits) + limits.rotaries * (CpuDevice::angles_len(limits) + limits.rows + MAX_HEAD_DIM / 2))
     }
 
     fn upload(&mut self, slot: Slot, values: &[f32]) {
@@ -327,16 +354,20 @@ impl Device for CpuDevice {
         self.pool.install(|| rows::scatter_add(y, x, rows, c));
     }
 
-    fn scatter(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize) {
-        let ([y], [x]) = self.arenas.split([y], [x]);
-        self.pool.install(|| rows::scatter(y, x, rows, c));
+    fn store_keys(&mut self, cache: Slot, x: Slot, rows: &[u32], shape: AttentionShape) {
+        let ([cache], [x]) = self.arenas.split([cache], [x]);
+        self.pool.install(|| cache::store_rows(cache, x, rows, shape.kv, shape.kv_heads, shape.head_dim));
     }
 
     // ---- linear ------------------------------------------------------------------------------
     fn linear(&mut self, y: Slot, x: Slot, w: WeightId, m: usize, accumulate: bool) {
         let ([y], [x]) = self.arenas.split([y], [x]);
-        let (level, w, scratch) = (self.level, &self.weights[w.0 as usize], &mut self.scratch);
-        self.pool.install(|| matmul::linear(level, y, x, w, m, accumulate, scratch));
+        let (level, w, scratch, rounded) = (self.level, &self.weights[w.0 as usize], &mut self.scratch, &mut self.rounded);
+        let fast = self.limits.compute == ComputePath::Fast && integer::supports(w);
+        self.pool.install(|| match fast {
+            true => integer::linear(level, y, x, w, m, accumulate, rounded),
+            false => matmul::linear(level, y, x, w, m, accumulate, scratch),
+        });
     }
 
     fn linear_backward(&mut self, dx: Slot, dy: Slot, w: WeightId, m: usize, accumulate: bool) {
@@ -477,7 +508,10 @@ impl Device for CpuDevice {
         let ([log_prob, e, g], [x]) = self.arenas.split([log_prob, asked_expected, asked_slope], [x]);
         let (e, g) = (expected.map(|_| e), slope.map(|_| g));
         let (level, w, scratch) = (self.level, &self.weights[w.0 as usize], &mut self.scratch);
-        self.pool.install(|| head::head(level, log_prob, e, g, x, w, entries, m, softcap, scratch));
+        // What a gradient follows from is exact always.
+        let fast = self.limits.compute == ComputePath::Fast && integer::supports(w) && e.is_none();
+        let rounded = fast.then_some(&mut self.rounded);
+        self.pool.install(|| head::head(level, log_prob, e, g, x, w, entries, m, softcap, rounded, scratch));
     }
 
     fn head_backward(
@@ -584,7 +618,8 @@ mod tests {
     #[test]
     fn memory_is_counted() {
         let mut device = CpuDevice::new(2);
-        let limits = Limits { rows: 64, chain: 100, width: 96, head_rows: 10, vocab: 50, hidden: 32, rotaries: 2 };
+        let limits =
+            Limits { rows: 64, chain: 100, width: 96, head_rows: 10, vocab: 50, hidden: 32, rotaries: 2, compute: ComputePath::Fast };
         let before = device.bytes();
         device.reserve(&limits).unwrap();
         assert_eq!(device.bytes() - before, device.scratch_bytes(&limits));

@@ -8,6 +8,7 @@
 //! Sizes are agreed before the first step; operations assert and do not fail.
 
 use crate::batch::{HeadEntry, RunTable};
+use crate::compute::{ComputePath, KvType, Threads};
 use crate::config::{Gate, Rotary};
 
 /// A place of `len` elements in one of the device's arenas. Copied freely; owns nothing.
@@ -99,6 +100,8 @@ pub struct AttentionShape {
     pub scale: f32,
     /// Scores s become cap · tanh(s / cap).
     pub softcap: Option<f32>,
+    /// How keys and values are held; the backward reads f32 alone.
+    pub kv: KvType,
 }
 
 /// AdamW (Loshchilov & Hutter 2019), as PyTorch computes it.
@@ -137,10 +140,12 @@ pub struct Limits {
     pub hidden: usize,
     /// Ways of turning that a pass takes turns in.
     pub rotaries: usize,
+    /// How [`Device::linear`] and [`Device::head`] compute from then on; a device without the other path stays exact.
+    pub compute: ComputePath,
 }
 
 /// A device: arenas, frozen weights, and the operations of a transformer's forward and backward.
-pub trait Device {
+pub trait Device: Send {
     /// Runs `work`, which calls many operations, where they are cheapest to call from: on a thread of the
     /// device's own pool, if it has one.
     fn scope<T: Send>(&mut self, work: impl FnOnce(&mut Self) -> T + Send) -> T
@@ -148,6 +153,11 @@ pub trait Device {
         Self: Sized,
     {
         work(self)
+    }
+
+    /// The device's own threads, where it has any.
+    fn threads(&self) -> Threads {
+        Threads::default()
     }
 
     // ---- memory ------------------------------------------------------------------------------
@@ -195,8 +205,8 @@ pub trait Device {
     fn gather(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize);
     /// `y[rows[i]] += x[i]`, in the order of `i`; rows of `c` elements.
     fn scatter_add(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize);
-    /// `y[rows[i]] = x[i]`; `rows` are distinct. Fills the key/value cache.
-    fn scatter(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize);
+    /// Row `rows[i]` of a cache of keys or values = `x[i, g, d]`, as `shape.kv` holds it; `rows` are distinct.
+    fn store_keys(&mut self, cache: Slot, x: Slot, rows: &[u32], shape: AttentionShape);
 
     // ---- linear ------------------------------------------------------------------------------
     /// `y[m,n]` = `x[m,k]` · wᵀ, or += where `accumulate`.
@@ -214,7 +224,8 @@ pub trait Device {
     /// The first 2n elements of each head of `x[m, heads, head_dim]`, n = `rotary.inv_freq.len()`, rotated in place by position
     /// ("rotate half" pairs i, i + n); `transposed` applies the transpose of that (the backward).
     fn rotary(&mut self, x: Slot, positions: &[u32], heads: usize, head_dim: usize, rotary: &Rotary, transposed: bool);
-    /// `out[m,h,d]` = softmax(scale · q kᵀ) v over each run's chain; saves `lse[m,h]`. k, v: `[key rows, g, d]`.
+    /// `out[m,h,d]` = softmax(scale · q kᵀ) v over each run's chain; saves `lse[m,h]`. k, v: `[key rows, g, d]`, as
+    /// `shape.kv` holds them.
     fn attention(&mut self, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape);
     /// dq =, dk +=, dv += : a run's dK and dV are summed over its readers in the table's order.
     fn attention_backward(

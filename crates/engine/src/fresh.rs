@@ -8,6 +8,7 @@ use kernels::math::scalar::sqrt;
 
 use crate::{
     adapter::{Adapter, LoraConfig, LoraPair},
+    compute::ComputePath,
     config::{Linear, ModelConfig},
     device::{Device, Limits, Slot},
     error::EngineError,
@@ -33,7 +34,8 @@ impl<D: Device> Model<D> {
         let config = self.config().clone();
         let width = config.hidden.max(config.intermediate).max(config.heads * config.head_dim);
         let rows = lora.rank + OVERSAMPLING;
-        self.device.reserve(&Limits { rows, chain: 0, width, head_rows: 0, vocab: 0, hidden: config.hidden, rotaries: 0 })?;
+        let (hidden, compute) = (config.hidden, ComputePath::Exact);
+        self.device.reserve(&Limits { rows, chain: 0, width, head_rows: 0, vocab: 0, hidden, rotaries: 0, compute })?;
         for (&(layer, linear), pair) in &mut adapter.tensors {
             if lora.dora {
                 pair.magnitude = self.row_norms(&config, layer, linear)?;

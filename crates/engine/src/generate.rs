@@ -7,7 +7,9 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use kernels::math::scalar::{exp, ln};
+use kernels::head::{largest, log_sum_exp};
+use kernels::math::scalar::exp;
+use kernels::simd::Level;
 use rayon::prelude::*;
 
 use crate::{
@@ -164,6 +166,8 @@ impl<D: Device> Model<D> {
         }
         let mut completions: Vec<Completion> = prompts.iter().map(Completion::not_begun).collect();
         let mut writer = Writer { root, free: Regions::new(root..use_.cache_rows), use_, active: Vec::new(), logits: Vec::new() };
+        let threads = self.device.threads();
+        let _awake = threads.awake();
         writer.read_root(self, prompts);
         // Where nothing may be written, nothing is read.
         let mut queue: VecDeque<usize> = (0..prompts.len()).filter(|&index| prompts[index].max_new > 0).collect();
@@ -177,10 +181,13 @@ impl<D: Device> Model<D> {
             if writer.active.is_empty() {
                 return Ok(completions);
             }
-            let ready = writer.pass(self);
+            let (ready, drawn) = threads.run(|| {
+                let ready = writer.pass(self);
+                let drawn = writer.draw(self, &ready, prompts, sampling);
+                (ready, drawn)
+            });
             let mut ended: Vec<usize> = Vec::new();
             let mut cancelled = false;
-            let drawn = writer.draw(self, &ready, prompts, sampling);
             for (&place, (token, log_prob)) in ready.iter().zip(drawn) {
                 let sequence = &mut writer.active[place];
                 let finish = sequence.write(token, log_prob, &prompts[sequence.index], &mut observer, &mut cancelled);
@@ -206,6 +213,38 @@ impl<D: Device> Model<D> {
                 return Ok(completions);
             }
         }
+    }
+}
+
+impl<D: Device> Model<D> {
+    /// Logits of every token of `tokens` from `start` on, `[tokens.len() - start, vocab]`, into `logits`. The tokens before
+    /// are those that the calls before read, from 0 on: their keys and values are in generation's cache.
+    ///
+    /// # Errors
+    /// More tokens than the cache has rows, more new ones than there are sequences or rows of a pass, an unknown token.
+    pub fn read_on(&mut self, tokens: &[u32], start: usize, logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        let use_ = self.uses().generation.ok_or(EngineError::NotPlanned { what: "generation" })?;
+        let vocab = self.config().vocab;
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
+            return Err(EngineError::Token { token, what: "text", index: 0, vocab });
+        }
+        if tokens.len() <= start {
+            return Err(EngineError::Empty { what: "text", index: start });
+        }
+        let new = tokens.len() - start;
+        for (what, given, limit) in [
+            ("cache rows of a text", tokens.len(), use_.cache_rows.min(self.config().context)),
+            ("new tokens of a text", new, use_.rows.min(use_.sequences)),
+        ] {
+            if given > limit {
+                return Err(EngineError::Limit { what, given, limit });
+            }
+        }
+        let positions: Vec<u32> = (start as u32..tokens.len() as u32).collect();
+        let runs = RunTable { runs: vec![Run { rows: 0..new, spans: 0..1 }], spans: std::iter::once(0..tokens.len()).collect() };
+        let stream = forward(self, &tokens[start..], &positions, &positions, &runs);
+        self.forward_logits(stream, &(0..new as u32).collect::<Vec<_>>(), logits);
+        Ok(())
     }
 }
 
@@ -326,15 +365,15 @@ impl Writer {
     }
 
     /// The next token of each sequence that the last pass made ready, and its ln p. Rows are independent.
-    fn draw<D: Device>(&self, model: &mut Model<D>, ready: &[usize], prompts: &[Prompt<'_>], sampling: &Sampling) -> Vec<(u32, f64)> {
+    fn draw<D: Device>(&self, model: &Model<D>, ready: &[usize], prompts: &[Prompt<'_>], sampling: &Sampling) -> Vec<(u32, f64)> {
         let vocab = model.config().vocab;
         let one = |(logits, &place): (&[f32], &usize)| {
             let sequence = &self.active[place];
             let key = random::key(sampling.seed, Purpose::Sampling, &[prompts[sequence.index].draw_key]);
             let token = sample(logits, sampling, || random::uniform_f64(key, (sequence.own.len() - sequence.answer) as u64));
-            (token, f64::from(logits[token as usize]) - log_sum_exp(logits))
+            (token, f64::from(logits[token as usize]) - log_sum_exp(Level::detect(), logits))
         };
-        model.device.scope(|_| self.logits[..ready.len() * vocab].par_chunks_exact(vocab).zip(ready).map(one).collect())
+        self.logits[..ready.len() * vocab].par_chunks_exact(vocab).zip(ready).map(one).collect()
     }
 }
 
@@ -342,7 +381,8 @@ impl Writer {
 fn forward<D: Device>(model: &mut Model<D>, tokens: &[u32], positions: &[u32], cache_rows: &[u32], runs: &RunTable) -> Slot {
     let cache = model.workspace(Kind::Generation).expect("checked before").cache.clone();
     let pass = Pass { m: tokens.len(), first: 0, positions, runs, dropout: None, keys: Keys::Own };
-    let keys = |layer: usize| Keys::Cache { rows: cache_rows, key: cache[layer].0, value: cache[layer].1 };
+    let kv = model.uses().compute.kv;
+    let keys = |layer: usize| Keys::Cache { rows: cache_rows, key: cache[layer].0, value: cache[layer].1, kv };
     model.forward_blocks(Kind::Generation, tokens, pass, keys)
 }
 
@@ -377,18 +417,11 @@ impl Regions {
     }
 }
 
-/// ln Σ exp(logit).
-fn log_sum_exp(logits: &[f32]) -> f64 {
-    let top = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits.iter().map(|&logit| f64::from(logit) - top).filter(|&below| below > -NEGLIGIBLE).map(exp).sum();
-    top + ln(sum)
-}
-
 /// A token drawn from softmax(logits / temperature) among the top k and top p; `draw` gives a number in [0, 1).
 fn sample(logits: &[f32], sampling: &Sampling, draw: impl FnOnce() -> f64) -> u32 {
     let larger_first = |&a: &u32, &b: &u32| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b));
     if sampling.temperature == 0.0 {
-        return (0..logits.len() as u32).min_by(larger_first).unwrap_or(0);
+        return largest(Level::detect(), logits).map_or(0, |(token, _)| token as u32);
     }
     let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
     if let Some(k) = sampling.top_k.filter(|&k| k < ids.len()) {
@@ -455,7 +488,7 @@ mod tests {
         let hits = (0..n).filter(|&i| sample(&logits, &sampling, || f64::from(i) / f64::from(n)) == 0).count();
         let expected = 1.0 / (1.0 + 2f64.exp() + (-2f64).exp());
         assert!((hits as f64 / f64::from(n) - expected).abs() < 1e-3);
-        assert!((log_sum_exp(&logits) - (1.0 + 1f64.exp() + (-1f64).exp()).ln()).abs() < 1e-12);
+        assert!((log_sum_exp(Level::detect(), &logits) - (1.0 + 1f64.exp() + (-1f64).exp()).ln()).abs() < 1e-7);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod batch;
 pub mod block;
 pub mod budget;
 pub mod choose;
+pub mod compute;
 pub mod config;
 pub mod cpu;
 pub mod device;

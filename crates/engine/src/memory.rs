@@ -11,6 +11,7 @@ use crate::{
     adapter::LoraConfig,
     batch::PassLimits,
     block::{ACTIVATIONS, Activation, ActivationSet, GradientSlots, Learned, Parts, Slots},
+    compute::{Compute, ComputePath, KvType},
     config::{Linear, LinearSet, ModelConfig, TensorName},
     device::{Device, Limits, Slot, Storage},
     error::EngineError,
@@ -131,6 +132,8 @@ pub struct Uses {
     pub scoring: Option<ScoringUse>,
     /// Generation.
     pub generation: Option<GenerationUse>,
+    /// How scoring and generation compute; beside training everything is exact.
+    pub compute: Compute,
 }
 
 impl Uses {
@@ -164,6 +167,7 @@ impl Uses {
             vocab: config.vocab,
             hidden: config.hidden,
             rotaries: config.rotary.len(),
+            compute: if self.training.is_some() { ComputePath::Exact } else { self.compute.path },
         }
     }
 }
@@ -361,7 +365,7 @@ pub(crate) fn plan_trained<D: Device>(
 pub(crate) fn layouts(config: &ModelConfig, trained: Trained<'_>, uses: &Uses) -> Vec<Layout> {
     let training = uses.training.as_ref().map(|use_| Layout::training(config, trained, use_));
     let scoring = uses.scoring.as_ref().map(|use_| Layout::scoring(config, trained, use_));
-    let generation = uses.generation.as_ref().map(|use_| Layout::generation(config, trained, use_));
+    let generation = uses.generation.as_ref().map(|use_| Layout::generation(config, trained, use_, uses.compute.kv));
     [training, scoring, generation].into_iter().flatten().collect()
 }
 
@@ -574,17 +578,17 @@ impl Layout {
         layout.limits = use_.pass;
         layout.head(config, &use_.pass, false, None);
         if use_.prefix > 0 {
-            layout.cache(config, "prefix", use_.prefix);
+            layout.cache(config, "prefix", use_.prefix, KvType::F32);
         }
         layout.placed()
     }
 
-    fn generation(config: &ModelConfig, trained: Trained<'_>, use_: &GenerationUse) -> Layout {
+    fn generation(config: &ModelConfig, trained: Trained<'_>, use_: &GenerationUse, kv: KvType) -> Layout {
         let pass = PassLimits { rows: use_.rows, chain: use_.cache_rows, head_rows: use_.sequences, entries: 0 };
         let saved = vec![ActivationSet::EMPTY; config.layers];
         let mut layout = Layout::forward("generation", config, trained, pass, 0, config.layers, saved, false);
         layout.head(config, &pass, false, Some(use_.sequences));
-        layout.cache(config, "cache", use_.cache_rows);
+        layout.cache(config, "cache", use_.cache_rows, kv);
         layout.placed()
     }
 
@@ -729,9 +733,9 @@ impl Layout {
         self.head = [x, rstd, norm, log_prob, logits, gradient("head_expected"), gradient("d_head_norm"), gradient("d_head_input"), slope];
     }
 
-    /// Keys and values that outlive a pass.
-    fn cache(&mut self, config: &ModelConfig, name: &str, rows: usize) {
-        let shape = vec![config.layers, rows, config.kv_heads * config.head_dim];
+    /// Keys and values that outlive a pass, a row of as many f32 as `kv` takes for it.
+    fn cache(&mut self, config: &ModelConfig, name: &str, rows: usize, kv: KvType) {
+        let shape = vec![config.layers, rows, kv.row_len(config.kv_heads, config.head_dim)];
         self.cache = Some(["key", "value"].map(|part| self.push(&format!("{name}_{part}"), shape.clone(), ALWAYS, Lifetime::Cache)));
     }
 

@@ -20,7 +20,7 @@ use testkit::{ReferenceDevice, TinyModel, Tolerance};
 fn asked<D: Device>(device: D, tiny: &TinyModel, pass: PassLimits, prefix: usize, generation: GenerationUse) -> Model<D> {
     let mut model = model(device, tiny);
     model.attach(&warm_adapter(&lora(), &tiny.config, 3)).expect("the same model");
-    model.reserve(&Uses { training: None, scoring: Some(ScoringUse { pass, prefix }), generation: Some(generation) }).expect("memory");
+    model.reserve(&Uses { scoring: Some(ScoringUse { pass, prefix }), generation: Some(generation), ..Uses::default() }).expect("memory");
     model
 }
 

@@ -1,12 +1,16 @@
 //! Every operation of [`CpuDevice`] against the same operation of the f64 reference, all slots in one arena.
 
 use engine::batch::{HeadEntry, Run, RunTable};
+use engine::compute::{ComputePath, KvType};
 use engine::config::{Gate, Rotary};
 use engine::cpu::CpuDevice;
 use engine::device::{AdamW, AttentionShape, Device, Limits, Product, Slot, Storage, WeightId};
 use testkit::{ReferenceDevice, Tolerance};
 
-const LIMITS: Limits = Limits { rows: 32, chain: 32, width: 96, head_rows: 32, vocab: 70, hidden: 32, rotaries: 2 };
+const LIMITS: Limits =
+    Limits { rows: 32, chain: 32, width: 96, head_rows: 32, vocab: 70, hidden: 32, rotaries: 2, compute: ComputePath::Exact };
+const KEYS: AttentionShape =
+    AttentionShape { heads: 4, kv_heads: 2, head_dim: 4, window: None, scale: 1.0, softcap: None, kv: KvType::F32 };
 
 /// Uniform in -1 .. 1, from a counter.
 fn noise(seed: u64, n: usize) -> Vec<f32> {
@@ -54,7 +58,7 @@ fn rows() {
     });
     check("embed", [3 * 32], |d, [y], w| d.embed(y, w, &[69, 0, 7]));
     check("gather", [3 * 8, 5 * 8], |d, [y, x], _| d.gather(y, x, &[4, 0, 4], 8));
-    check("scatter", [5 * 8, 3 * 8], |d, [y, x], _| d.scatter(y, x, &[4, 0, 2], 8));
+    check("store_keys", [5 * 8, 3 * 8], |d, [y, x], _| d.store_keys(y, x, &[4, 0, 2], KEYS));
     check("scatter_add", [5 * 8, 3 * 8], |d, [y, x], _| d.scatter_add(y, x, &[4, 0, 4], 8));
 }
 
@@ -113,7 +117,7 @@ fn attention() {
     let runs = [(0..7, 0..1), (7..9, 1..3), (9..12, 3..5)].map(|(rows, spans)| Run { rows, spans });
     let table = RunTable { runs: runs.to_vec(), spans: vec![0..7, 0..7, 7..9, 0..7, 9..12] };
     for (window, softcap) in [(None, None), (Some(4), None), (Some(4), Some(0.3))] {
-        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, window, scale: 0.35, softcap };
+        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, window, scale: 0.35, softcap, kv: KvType::F32 };
         let (q, k, l) = (12 * 32, 12 * 16, 12 * 4);
         check("attention and its backward", [q, l, q, k, k, q, k, k, q], |d, [out, lse, q, k, v, dq, dk, dv, dout], _| {
             d.attention(out, lse, q, k, v, &table, shape);

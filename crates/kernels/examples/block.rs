@@ -4,6 +4,7 @@
 #![allow(clippy::single_range_in_vec_init, reason = "spans are ranges, some alone")]
 
 use kernels::attention::{self, Run, RunTable, Shape, attention, attention_backward};
+use kernels::cache::KvType;
 use kernels::elementwise::Gate;
 use kernels::head::{self, HeadEntry, head, head_backward};
 use kernels::matmul::{self, Weight, linear, linear_backward};
@@ -12,7 +13,7 @@ use kernels::simd::Level;
 use kernels::{dropout, elementwise, norm, optimizer, rotary, rows};
 use std::time::Instant;
 
-const SHAPE: Shape = Shape { heads: 9, kv_heads: 3, head_dim: 64, window: None, scale: 0.125, softcap: None };
+const SHAPE: Shape = Shape { heads: 9, kv_heads: 3, head_dim: 64, window: None, scale: 0.125, softcap: None, kv: KvType::F32 };
 
 fn numbers(len: usize) -> Vec<f32> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
@@ -173,8 +174,8 @@ fn heads(level: Level, threads: usize) {
     for m in [1024, 64, 8, 1] {
         let (x, entries) = (&x[..m * c], &entries[..m]);
         let (log_prob, expected) = (&mut log_prob[..m], &mut expected[..m * c]);
-        let whole = best(4, || head(level, log_prob, Some(expected), None, x, &w, entries, m, None, &mut scratch));
-        let alone = best(4, || head(level, log_prob, None, None, x, &w, entries, m, None, &mut scratch));
+        let whole = best(4, || head(level, log_prob, Some(expected), None, x, &w, entries, m, None, None, &mut scratch));
+        let alone = best(4, || head(level, log_prob, None, None, x, &w, entries, m, None, None, &mut scratch));
         println!(
             "head of {m:4} rows     with expected {whole:8.3} ({:4.0} GFLOP/s)  without {alone:8.3} ({:4.0})",
             4e-6 * (m * v * c) as f64 / whole,

@@ -25,6 +25,7 @@
 //! chunk, in parallel over queries; then `dk` and `dv`, in parallel over keys, each summing over its
 //! readers in the order of the table.
 
+use crate::cache::{KvType, expand};
 use crate::elementwise::{cap_slope, capped, load, store};
 use crate::math;
 use crate::simd::{LANES, Level, Simd, WithSimd};
@@ -81,6 +82,8 @@ pub struct Shape {
     pub scale: f32,
     /// Scores are brought within ± this.
     pub softcap: Option<f32>,
+    /// How keys and values are held; the backward reads f32 alone.
+    pub kv: KvType,
 }
 
 impl Shape {
@@ -210,12 +213,12 @@ struct Inputs<'a> {
 impl Inputs<'_> {
     fn check(&self) -> usize {
         self.shape.check();
-        let Shape { heads, kv_heads, head_dim: d, .. } = self.shape;
+        let Shape { heads, kv_heads, head_dim: d, kv, .. } = self.shape;
         let rows = self.q.len() / (heads * d);
         assert_eq!(self.q.len(), rows * heads * d);
         assert_eq!(self.k.len(), self.v.len());
-        assert_eq!(self.k.len() % (kv_heads * d), 0);
-        let keys = self.k.len() / (kv_heads * d);
+        assert_eq!(self.k.len() % kv.row_len(kv_heads, d), 0);
+        let keys = self.k.len() / kv.row_len(kv_heads, d);
         assert!(self.table.spans.iter().all(|span| span.end <= keys), "a span beyond {keys} keys");
         rows
     }
@@ -223,7 +226,8 @@ impl Inputs<'_> {
     /// Where in `k` and `v` the keys of positions `from..from + TILE` (below `end`) lie.
     #[inline(always)]
     fn tile_keys(&self, run: usize, g: usize, from: usize, end: usize) -> TileKeys {
-        let Shape { kv_heads, head_dim: d, .. } = self.shape;
+        let Shape { kv_heads, head_dim, kv, .. } = self.shape;
+        let head_len = kv.head_len(head_dim);
         let mut keys = TileKeys { offsets: [0; TILE], count: end.min(from + TILE) - from, one_span: false };
         let end = from + keys.count;
         let mut start = 0; // position of the span's first key
@@ -231,7 +235,7 @@ impl Inputs<'_> {
             let positions = start.max(from)..(start + span.len()).min(end);
             keys.one_span |= positions == (from..end);
             for position in positions {
-                keys.offsets[position - from] = ((span.start + position - start) * kv_heads + g) * d;
+                keys.offsets[position - from] = ((span.start + position - start) * kv_heads + g) * head_len;
             }
             start += span.len();
         }
@@ -321,6 +325,26 @@ fn key_rows<'a, S: Simd>(s: S, room: &'a mut [f32], x: &'a [f32], keys: &TileKey
         pack_row(s, row, &x[at..][..d]);
     }
     (room, stride)
+}
+
+/// The rows of a tile of a cache, one after the other in `room`, each padded with zeros to whole vectors; what is f32
+/// already stays where it is. Compiled by itself, as the inner loops are.
+struct Expand<'a> {
+    room: &'a mut [f32],
+    x: &'a [f32],
+    keys: &'a TileKeys,
+    shape: &'a Shape,
+}
+
+impl WithSimd for Expand<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let head_len = self.shape.kv.head_len(self.shape.head_dim);
+        for (row, &at) in self.room.chunks_exact_mut(self.shape.padded()).zip(self.keys.offsets()) {
+            expand(s, &self.x[at..][..head_len], self.shape.kv, row);
+        }
+    }
 }
 
 /// One row of `d` elements padded with zeros to `out`'s length.
@@ -658,7 +682,7 @@ fn gather<S: Simd>(s: S, out: &mut [&mut [f32]], weights: &[f32], values: &[f32]
 /// `out = softmax(scale · q kᵀ) v` over each run's chain; saves `lse`, the logarithm of the softmax's denominator.
 ///
 /// # Shapes
-/// `out`, `q`: `[m, heads, d]`, `lse`: `[m, heads]`, `k`, `v`: `[any, kv_heads, d]`; `scratch`: at least
+/// `out`, `q`: `[m, heads, d]`, `lse`: `[m, heads]`, `k`, `v`: `[any, kv_heads, d]` as `shape.kv` holds them; `scratch`: at least
 /// [`scratch_len`] for one thread (every thread's worth lets one more thread work).
 pub fn attention(
     level: Level,
@@ -728,9 +752,11 @@ impl WithSimd for Forward<'_> {
         let queries = take(&mut scratch, rows.next_multiple_of(LANES) * d);
         let keys = take(&mut scratch, TILE * d);
         let values = take(&mut scratch, TILE * stride);
+        let wide = take(&mut scratch, TILE * stride);
         let result = take(&mut scratch, rows * stride);
         let sums = take(&mut scratch, rows * LANES);
         let tops = take(&mut scratch, rows);
+        let wide_offsets: [usize; TILE] = std::array::from_fn(|i| i * stride);
         // Rows first lie together, then become columns: far reads follow each other closely.
         for (r, row) in result.chunks_exact_mut(stride).enumerate() {
             pack_row(s, row, &inputs.q[inputs.query_offset(block, g, r)..][..d]);
@@ -744,8 +770,16 @@ impl WithSimd for Forward<'_> {
         let mut strip: Strip = [[0.0; TILE]; STRIP];
         for tile in seen.clone().step_by(TILE) {
             let tile_keys = inputs.tile_keys(block.run, g, tile, seen.end);
-            s.vectorize(PackColumns { out: &mut *keys, stride: TILE, x: inputs.k, offsets: tile_keys.offsets(), d });
-            let (values, apart) = key_rows(s, values, inputs.v, &tile_keys, shape, rows);
+            let (values, apart) = if shape.kv == KvType::F32 {
+                s.vectorize(PackColumns { out: &mut *keys, stride: TILE, x: inputs.k, offsets: tile_keys.offsets(), d });
+                key_rows(s, values, inputs.v, &tile_keys, shape, rows)
+            } else {
+                s.vectorize(Expand { room: &mut *wide, x: inputs.k, keys: &tile_keys, shape });
+                let offsets = &wide_offsets[..tile_keys.count];
+                s.vectorize(PackColumns { out: &mut *keys, stride: TILE, x: &*wide, offsets, d });
+                s.vectorize(Expand { room: &mut *values, x: inputs.v, keys: &tile_keys, shape });
+                (&*values, stride)
+            };
             for row in (0..rows).step_by(STRIP) {
                 let Some(sight) = Sight::new(shape, block, row, tile) else { continue };
                 dots(s, &mut strip, queries, row, keys, d, sight);
@@ -891,6 +925,7 @@ pub fn attention_backward(
 ) {
     let inputs = Inputs { q, k, v, table, shape };
     let rows = inputs.check();
+    assert_eq!(shape.kv, KvType::F32, "keys and values that were rounded have no gradient");
     let Shape { heads, kv_heads, head_dim: d, .. } = shape;
     let group = shape.group();
     assert!(dq.len() == q.len() && dout.len() == q.len() && out.len() == q.len());

@@ -8,6 +8,7 @@
 //! is `g_t w_t - Σ_v p_v g_v w_v`: the slopes go into the expected row, and those of the targets are kept for the backward.
 
 use crate::elementwise::{cap_slope, softcap as softcap_in_place, store};
+use crate::integer::{self, Rounded};
 use crate::math;
 use crate::matmul::{self, Weight};
 use crate::simd::microkernel::BLOCK;
@@ -40,7 +41,8 @@ pub fn scratch_len(threads: usize, m: usize, c: usize) -> usize {
 
 /// `log_prob[e] = ln softmax(x[row_e] wᵀ)[target_e]`, and where asked for `expected[i] = Σ_v p_v w_v` for every
 /// row. A row's numbers do not depend on the other rows. With `softcap` the logits are capped, `expected` is
-/// `Σ_v p_v g_v w_v`, and `slopes[e]` becomes `g` of the entry's target, where asked for.
+/// `Σ_v p_v g_v w_v`, and `slopes[e]` becomes `g` of the entry's target, where asked for. With `rounded` the logits are
+/// integer products (`expected` is not to be had with them).
 ///
 /// # Shapes
 /// `log_prob`, `slopes`: `[entries.len()]`, `expected`, `x`: `[m, c]`, `w`: `[v, c]`; `scratch`: [`scratch_len`].
@@ -54,9 +56,11 @@ pub fn head(
     entries: &[HeadEntry],
     m: usize,
     softcap: Option<f32>,
+    mut rounded: Option<&mut Rounded>,
     scratch: &mut [f32],
 ) {
     let (v, c) = w.shape();
+    assert!(rounded.is_none() || expected.is_none(), "gradients follow from exact products");
     assert_eq!(log_prob.len(), entries.len());
     assert!(slopes.as_ref().is_none_or(|slopes| slopes.len() == entries.len()));
     assert!(softcap.is_none_or(|cap| cap > 0.0), "a positive cap");
@@ -69,6 +73,9 @@ pub fn head(
         let rows = (m - first).min(ROWS);
         let x = &x[first * c..][..rows * c];
         let mut expected = expected.as_mut().map(|expected| &mut expected[first * c..][..rows * c]);
+        if let Some(rounded) = &mut rounded {
+            rounded.round(level, x, rows, c);
+        }
         let states = &mut states[..rows * STATE];
         for state in states.chunks_exact_mut(STATE) {
             state.fill(0.0);
@@ -77,7 +84,10 @@ pub fn head(
         for n0 in (0..v).step_by(TILE) {
             let len = (v - n0).min(TILE);
             let logits = &mut logits[..rows * len];
-            matmul::linear_tile(level, logits, x, w, rows, n0, len, false, scratch);
+            match &rounded {
+                Some(rounded) => integer::linear_tile(level, logits, rounded, w, n0, len, false),
+                None => matmul::linear_tile(level, logits, x, w, rows, n0, len, false, scratch),
+            }
             if let Some(cap) = softcap {
                 softcap_in_place(level, logits, cap);
             }
@@ -171,6 +181,63 @@ impl WithSimd for Finish<'_> {
         let sum = s.reduce_add(s.load(self.state));
         self.state[0] = sum;
         self.state[LANES] += s.to_array(math::ln(s, s.splat(sum)))[0];
+    }
+}
+
+/// Logits that are summed in f32 before the sum goes on in f64.
+const SUMMED: usize = 64 * LANES;
+
+/// ln Σ exp(logit) of one row: every exponential and 64 additions a lane in f32, the rest in f64, in order.
+pub fn log_sum_exp(level: Level, logits: &[f32]) -> f64 {
+    let Some((_, top)) = largest(level, logits) else { return f64::NEG_INFINITY };
+    let sum: f64 = logits.chunks(SUMMED).map(|logits| f64::from(level.dispatch(SumExp { logits, top }))).sum();
+    f64::from(top) + math::scalar::ln(sum)
+}
+
+/// Place and value of the largest of `logits`, of equal ones the first; `None` where there is no number above -∞.
+pub fn largest(level: Level, logits: &[f32]) -> Option<(usize, f32)> {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (chunk, logits) in logits.chunks(SUMMED).enumerate() {
+        let top = level.dispatch(Largest(logits));
+        if top > best.1 {
+            best = (chunk, top);
+        }
+    }
+    let (chunk, top) = best;
+    let within = logits.iter().skip(chunk * SUMMED).position(|&logit| logit == top);
+    within.filter(|_| top > f32::NEG_INFINITY).map(|place| (chunk * SUMMED + place, top))
+}
+
+struct SumExp<'a> {
+    logits: &'a [f32],
+    top: f32,
+}
+
+impl WithSimd for SumExp<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let (top, mut sum) = (s.splat(self.top), s.splat(0.0));
+        for x in self.logits.chunks(LANES) {
+            let logit = if x.len() == LANES { s.load(x) } else { s.load_partial(x, f32::NEG_INFINITY) };
+            sum = s.add(sum, math::exp(s, s.sub(logit, top)));
+        }
+        s.reduce_add(sum)
+    }
+}
+
+struct Largest<'a>(&'a [f32]);
+
+impl WithSimd for Largest<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let mut top = s.splat(f32::NEG_INFINITY);
+        for x in self.0.chunks(LANES) {
+            // In this order what is no number is passed over.
+            top = s.max(if x.len() == LANES { s.load(x) } else { s.load_partial(x, f32::NEG_INFINITY) }, top);
+        }
+        s.reduce_max(top)
     }
 }
 

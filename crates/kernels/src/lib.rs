@@ -16,11 +16,13 @@ pub mod quant;
 pub mod simd;
 
 pub mod attention;
+pub mod cache;
 pub mod columns;
 pub mod dora;
 pub mod dropout;
 pub mod elementwise;
 pub mod head;
+pub mod integer;
 pub mod low_rank;
 pub mod norm;
 pub mod optimizer;

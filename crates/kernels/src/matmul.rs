@@ -151,6 +151,14 @@ impl Weight {
         }
     }
 
+    /// The panels as they are stored and the bytes of one; `None` where they are f32.
+    pub(crate) fn stored_panels(&self) -> Option<(&[u8], usize)> {
+        match &self.held {
+            Held::F32(_) | Held::Rows(_) => None,
+            Held::Stored(panels) => Some((panels, self.panel_bytes())),
+        }
+    }
+
     /// Bytes of one panel of what is stored.
     fn panel_bytes(&self) -> usize {
         LANES * self.storage.row_bytes(self.k).expect("whole blocks")

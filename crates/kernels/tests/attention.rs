@@ -5,6 +5,7 @@ mod common;
 
 use common::{Draws, assert_close, bits, with_threads};
 use kernels::attention::{self, Run, RunTable, Shape};
+use kernels::cache::{KvType, read_head, store_rows};
 use kernels::simd::Level;
 use std::ops::Range;
 
@@ -18,7 +19,7 @@ fn chain(table: &RunTable, i: usize) -> (Vec<usize>, usize) {
 
 /// The definition: softmax over the visible keys of each query's chain. Returns (out, lse).
 fn naive(q: &[f64], k: &[f64], v: &[f64], table: &RunTable, shape: Shape) -> (Vec<f64>, Vec<f64>) {
-    let Shape { heads, kv_heads, head_dim: d, window, scale, softcap } = shape;
+    let Shape { heads, kv_heads, head_dim: d, window, scale, softcap, .. } = shape;
     let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; q.len() / d]);
     let cap = |score: f64| softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
     for i in 0..table.runs.len() {
@@ -49,7 +50,7 @@ fn naive(q: &[f64], k: &[f64], v: &[f64], table: &RunTable, shape: Shape) -> (Ve
 
 /// The gradients of Σ dout · out, by the chain rule on the definition. Returns (dq, dk, dv).
 fn naive_backward(dout: &[f64], q: &[f64], k: &[f64], v: &[f64], table: &RunTable, shape: Shape) -> [Vec<f64>; 3] {
-    let Shape { heads, kv_heads, head_dim: d, window, scale, softcap } = shape;
+    let Shape { heads, kv_heads, head_dim: d, window, scale, softcap, .. } = shape;
     let scale = f64::from(scale);
     let (out, lse) = naive(q, k, v, table, shape);
     let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
@@ -180,7 +181,7 @@ impl Case {
 }
 
 fn shape(heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>) -> Shape {
-    Shape { heads, kv_heads, head_dim, window, scale: 1.0 / (head_dim as f32).sqrt(), softcap: None }
+    Shape { heads, kv_heads, head_dim, window, scale: 1.0 / (head_dim as f32).sqrt(), softcap: None, kv: KvType::F32 }
 }
 
 /// Scores are normal: a cap of 1.5 bends most of them.
@@ -410,4 +411,80 @@ fn key_gradients_accumulate() {
     assert_eq!(bits(&dq), bits(&fresh.dq));
     assert_close("dk", &dk, &fresh.dk.iter().map(|&x| f64::from(x) + 1.0).collect::<Vec<_>>(), 1e-6);
     assert_close("dv", &dv, &fresh.dv.iter().map(|&x| f64::from(x) + 2.0).collect::<Vec<_>>(), 1e-6);
+}
+
+/// A cache of every type reads as its numbers do, at every level and thread count; and those are near what was stored.
+#[test]
+fn caches_of_every_type_are_read_as_they_hold() {
+    for (heads, kv_heads, d) in [(6, 3, 64), (4, 2, 40), (2, 1, 256), (4, 4, 8)] {
+        let table =
+            RunTable { runs: vec![Run { rows: 0..3, spans: 0..2 }, Run { rows: 3..4, spans: 2..3 }], spans: vec![0..70, 80..95, 100..131] };
+        let case = Case::new(11, table, shape(heads, kv_heads, d, None));
+        let (keys, width) = (case.k.len() / (kv_heads * d), kv_heads * d);
+        for kv in KvType::ALL {
+            // Rows are put in their places in any order, some of them later.
+            let places: Vec<u32> = (0..keys as u32).rev().collect();
+            let store = |x: &[f32]| {
+                let mut cache = vec![SENTINEL; keys * kv.row_len(kv_heads, d)];
+                let reversed: Vec<f32> = x.chunks(width).rev().flatten().copied().collect();
+                let (first, last) = reversed.split_at(5 * width);
+                store_rows(&mut cache, last, &places[5..], kv, kv_heads, d);
+                store_rows(&mut cache, first, &places[..5], kv, kv_heads, d);
+                cache
+            };
+            let (k, v) = (store(&case.k), store(&case.v));
+            let read = |cache: &[f32], x: &[f32]| {
+                let mut numbers = vec![0.0; x.len()];
+                for (head, to) in cache.chunks(kv.head_len(d)).zip(numbers.chunks_mut(d)) {
+                    read_head(head, kv, to);
+                }
+                for (x, number) in x.chunks(d).zip(numbers.chunks(d)).flat_map(|(x, n)| x.chunks(32).zip(n.chunks(32))) {
+                    let largest = x.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+                    for (x, number) in x.iter().zip(number) {
+                        let bound = match kv {
+                            KvType::F32 => 0.0,
+                            KvType::Bf16 => x.abs() / 256.0,
+                            KvType::Int8 => 0.5001 * largest / 127.0,
+                        };
+                        assert!((x - number).abs() <= bound, "{kv:?}: {number} for {x}");
+                    }
+                }
+                numbers
+            };
+            let plain = Case {
+                k: read(&k, &case.k),
+                v: read(&v, &case.v),
+                q: case.q.clone(),
+                dout: case.dout.clone(),
+                table: case.table.clone(),
+                shape: case.shape,
+            };
+            let want = plain.forward(Level::Portable, 1);
+            let cached = Case { k, v, shape: Shape { kv, ..case.shape }, ..plain };
+            for &level in Level::available() {
+                for threads in [1, 2, 3] {
+                    let got = cached.forward(level, threads);
+                    assert_eq!(
+                        (bits(&got.0), bits(&got.1)),
+                        (bits(&want.0), bits(&want.1)),
+                        "{kv:?} {level:?} {threads} threads, heads of {d}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_a_cache_have_the_size_that_is_planned() {
+    assert_eq!(KvType::ALL.map(|kv| kv.row_len(3, 64)), [192, 96, 54]);
+    assert_eq!(KvType::ALL.map(|kv| kv.row_len(1, 40)), [40, 32, 18]);
+    assert!(KvType::ALL.iter().all(|kv| KvType::from_name(kv.name()) == Some(*kv)));
+    // Halfway between two bfloat16 the even one is taken.
+    for (x, want) in [(1.003_906_3f32, 1.0f32), (1.011_718_8, 1.015_625), (-1.003_906_3, -1.0), (0.0, 0.0), (-0.0, -0.0)] {
+        let (mut cache, mut back) = (vec![0.0; 16], [0.0]);
+        store_rows(&mut cache, &[x], &[0], KvType::Bf16, 1, 1);
+        read_head(&cache, KvType::Bf16, &mut back);
+        assert_eq!(back[0].to_bits(), want.to_bits(), "{x}");
+    }
 }

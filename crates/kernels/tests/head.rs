@@ -3,7 +3,8 @@
 mod common;
 
 use common::{Draws, assert_close, bits, differences, wide, with_threads};
-use kernels::head::{HeadEntry, head, head_backward, head_weight_backward, scratch_len};
+use kernels::head::{HeadEntry, head, head_backward, head_weight_backward, largest, log_sum_exp, scratch_len};
+use kernels::integer::{self, Rounded};
 use kernels::matmul::Weight;
 use kernels::quant::Storage;
 use kernels::simd::Level;
@@ -88,7 +89,7 @@ impl Case {
             let (x, w, entries, m, cap) = (&self.x, &self.weight, &self.entries, self.m, self.softcap);
             let mut slopes = cap.map(|_| vec![9.0; e + 2]);
             let kept = slopes.as_mut().map(|slopes| &mut slopes[..e]);
-            head(level, &mut log_prob[..e], Some(&mut expected[..n]), kept, x, w, entries, m, cap, &mut scratch);
+            head(level, &mut log_prob[..e], Some(&mut expected[..n]), kept, x, w, entries, m, cap, None, &mut scratch);
             assert!(slopes.as_ref().is_none_or(|slopes| slopes[e..] == [9.0; 2]), "wrote past the end");
             let slopes = slopes.as_ref().map(|slopes| &slopes[..e]);
             head_backward(&mut dx[..n], &expected[..n], slopes, w, entries, &self.coefficients, m, &mut scratch);
@@ -97,7 +98,7 @@ impl Case {
             let (into, probs) = (&mut dw[..self.w.len()], &log_prob[..e]);
             head_weight_backward(level, into, x, w, entries, probs, slopes, &self.coefficients, m, cap, &mut scratch);
             let mut alone = vec![0.0; e];
-            head(level, &mut alone, None, None, x, w, entries, m, cap, &mut scratch);
+            head(level, &mut alone, None, None, x, w, entries, m, cap, None, &mut scratch);
             assert_eq!(bits(&alone), bits(&log_prob[..e]), "without `expected`");
             [(log_prob, e), (expected, n), (dx, n), (dw, self.w.len())].map(|(mut x, n)| {
                 assert_eq!(x.split_off(n), [9.0; 2], "wrote past the end");
@@ -165,6 +166,64 @@ fn the_same_bits(case: &Case) {
     for &level in Level::available() {
         for threads in [1, 2, 3, 7] {
             assert!(case.fast(level, threads).map(|x| bits(&x)) == first, "{level:?} with {threads} threads");
+        }
+    }
+}
+
+/// Sums of a vocabulary and its largest: against f64, the same bits at every level, numbers that are none passed over.
+#[test]
+fn log_sums_and_the_largest_of_a_vocabulary() {
+    let mut draws = Draws::new(9);
+    for len in [1, 15, 16, 17, 1023, 1025, 49_152] {
+        let logits: Vec<f32> = draws.normal(len).iter().map(|x| 8.0 * x).collect();
+        let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let want = f64::from(top) + logits.iter().map(|&x| f64::from(x - top).exp()).sum::<f64>().ln();
+        let first = logits.iter().position(|&x| x == top).unwrap();
+        let portable = log_sum_exp(Level::Portable, &logits);
+        for &level in Level::available() {
+            let got = log_sum_exp(level, &logits);
+            assert!((got - want).abs() <= 3e-7 * want.abs().max(1.0), "{level:?} {len}: {got}, not {want}");
+            assert_eq!(got.to_bits(), portable.to_bits());
+            assert_eq!(largest(level, &logits), Some((first, top)));
+        }
+    }
+    let mut logits = vec![1.0f32; 3000];
+    (logits[0], logits[1500], logits[2000], logits[2500]) = (f32::NAN, 2.0, f32::NEG_INFINITY, 2.0);
+    for &level in Level::available() {
+        assert_eq!(largest(level, &logits), Some((1500, 2.0)));
+        assert_eq!(largest(level, &[f32::NAN; 40]), None);
+        assert_eq!(largest(level, &[f32::NEG_INFINITY; 40]), None);
+        assert_eq!(largest(level, &[]), None);
+    }
+}
+
+/// With rounded rows the log-probabilities are those of the integer products' logits.
+#[test]
+fn integer_logits_give_the_same_log_probabilities() {
+    let mut draws = Draws::new(12);
+    let (m, v, c) = (5, 2500, 64);
+    let x = draws.normal(m * c);
+    let rows: Vec<f32> = draws.normal(v * c);
+    let mut bytes = vec![0; Storage::Q8_0.bytes(v, c).unwrap()];
+    for (row, bytes) in rows.chunks(c).zip(bytes.chunks_mut(Storage::Q8_0.row_bytes(c).unwrap())) {
+        kernels::quant::quantize_row(Storage::Q8_0, row, bytes);
+    }
+    let w = Weight::new(Storage::Q8_0, v, c, &bytes).unwrap();
+    let entries: Vec<HeadEntry> = (0..40).map(|i| HeadEntry { row: i % 5, target: draws.below(v) as u32 }).collect();
+    let mut rounded = Rounded::default();
+    rounded.reserve(m, c).unwrap();
+    let mut logits = vec![0.0; m * v];
+    integer::linear(Level::detect(), &mut logits, &x, &w, m, false, &mut rounded);
+    for softcap in [None, Some(9.0f32)] {
+        let mut log_probs = vec![0.0; entries.len()];
+        let mut scratch = vec![f32::NAN; scratch_len(2, m, c)];
+        head(Level::detect(), &mut log_probs, None, None, &x, &w, &entries, m, softcap, Some(&mut rounded), &mut scratch);
+        for (entry, got) in entries.iter().zip(&log_probs) {
+            let cap = |z: f32| softcap.map_or(f64::from(z), |cap| f64::from(cap) * (f64::from(z) / f64::from(cap)).tanh());
+            let logits: Vec<f64> = logits[entry.row as usize * v..][..v].iter().map(|&z| cap(z)).collect();
+            let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let want = logits[entry.target as usize] - top - logits.iter().map(|z| (z - top).exp()).sum::<f64>().ln();
+            assert!((f64::from(*got) - want).abs() < 2e-5 * want.abs().max(1.0), "{softcap:?}: {got}, not {want}");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use engine::compute::Compute;
 use engine::config::{ModelConfig, TensorName};
 use engine::cpu::CpuDevice;
 use engine::full::FullConfig;
@@ -22,6 +23,7 @@ use store::model_files::{Description, FileHash, TokenizerFiles};
 use store::{BaseModel, Dtype, TensorInfo};
 use text::{ChatFormat, ChatTemplate, TemplateContext, Tokenizer, TokenizerConfig};
 
+use crate::compute;
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 use crate::inspect::hosted;
@@ -53,6 +55,8 @@ pub struct Base {
     pub end_ids: Vec<u32>,
     /// How weights are held where not as the file has them.
     storage: Option<Storage>,
+    /// How it is asked.
+    compute: Compute,
     /// Threads to quantise with.
     threads: usize,
     files: BaseModel,
@@ -241,7 +245,8 @@ impl Base {
     /// The base of a plan. A relative path starts at `folder`, the run file's, or else at the current one.
     pub fn of_plan(context: &Context<'_>, observer: &mut dyn Observer, plan: &RunPlan, folder: &Path, offline: bool) -> Result<Base> {
         let located = locate(context, observer, &beside(&plan.model.base, folder), offline)?;
-        Base::describe(context, &plan.model.base, &plan.model.template, located)?.held_as(&plan.model.storage)
+        let base = Base::describe(context, &plan.model.base, &plan.model.template, located)?;
+        base.held_as(&plan.model.storage)?.asked_by(&plan.engine.compute, &plan.engine.kv_cache)
     }
 
     /// The same, but never fetches.
@@ -255,6 +260,17 @@ impl Base {
         self.storage = storage::parse(given)?;
         self.storages()?; // says which tensor cannot be held so
         Ok(self)
+    }
+
+    /// The same base, asked as `[engine]` or `--compute` and `--kv-cache` say; empty: exactly.
+    pub fn asked_by(mut self, path: &str, kv_cache: &str) -> Result<Base> {
+        self.compute = compute::parse(path, kv_cache)?;
+        Ok(self)
+    }
+
+    /// How it is asked.
+    pub fn compute(&self) -> Compute {
+        self.compute
     }
 
     fn describe(context: &Context<'_>, name: &str, template: &str, located: Located) -> Result<Base> {
@@ -308,6 +324,7 @@ impl Base {
             chat,
             end_ids,
             storage: None,
+            compute: Compute::default(),
             threads: context.threads,
             files,
             placed,

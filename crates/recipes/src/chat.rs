@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use engine::compute::Compute;
 use engine::cpu::CpuDevice;
 use engine::generate::{Event as Generated, Finish as EngineFinish, Flow, Prompt, Sampling};
 use engine::model::Model;
@@ -15,6 +16,7 @@ use crate::base::{self, Base};
 use crate::context::{Context, Observer};
 use crate::error::{Error, Result};
 use crate::responder::{conversation_uses, stop_ids};
+use crate::spec::EngineChoice;
 use crate::tune_full::MODEL_FOLDER;
 use crate::{adapters, runs};
 
@@ -32,6 +34,10 @@ pub struct ChatOptions {
     pub adapter: Option<PathBuf>,
     /// How the weights are held, as `[model] storage` says; empty: as the run says, or as the base's files have them.
     pub storage: String,
+    /// The compute path, as `[engine] compute` says; empty: as the run says, or exact.
+    pub compute: String,
+    /// What the cache holds, as `[engine] kv_cache` says; empty: as the run says, or f32.
+    pub kv_cache: String,
     /// System message; none: the run's instruction.
     pub system: Option<String>,
     /// 0 is greedy.
@@ -99,6 +105,7 @@ impl Session {
         }
         let found = Found::new(context, &options)?;
         let base = Base::open(context, observer, &found.base, &found.template)?.held_as(&found.storage)?;
+        let base = base.asked_by(&found.engine.compute, &found.engine.kv_cache)?;
         base.chat()?;
         let adapter = found.adapter.map(|folder| adapters::load(&folder, &base.described)).transpose()?;
         let mut model = base.load(context.threads)?;
@@ -141,7 +148,7 @@ impl Session {
             return Err(Error::ContextFull { given: prompt.len(), limit });
         }
         let max_new = self.max_tokens.min(limit - prompt.len());
-        reserve(&mut self.model, prompt.len() + max_new)?;
+        reserve(&mut self.model, prompt.len() + max_new, self.base.compute())?;
 
         let end = stop_ids(&self.base)?;
         let tokenizer = chat.tokenizer().clone();
@@ -189,9 +196,9 @@ impl Session {
 }
 
 /// Lays out the cache where this conversation needs more of it than those before.
-fn reserve(model: &mut Model<CpuDevice>, rows: usize) -> Result<()> {
+fn reserve(model: &mut Model<CpuDevice>, rows: usize, compute: Compute) -> Result<()> {
     if model.uses().generation.is_none_or(|generation| generation.cache_rows < rows) {
-        let uses = conversation_uses(model.config(), rows.next_multiple_of(CACHE_STEP));
+        let uses = conversation_uses(model.config(), rows.next_multiple_of(CACHE_STEP), compute);
         model.reserve(&uses)?;
     }
     Ok(())
@@ -202,6 +209,7 @@ struct Found {
     base: String,
     template: String,
     storage: String,
+    engine: EngineChoice,
     adapter: Option<PathBuf>,
     instruction: String,
 }
@@ -213,6 +221,7 @@ impl Found {
             base: given.clone(),
             template: String::new(),
             storage: options.storage.clone(),
+            engine: EngineChoice { compute: options.compute.clone(), kv_cache: options.kv_cache.clone() },
             adapter: options.adapter.clone(),
             instruction: String::new(),
         };
@@ -246,8 +255,13 @@ impl Found {
         }
         let base = base::beside(&plan.model.base, &runs::sources_folder(&run)?);
         // What is evaluated is what answers, unless the user says otherwise.
-        let storage = if options.storage.is_empty() { plan.model.storage } else { options.storage.clone() };
-        Ok(Found { base, template: plan.model.template, storage, adapter: Some(adapter), instruction })
+        let given_or = |given: &String, of_run: String| if given.is_empty() { of_run } else { given.clone() };
+        let storage = given_or(&options.storage, plan.model.storage);
+        let engine = EngineChoice {
+            compute: given_or(&options.compute, plan.engine.compute),
+            kv_cache: given_or(&options.kv_cache, plan.engine.kv_cache),
+        };
+        Ok(Found { base, template: plan.model.template, storage, engine, adapter: Some(adapter), instruction })
     }
 }
 

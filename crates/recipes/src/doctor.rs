@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use engine::compute::ComputePath;
 use engine::cpu::{CpuDevice, Level};
 use engine::device::{Device, DeviceError, Limits, Storage};
 use engine::random::{self, Purpose};
@@ -175,7 +176,8 @@ fn products(threads: usize, level: Level) -> Result<Vec<u32>, DeviceError> {
         (0..len as u64).map(|index| 2.0 * random::uniform(key, index) - 1.0).collect()
     };
     let mut device = CpuDevice::with_level(threads, level);
-    device.reserve(&Limits { rows, chain: rows, width: inner, head_rows: rows, vocab: out, hidden: inner, rotaries: 0 })?;
+    let (width, hidden, compute) = (inner, inner, ComputePath::Exact);
+    device.reserve(&Limits { rows, chain: rows, width, head_rows: rows, vocab: out, hidden, rotaries: 0, compute })?;
     let bytes: Vec<u8> = numbers(1, out * inner).iter().flat_map(|value| value.to_le_bytes()).collect();
     let weight = device.weight("self-test", Storage::F32, out, inner, &bytes)?;
     let (x, y, dx) = (device.allocate("x", rows * inner)?, device.allocate("y", rows * out)?, device.allocate("dx", rows * inner)?);

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use store::{RunFolder, jsonl};
 
 use crate::base::Base;
+use crate::compute;
 use crate::context::{Context, Observer};
 use crate::error::{Error, Result};
 use crate::prepare::Prepared;
@@ -259,7 +260,7 @@ impl<'a> Evaluator<'a> {
     fn write_answers(&self, arm: &ArmResult, answers: &[Answer], seconds: f64) -> Result<()> {
         let mut text = format!(
             "{}\n",
-            json!({ "arm": arm.name, "decode": arm.decode.name(), "compute_path": "exact", "items": arm.n, "seconds": seconds })
+            json!({ "arm": arm.name, "decode": arm.decode.name(), "compute_path": compute::name(self.base.compute()), "items": arm.n, "seconds": seconds })
         );
         for (index, item) in arm.items.iter().enumerate() {
             let (finished, log_prob) = answers.get(index).map_or((true, None), |answer| (answer.finished, answer.log_prob));

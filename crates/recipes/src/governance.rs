@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use store::{RunFolder, jsonl};
 
 use crate::base::Base;
+use crate::compute;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::evaluate::Arm;
@@ -105,7 +106,13 @@ impl<'a> Governance<'a> {
 
     /// Writes `manifest.json` from what is in the run folder now; gives its hash and anchors the run's ledger.
     pub(crate) fn manifest(&self, run: &RunFolder, plan: &RunPlan, base: &Base, prepared: &Prepared) -> Result<String> {
-        let mut manifest = Manifest::new(&self.id, Hash::of_value(plan)?, plan.project.seed, "exact", plan.tune.reduction_leaves as u32);
+        let mut manifest = Manifest::new(
+            &self.id,
+            Hash::of_value(plan)?,
+            plan.project.seed,
+            compute::name(base.compute()),
+            plan.tune.reduction_leaves as u32,
+        );
         manifest.versions = versions();
         manifest.artefacts.extend(base_artefacts(base)?);
         let instruction = project_key(self.context)?.hash(&prepared.instruction);

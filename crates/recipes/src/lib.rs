@@ -12,6 +12,7 @@ pub mod bench;
 mod budget;
 pub mod chat;
 mod classical;
+pub mod compute;
 pub mod context;
 pub mod doctor;
 pub mod error;

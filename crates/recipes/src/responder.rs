@@ -1,12 +1,13 @@
 //! The one way in which a model is asked: evaluation, chat and, later, serving go through [`Responder`].
 //!
-//! One template, one tokenizer, one compute path (`exact`); greedy unless said otherwise. Prompts of a call share
+//! One template, one tokenizer, one compute path (the base's); greedy unless said otherwise. Prompts of a call share
 //! what they begin with, and are answered many at a time, which never changes an answer.
 
 use std::ops::ControlFlow;
 
 use engine::batch::PassLimits;
 use engine::choose::{Question, normalized};
+use engine::compute::Compute;
 use engine::config::ModelConfig;
 use engine::cpu::CpuDevice;
 use engine::generate::{self, Finish, Flow, Sampling};
@@ -35,6 +36,7 @@ pub struct Responder<'a> {
     chat: &'a ChatFormat,
     model: &'a mut Model<CpuDevice>,
     stop: Vec<u32>,
+    compute: Compute,
     answer_tokens: usize,
     observer: &'a mut dyn Observer,
     label: String,
@@ -51,7 +53,8 @@ impl<'a> Responder<'a> {
         observer: &'a mut dyn Observer,
         label: String,
     ) -> Result<Responder<'a>> {
-        Ok(Responder { chat: base.chat()?, model, stop: stop_ids(base)?, answer_tokens, observer, label, answers: Vec::new() })
+        let (chat, stop, compute) = (base.chat()?, stop_ids(base)?, base.compute());
+        Ok(Responder { chat, model, stop, compute, answer_tokens, observer, label, answers: Vec::new() })
     }
 
     /// Σ ln p of every continuation of every prompt, those far below the best from above; what the prompts begin with is computed once.
@@ -59,7 +62,7 @@ impl<'a> Responder<'a> {
         let prefix = shared(prompts).saturating_sub(1);
         let answer = continuations.iter().flat_map(|list| list.as_ref()).map(|ids| ids.len()).max().unwrap_or(1);
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(1) + answer;
-        self.model.reserve(&Uses { scoring: Some(scoring_use(longest, prefix)), ..Uses::default() })?;
+        self.model.reserve(&Uses { scoring: Some(scoring_use(longest, prefix)), compute: self.compute, ..Uses::default() })?;
         let questions: Vec<Question<'_>> =
             prompts.iter().zip(continuations).map(|(prompt, list)| Question { prompt, continuations: list.as_ref() }).collect();
         self.observer.event(Event::Start { what: label, total: prompts.len() as u64, unit: "answers" });
@@ -132,16 +135,18 @@ pub(crate) fn planned_uses(base: &Base, plan: &RunPlan, prepared: &Prepared) -> 
         training: None,
         scoring: Some(scoring_use(longest + shared + plan.evaluate.answer_tokens.min(window), shared)),
         generation: Some(generation),
+        compute: base.compute(),
     })
 }
 
 /// Memory for one conversation of at most `context` tokens.
-pub(crate) fn conversation_uses(config: &ModelConfig, context: usize) -> Uses {
+pub(crate) fn conversation_uses(config: &ModelConfig, context: usize, compute: Compute) -> Uses {
     let rows = context.min(config.context);
     Uses {
         training: None,
         scoring: None,
         generation: Some(GenerationUse { rows: rows.min(PASS_ROWS), sequences: 1, cache_rows: rows + 1 }),
+        compute,
     }
 }
 
@@ -152,7 +157,7 @@ impl Subject for Responder<'_> {
         let ids = self.prompt_ids(prompts)?;
         let longest = ids.iter().map(Vec::len).max().unwrap_or(1);
         let generation = generation_use(longest, shared(&ids), self.answer_tokens, SEQUENCES.min(ids.len().max(1)));
-        self.model.reserve(&Uses { generation: Some(generation), ..Uses::default() })?;
+        self.model.reserve(&Uses { generation: Some(generation), compute: self.compute, ..Uses::default() })?;
         let stop = &self.stop;
         let asked: Vec<generate::Prompt<'_>> =
             ids.iter().map(|tokens| generate::Prompt { tokens, max_new: self.answer_tokens, stop, draw_key: 0 }).collect();

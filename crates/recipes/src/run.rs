@@ -18,6 +18,7 @@ use store::RunFolder;
 use crate::adapters;
 use crate::base::Base;
 use crate::classical;
+use crate::compute;
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 use crate::evaluate::{Arm, Evaluator, Examples, trial};
@@ -505,7 +506,7 @@ impl Stages<'_> {
                 seconds: 0.0,
                 stages: Vec::new(),
                 machine: format!("{}, {} threads", store::disk::cpu_model().unwrap_or_else(|| "unknown CPU".into()), self.context.threads),
-                compute_path: "exact".into(),
+                compute_path: compute::name(self.base.compute()),
                 manifest: String::new(),
                 project_head: String::new(),
                 runs_so_far: 0,

@@ -8,6 +8,7 @@ use std::path::Path;
 use data::pack::{self, PackedBatch};
 use data::{DataError, Document, Format, RecordRecipe, TokenRow};
 use engine::batch::PassLimits;
+use engine::compute::Compute;
 use engine::cpu::CpuDevice;
 use engine::memory::{ScoringUse, Uses};
 use engine::model::Model;
@@ -88,12 +89,13 @@ pub fn score(
     model: &str,
     adapter: Option<&Path>,
     storage: &str,
+    compute: &str,
     tokens: bool,
     each: &mut dyn FnMut(ScoreLine),
 ) -> Result<ScoreTotal> {
     let bytes = store::atomic::read(file, FILE_BYTES_MAX)?;
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let base = Base::open(context, observer, model, "")?.held_as(storage)?;
+    let base = Base::open(context, observer, model, "")?.held_as(storage)?.asked_by(compute, "")?;
     let adapter = adapter.map(|folder| adapters::load(folder, &base.described)).transpose()?;
     let records = if tokens { token_records(&name, &bytes, &base)? } else { text_records(&name, &bytes, file, &base)? };
     drop(bytes);
@@ -105,7 +107,7 @@ pub fn score(
     observer.event(Event::Start { what: "scoring".into(), total: records.len() as u64, unit: "records" });
     let mut total = ScoreTotal::default();
     for chunk in chunks(&records) {
-        score_chunk(&mut loaded, chunk, observer, &mut |line: ScoreLine| {
+        score_chunk(&mut loaded, base.compute(), chunk, observer, &mut |line: ScoreLine| {
             let count = total.add(&line);
             each(line);
             count
@@ -182,6 +184,7 @@ fn chunks(records: &[Scorable]) -> impl Iterator<Item = &[Scorable]> {
 /// Scores a chunk; a line goes to `each`, which counts them, as soon as all before it are there.
 fn score_chunk(
     model: &mut Model<CpuDevice>,
+    compute: Compute,
     chunk: &[Scorable],
     observer: &mut dyn Observer,
     each: &mut dyn FnMut(ScoreLine) -> u64,
@@ -191,7 +194,7 @@ fn score_chunk(
     let rows: Vec<TokenRow> = places.iter().map(|&place| chunk[place].row.clone()).collect();
     let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
     let batches = pack::pack_for_scoring(&rows, PASS_ROWS.max(longest), Some(SHARED_MIN))?;
-    reserve(model, &batches, longest)?;
+    reserve(model, compute, &batches, longest)?;
     let mut sums: Vec<Option<f64>> = chunk.iter().map(|record| (record.loss_tokens() == 0).then_some(0.0)).collect();
     let mut lines = flush(chunk, &sums, 0, observer, each);
     for (index, packed) in batches.iter().enumerate() {
@@ -229,7 +232,7 @@ fn flush(
 }
 
 /// Lays out memory where these batches are larger than those before.
-fn reserve(model: &mut Model<CpuDevice>, batches: &[PackedBatch], longest: usize) -> Result<()> {
+fn reserve(model: &mut Model<CpuDevice>, compute: Compute, batches: &[PackedBatch], longest: usize) -> Result<()> {
     let most = |size: fn(&PackedBatch) -> usize| batches.iter().map(size).max().unwrap_or(1);
     let before = model.uses().scoring.map(|scoring| scoring.pass);
     let head_rows = |batch: &PackedBatch| batch.entries.chunk_by(|a, b| a.row == b.row).count();
@@ -243,7 +246,7 @@ fn reserve(model: &mut Model<CpuDevice>, batches: &[PackedBatch], longest: usize
         entries: needed.entries.max(before.entries),
     });
     if before != Some(pass) {
-        model.reserve(&Uses { scoring: Some(ScoringUse { pass, prefix: 0 }), ..Uses::default() })?;
+        model.reserve(&Uses { scoring: Some(ScoringUse { pass, prefix: 0 }), compute, ..Uses::default() })?;
     }
     Ok(())
 }

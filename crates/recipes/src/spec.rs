@@ -126,6 +126,7 @@ impl OneOrMany {
 pub struct RunFile {
     project: Option<ProjectSection>,
     model: Option<ModelSection>,
+    engine: Option<EngineSection>,
     data: Option<DataSection>,
     prepare: Option<PrepareSection>,
     tune: Option<TuneSection>,
@@ -150,6 +151,13 @@ struct ModelSection {
     base: Option<String>,
     template: Option<String>,
     storage: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EngineSection {
+    compute: Option<String>,
+    kv_cache: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -278,9 +286,10 @@ struct GateSection {
 
 /// The keys of each section, for the unknown-key message, the reference page and the test that every key matters.
 pub const KEYS: &[(&str, &[&str])] = &[
-    ("", &["project", "model", "data", "prepare", "tune", "evaluate", "gate"]),
+    ("", &["project", "model", "engine", "data", "prepare", "tune", "evaluate", "gate"]),
     ("project", &["name", "goal", "users", "industry", "intended_use", "seed"]),
     ("model", &["base", "template", "storage"]),
+    ("engine", &["compute", "kv_cache"]),
     ("data", &["instruction", "source"]),
     (
         "data.source",
@@ -410,6 +419,23 @@ pub struct ModelChoice {
     /// How the weights are held in memory, one of [`crate::storage::CHOICES`]; empty: as the files have them.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub storage: String,
+}
+
+/// How the model is asked in evaluation and chat. Training computes exactly whatever stands here.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct EngineChoice {
+    /// Path of the products, one of [`crate::compute::PATHS`]; empty: exact.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub compute: String,
+    /// What the cache of keys and values holds, one of [`crate::compute::KV_CACHES`]; empty: f32.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kv_cache: String,
+}
+
+impl EngineChoice {
+    fn is_default(&self) -> bool {
+        *self == EngineChoice::default()
+    }
 }
 
 /// What a source's rows are for.
@@ -728,6 +754,9 @@ pub struct RunPlan {
     pub project: Project,
     /// On which base.
     pub model: ModelChoice,
+    /// How it is asked.
+    #[serde(default, skip_serializing_if = "EngineChoice::is_default")]
+    pub engine: EngineChoice,
     /// System message of every record.
     pub instruction: String,
     /// From which rows.
@@ -793,6 +822,16 @@ impl RunFile {
                     storage
                 }
             },
+        };
+
+        let engine = self.engine.unwrap_or_default();
+        let one_of = |key: &str, given: Option<String>, names: &[&str]| match given {
+            None => Ok(String::new()),
+            Some(given) => known(key, &given, names).map(|()| given),
+        };
+        let engine = EngineChoice {
+            compute: one_of("engine.compute", engine.compute, crate::compute::PATHS)?,
+            kv_cache: one_of("engine.kv_cache", engine.kv_cache, crate::compute::KV_CACHES)?,
         };
 
         let data = self.data.unwrap_or_default();
@@ -918,7 +957,7 @@ impl RunFile {
             }
         }
         let instruction = data.instruction.unwrap_or_default();
-        Ok(RunPlan { project, model, instruction, sources, prepare, tune, evaluate, gate: Gate { beats, at_least } })
+        Ok(RunPlan { project, model, engine, instruction, sources, prepare, tune, evaluate, gate: Gate { beats, at_least } })
     }
 }
 

@@ -89,7 +89,7 @@ impl Rows {
         let several_passes = pack::several_passes(&self.train, &self.plan);
         let training =
             TrainingUse { pass: self.limits(), policy, several_passes, reduction_leaves: tune.reduction_leaves, micro_batches: tune.batch };
-        Uses { training: Some(training), scoring: Some(ScoringUse { pass: self.limits(), prefix: 0 }), generation: None }
+        Uses { training: Some(training), scoring: Some(ScoringUse { pass: self.limits(), prefix: 0 }), ..Uses::default() }
     }
 }
 

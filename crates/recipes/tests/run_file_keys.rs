@@ -7,7 +7,7 @@ use recipes::error::SpecError;
 use recipes::spec::{KEYS, RunFile, RunPlan};
 
 /// Sections; each of their keys has a line of its own in [`OTHERWISE`].
-const SECTIONS: &[&str] = &["project", "model", "data", "data.source", "prepare", "prepare.split", "tune", "evaluate", "gate"];
+const SECTIONS: &[&str] = &["project", "model", "engine", "data", "data.source", "prepare", "prepare.split", "tune", "evaluate", "gate"];
 
 /// (key, another value than the default's), as the run file writes it.
 const OTHERWISE: &[(&str, &str)] = &[
@@ -20,6 +20,8 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("model.base", "\"other-base\""),
     ("model.template", "\"chatml\""),
     ("model.storage", "\"q4_k\""),
+    ("engine.compute", "\"fast\""),
+    ("engine.kv_cache", "\"int8\""),
     ("data.instruction", "\"Answer with the category.\""),
     ("data.source.path", "\"others.csv\""),
     ("data.source.format", "\"tsv\""),

@@ -2,6 +2,7 @@
 
 use engine::{
     batch::{HeadEntry, RunTable},
+    compute::KvType,
     config::{Gate, Rotary},
     device::{AdamW, AttentionShape, Device, DeviceError, Limits, Product, Slot, Storage, WeightId},
 };
@@ -54,6 +55,22 @@ impl ReferenceDevice {
     fn get_mut(&mut self, slot: Slot) -> &mut [f64] {
         let arena = self.arenas[slot.arena as usize].as_mut().expect("an arena that was released");
         &mut arena[slot.offset..slot.offset + slot.len]
+    }
+
+    /// Keys or values as numbers, `[rows, kv_heads, head_dim]`.
+    fn keys(&self, slot: Slot, shape: AttentionShape) -> Vec<f64> {
+        let AttentionShape { head_dim, kv, .. } = shape;
+        if kv == KvType::F32 {
+            return self.copied(slot);
+        }
+        let mut values = Vec::new();
+        for head in self.get(slot).chunks_exact(kv.head_len(head_dim)) {
+            let words: Vec<f32> = head.iter().map(|word| f32::from_bits(word.to_bits() as u32)).collect();
+            let mut numbers = vec![0.0; head_dim];
+            kernels::cache::read_head(&words, kv, &mut numbers);
+            values.extend(numbers.into_iter().map(f64::from));
+        }
+        values
     }
 
     /// Keys that query row `i` of run `r` sees: key rows in chain order.
@@ -200,12 +217,21 @@ impl Device for ReferenceDevice {
         }
     }
 
-    fn scatter(&mut self, y: Slot, x: Slot, rows: &[u32], c: usize) {
-        let x = self.copied(x);
-        assert_eq!(x.len(), rows.len() * c);
-        let y = self.get_mut(y);
-        for (x, &row) in x.chunks_exact(c).zip(rows) {
-            y[row as usize * c..(row as usize + 1) * c].copy_from_slice(x);
+    fn store_keys(&mut self, cache: Slot, x: Slot, rows: &[u32], shape: AttentionShape) {
+        let AttentionShape { kv_heads, head_dim, kv, .. } = shape;
+        let (x, len) = (self.copied(x), kv.row_len(kv_heads, head_dim));
+        assert_eq!(x.len(), rows.len() * kv_heads * head_dim);
+        let cache = self.get_mut(cache);
+        for (x, &row) in x.chunks_exact(kv_heads * head_dim).zip(rows) {
+            let place = &mut cache[row as usize * len..][..len];
+            if kv == KvType::F32 {
+                place.copy_from_slice(x);
+                continue;
+            }
+            let mut words = vec![0.0; len];
+            let x: Vec<f32> = x.iter().map(|&x| x as f32).collect();
+            kernels::cache::store_rows(&mut words, &x, &[0], kv, kv_heads, head_dim);
+            place.iter_mut().zip(words).for_each(|(to, word)| *to = f64::from_bits(u64::from(word.to_bits())));
         }
     }
 
@@ -301,8 +327,8 @@ impl Device for ReferenceDevice {
     }
 
     fn attention(&mut self, out: Slot, lse: Slot, q: Slot, k: Slot, v: Slot, runs: &RunTable, shape: AttentionShape) {
-        let AttentionShape { heads, kv_heads, head_dim: d, window, scale, softcap } = shape;
-        let (q, k, v) = (self.copied(q), self.copied(k), self.copied(v));
+        let AttentionShape { heads, kv_heads, head_dim: d, window, scale, softcap, .. } = shape;
+        let (q, k, v) = (self.copied(q), self.keys(k, shape), self.keys(v, shape));
         assert_eq!((q.len(), k.len()), (out.len, v.len()));
         for r in 0..runs.runs.len() {
             for i in runs.runs[r].rows.clone() {
@@ -340,7 +366,7 @@ impl Device for ReferenceDevice {
         runs: &RunTable,
         shape: AttentionShape,
     ) {
-        let AttentionShape { heads, kv_heads, head_dim: d, window, scale, softcap } = shape;
+        let AttentionShape { heads, kv_heads, head_dim: d, window, scale, softcap, .. } = shape;
         let scale = f64::from(scale);
         let (dout, out, lse) = (self.copied(dout), self.copied(out), self.copied(lse));
         let (q, k, v) = (self.copied(q), self.copied(k), self.copied(v));

@@ -180,6 +180,9 @@ pub(crate) enum Command {
         /// How the weights are held in memory [default: as the files have them]
         #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::storage::CHOICES))]
         storage: Option<String>,
+        /// Products over quantised weights: in f32 (exact), or in integers (fast) [default: exact]
+        #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::compute::PATHS))]
+        compute: Option<String>,
         /// The records are token ids with loss weights
         #[arg(long)]
         tokens: bool,
@@ -272,6 +275,8 @@ pub(crate) struct ChatArguments {
     /// How the weights are held in memory [default: as the run says, or as the files have them]
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::storage::CHOICES))]
     pub(crate) storage: Option<String>,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
     /// System message [default: the run's instruction]
     #[arg(long)]
     pub(crate) system: Option<String>,
@@ -312,11 +317,7 @@ pub(crate) enum BenchAction {
     Sft(BenchSft),
     /// Reading 512 tokens, writing 128, and writing 32 texts at a time: tokens per second
     #[command(after_help = "Example:\n  tunesmith bench generate --model smollm2-135m-instruct --json")]
-    Generate {
-        /// Base model: catalogue name, folder, GGUF file, hf:org/name or pip:…
-        #[arg(long)]
-        model: String,
-    },
+    Generate(BenchGenerate),
     /// Choosing each item's label among all labels of a table: items per second, choices
     #[command(
         after_help = "Example:\n  tunesmith bench choose messages.csv --input text --target category --instruction \"Classify the message.\" --records 50 --model smollm2-135m-instruct --json"
@@ -325,6 +326,9 @@ pub(crate) enum BenchAction {
     /// Preparing a project's records without counting tokens: read, clean, deduplicate, split, write; MB per second, memory
     #[command(after_help = "Example:\n  tunesmith bench prepare examples/support-tickets --json")]
     Prepare(Project),
+    /// How near the fast path is to the exact one on a text: divergence, perplexity, agreement, by what the cache holds
+    #[command(after_help = "Example:\n  tunesmith bench fidelity prose.txt --model smollm2-135m-instruct --json")]
+    Fidelity(BenchFidelity),
 }
 
 #[derive(Args, Debug)]
@@ -343,9 +347,35 @@ pub(crate) struct BenchTable {
     /// How many of its records
     #[arg(long)]
     pub(crate) records: usize,
+    /// How the weights are held in memory [default: as the files have them]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::storage::CHOICES))]
+    pub(crate) storage: Option<String>,
     /// Base model: catalogue name, folder, GGUF file, hf:org/name or pip:…
     #[arg(long)]
     pub(crate) model: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchGenerate {
+    /// Base model: catalogue name, folder, GGUF file or pip:…
+    #[arg(long)]
+    pub(crate) model: String,
+    /// How the weights are held in memory [default: as the files have them]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::storage::CHOICES))]
+    pub(crate) storage: Option<String>,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+/// How a model is asked.
+#[derive(Args, Debug)]
+pub(crate) struct Compute {
+    /// Products over quantised weights: in f32 (exact), or in integers (fast) [default: as the run says, or exact]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::compute::PATHS))]
+    pub(crate) compute: Option<String>,
+    /// What the cache of keys and values holds [default: as the run says, or f32]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::compute::KV_CACHES))]
+    pub(crate) kv_cache: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -367,9 +397,27 @@ pub(crate) struct BenchSft {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct BenchFidelity {
+    /// Text file
+    pub(crate) file: PathBuf,
+    /// How many of its tokens, from its beginning
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) tokens: usize,
+    /// Base model: catalogue name, folder, GGUF file or pip:…
+    #[arg(long)]
+    pub(crate) model: String,
+    /// How the weights are held in memory [default: as the files have them]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::storage::CHOICES))]
+    pub(crate) storage: Option<String>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct BenchChoose {
     #[command(flatten)]
     pub(crate) table: BenchTable,
+    /// Products over quantised weights: in f32 (exact), or in integers (fast) [default: exact]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::compute::PATHS))]
+    pub(crate) compute: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -13,7 +13,10 @@ use recipes::run::{Outcome, Overrides, Until};
 use serde_json::json;
 
 use crate::Exit;
-use crate::args::{Arguments, BenchAction, BenchSft, BenchTable, BenchTrain, ChatArguments, Command, ExportArguments, Global, RunsAction};
+use crate::args::{
+    Arguments, BenchAction, BenchChoose, BenchFidelity, BenchGenerate, BenchSft, BenchTable, BenchTrain, ChatArguments, Command,
+    ExportArguments, Global, RunsAction,
+};
 use crate::clock::SystemClock;
 use crate::output::{closed, emit, emit_json, emit_piece};
 use crate::progress::{Progress, duration};
@@ -64,7 +67,7 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
             Ok(Exit::Done)
         }
         Command::Chat(chat_arguments) => chat(session, chat_arguments),
-        Command::Score { file, model, adapter, storage, tokens } => {
+        Command::Score { file, model, adapter, storage, compute, tokens } => {
             let json = session.json;
             let mut first = true;
             session.progress.writes_as_it_goes();
@@ -77,9 +80,9 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
                 }
                 emit(&format!("{}\t{}\t{}\t{:.6}", line.id, line.tokens, line.loss_tokens, line.log_prob))
             };
-            let (adapter, storage) = (adapter.as_deref(), storage.unwrap_or_default());
+            let (adapter, storage, compute) = (adapter.as_deref(), storage.unwrap_or_default(), compute.unwrap_or_default());
             let progress = &mut session.progress;
-            let scored = recipes::score::score(&session.context, progress, &file, &model, adapter, &storage, tokens, &mut each);
+            let scored = recipes::score::score(&session.context, progress, &file, &model, adapter, &storage, &compute, tokens, &mut each);
             match scored {
                 Err(recipes::error::Error::Interrupted) if closed() => Ok(Exit::Done),
                 scored => scored.map(|_| Exit::Done).map_err(Into::into),
@@ -91,9 +94,10 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
             BenchAction::Train(bench) => bench_train(session, &bench),
             BenchAction::Gemm => bench_gemm(session),
             BenchAction::Sft(bench) => bench_sft(session, bench),
-            BenchAction::Generate { model } => bench_generate(session, &model),
-            BenchAction::Choose(bench) => bench_choose(session, bench.table),
+            BenchAction::Generate(bench) => bench_generate(session, &bench),
             BenchAction::Prepare(project) => bench_prepare(session, &project.project),
+            BenchAction::Choose(bench) => bench_choose(session, &bench),
+            BenchAction::Fidelity(bench) => bench_fidelity(session, &bench),
         },
         Command::Doctor => doctor(session),
     }
@@ -449,6 +453,8 @@ fn chat(session: &mut Session<'_>, arguments: ChatArguments) -> Result<Exit> {
         model: arguments.model,
         adapter: arguments.adapter,
         storage: arguments.storage.unwrap_or_default(),
+        compute: arguments.compute.compute.unwrap_or_default(),
+        kv_cache: arguments.compute.kv_cache.unwrap_or_default(),
         system: arguments.system,
         temperature: arguments.temperature,
         top_k: arguments.top_k,
@@ -582,6 +588,7 @@ fn bench_records(table: &BenchTable) -> recipes::bench::Table {
 fn bench_sft(session: &mut Session<'_>, bench: BenchSft) -> Result<Exit> {
     let options = recipes::bench::sft::BenchSftOptions {
         model: &bench.table.model,
+        storage: bench.table.storage.as_deref().unwrap_or_default(),
         table: bench_records(&bench.table),
         records: bench.table.records,
         batch: bench.batch,
@@ -611,8 +618,14 @@ fn losses_line(losses: &[f64]) -> String {
     format!("losses {}", losses.join(" "))
 }
 
-fn bench_generate(session: &mut Session<'_>, model: &str) -> Result<Exit> {
-    let result = recipes::bench::generate::generate(&session.context, &mut session.progress, model)?;
+fn bench_generate(session: &mut Session<'_>, bench: &BenchGenerate) -> Result<Exit> {
+    let options = recipes::bench::generate::BenchGenerateOptions {
+        model: &bench.model,
+        storage: bench.storage.as_deref().unwrap_or_default(),
+        compute: bench.compute.compute.as_deref().unwrap_or_default(),
+        kv_cache: bench.compute.kv_cache.as_deref().unwrap_or_default(),
+    };
+    let result = recipes::bench::generate::generate(&session.context, &mut session.progress, &options)?;
     if session.json {
         emit_json(&result);
     } else {
@@ -623,8 +636,14 @@ fn bench_generate(session: &mut Session<'_>, model: &str) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn bench_choose(session: &mut Session<'_>, table: BenchTable) -> Result<Exit> {
-    let options = recipes::bench::choose::BenchChooseOptions { model: &table.model, table: bench_records(&table), records: table.records };
+fn bench_choose(session: &mut Session<'_>, bench: &BenchChoose) -> Result<Exit> {
+    let options = recipes::bench::choose::BenchChooseOptions {
+        model: &bench.table.model,
+        storage: bench.table.storage.as_deref().unwrap_or_default(),
+        compute: bench.compute.as_deref().unwrap_or_default(),
+        table: bench_records(&bench.table),
+        records: bench.table.records,
+    };
     let result = recipes::bench::choose::choose(&session.context, &mut session.progress, &options)?;
     if session.json {
         emit_json(&result);
@@ -633,6 +652,33 @@ fn bench_choose(session: &mut Session<'_>, table: BenchTable) -> Result<Exit> {
             emit(choice);
         }
         emit(&format!("{:.2} items/s among {} labels, {:.1} % right", result.items_per_second, result.labels, 100.0 * result.accuracy));
+    }
+    Ok(Exit::Done)
+}
+
+fn bench_fidelity(session: &mut Session<'_>, bench: &BenchFidelity) -> Result<Exit> {
+    let options = recipes::bench::fidelity::BenchFidelityOptions {
+        file: &bench.file,
+        tokens: bench.tokens,
+        model: &bench.model,
+        storage: bench.storage.as_deref().unwrap_or_default(),
+    };
+    let result = recipes::bench::fidelity::fidelity(&session.context, &mut session.progress, &options)?;
+    if session.json {
+        emit_json(&result);
+        return Ok(Exit::Done);
+    }
+    emit(&format!("exact: perplexity {:.4} over {} tokens", result.perplexity, result.tokens));
+    for of in &result.against {
+        emit(&format!(
+            "{}, {} cache: mean KL {:.5}, perplexity {:.4} ({:+.2} %), the same likeliest token {:.2} %",
+            of.compute_path,
+            of.kv_cache,
+            of.mean_kl,
+            of.perplexity,
+            100.0 * (of.perplexity / result.perplexity - 1.0),
+            100.0 * of.top1_agreement
+        ));
     }
     Ok(Exit::Done)
 }

@@ -177,7 +177,7 @@ pub fn uses(rows: usize, policy: Policy) -> Uses {
     Uses {
         training: Some(TrainingUse { pass, policy, several_passes: false, reduction_leaves: 4, micro_batches: 16 }),
         scoring: Some(ScoringUse { pass, prefix: 0 }),
-        generation: None,
+        ..Uses::default()
     }
 }
 

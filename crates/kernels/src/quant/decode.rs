@@ -95,19 +95,19 @@ fn bytes<const N: usize>(group: &[u8], at: usize) -> &[u8; N] {
 
 /// The word at place `at` of sixteen blocks.
 #[inline(always)]
-fn word<S: Simd>(s: S, group: &[u8], at: usize) -> S::I {
+pub(super) fn word<S: Simd>(s: S, group: &[u8], at: usize) -> S::I {
     s.load_words(bytes(group, LANES * at))
 }
 
 /// The f16 at place `at` of sixteen blocks.
 #[inline(always)]
-fn half<S: Simd>(s: S, group: &[u8], at: usize) -> S::F {
+pub(super) fn half<S: Simd>(s: S, group: &[u8], at: usize) -> S::F {
     s.load_f16(bytes(group, LANES * at))
 }
 
 /// The group of sixteen blocks of `LEN` weights and `SIZE` bytes that column `l` lies in.
 #[inline(always)]
-fn group<const LEN: usize, const SIZE: usize>(panel: &[u8], l: usize) -> &[u8] {
+pub(super) fn group<const LEN: usize, const SIZE: usize>(panel: &[u8], l: usize) -> &[u8] {
     &panel[l / LEN * LANES * SIZE..][..LANES * SIZE]
 }
 
@@ -125,7 +125,7 @@ fn codes<S: Simd>(s: S, word: impl Fn(usize) -> S::I, mut column: impl FnMut(usi
 
 /// The low nibbles of a word's bytes, or the high ones.
 #[inline(always)]
-fn nibbles<S: Simd>(s: S, word: S::I, high: bool) -> S::I {
+pub(super) fn nibbles<S: Simd>(s: S, word: S::I, high: bool) -> S::I {
     let word = if high { s.shr_i(word, 4) } else { word };
     s.and_i(word, s.splat_i(0x0f0f_0f0f))
 }
@@ -189,7 +189,7 @@ impl Decode for DecodeQ4_1 {
 
 /// The five-bit codes of four columns in a word: nibbles, and bits `4 j ..` of the sixteen fifth bits.
 #[inline(always)]
-fn fifth_bits<S: Simd>(s: S, nibbles: S::I, fifth: S::I, j: usize) -> S::I {
+pub(super) fn fifth_bits<S: Simd>(s: S, nibbles: S::I, fifth: S::I, j: usize) -> S::I {
     // Four neighbouring bits go to bit 4 of a byte each.
     let four = s.and_i(s.shr_i(fifth, 4 * j as u32), s.splat_i(15));
     let spread = s.and_i(s.mul_i(four, s.splat_i(0x0020_4081)), s.splat_i(0x0101_0101));
@@ -234,13 +234,13 @@ impl Decode for DecodeQ8_0 {
 
 /// Two bits of each byte of a word, from bit 2 `pair` on.
 #[inline(always)]
-fn two_bits<S: Simd>(s: S, word: S::I, pair: usize) -> S::I {
+pub(super) fn two_bits<S: Simd>(s: S, word: S::I, pair: usize) -> S::I {
     s.and_i(s.shr_i(word, 2 * pair as u32), s.splat_i(0x0303_0303))
 }
 
 /// Bit `bit` of each byte of a word, at bit `to` of the byte.
 #[inline(always)]
-fn one_bit<S: Simd>(s: S, word: S::I, bit: usize, to: u32) -> S::I {
+pub(super) fn one_bit<S: Simd>(s: S, word: S::I, bit: usize, to: u32) -> S::I {
     s.shl_i(s.and_i(s.shr_i(word, bit as u32), s.splat_i(0x0101_0101)), to)
 }
 
@@ -275,15 +275,15 @@ impl Decode for DecodeQ3K {
 
 /// Scale and minimum of sub-block `sub` of Q4_K and Q5_K.
 #[inline(always)]
-fn scale_and_minimum<S: Simd>(s: S, group: &[u8], sub: usize) -> (S::F, S::F) {
-    let at = |i: usize| s.shr_i(word(s, group, 4 + 4 * i), 8 * (sub % 4) as u32);
-    let and = |word: S::I, mask: i32| s.and_i(word, s.splat_i(mask));
-    let (scales, minima) = (at(0), at(1));
+pub(super) fn scale_and_minimum<S: Simd>(s: S, group: &[u8], sub: usize) -> (S::F, S::F) {
+    let shift = 8 * (sub % 4) as u32;
+    let (scales, minima) = (s.shr_i(word(s, group, 4), shift), s.shr_i(word(s, group, 8), shift));
     let (scale, minimum) = if sub < 4 {
-        (and(scales, 63), and(minima, 63))
+        (s.and_i(scales, s.splat_i(63)), s.and_i(minima, s.splat_i(63)))
     } else {
-        let low = at(2);
-        (s.or_i(and(low, 15), and(s.shr_i(scales, 2), 48)), s.or_i(and(s.shr_i(low, 4), 15), and(s.shr_i(minima, 2), 48)))
+        let (low, four, two) = (s.shr_i(word(s, group, 12), shift), s.splat_i(15), s.splat_i(48));
+        let scale = s.or_i(s.and_i(low, four), s.and_i(s.shr_i(scales, 2), two));
+        (scale, s.or_i(s.and_i(s.shr_i(low, 4), four), s.and_i(s.shr_i(minima, 2), two)))
     };
     (s.mul(half(s, group, 0), s.to_f(scale)), s.mul(half(s, group, 2), s.to_f(minimum)))
 }

@@ -17,9 +17,11 @@
 //! | [`blockwise`] | bitsandbytes' codes, double quantisation, int8 |
 //! | [`mod@quantize`] | f32 to blocks |
 //! | `decode` | sixteen rows side by side to f32, as the products read them |
+//! | `codes` | sixteen rows side by side as integers, as the integer products read them |
 
 pub mod blocks;
 pub mod blockwise;
+pub(crate) mod codes;
 pub(crate) mod decode;
 pub mod quantize;
 
@@ -174,6 +176,11 @@ impl Storage {
     /// importance matrix.
     pub const fn has_writer(self) -> bool {
         !matches!(self, Storage::Q2K | Storage::Q3K | Storage::Iq4Nl | Storage::Iq4Xs)
+    }
+
+    /// Whether its weights are small integers under scales, which [`crate::integer`] multiplies as integers.
+    pub const fn has_codes(self) -> bool {
+        codes::has_codes(self)
     }
 
     /// Whether every number of a weight stands by itself, as a float of 16 or 32 bits.

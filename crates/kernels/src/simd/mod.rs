@@ -32,6 +32,7 @@
 //! micro-kernel of the matrix product ([`microkernel`]), and the disjoint tiles of one output matrix ([`disjoint`]).
 
 pub mod disjoint;
+pub mod dots;
 pub mod microkernel;
 mod portable;
 

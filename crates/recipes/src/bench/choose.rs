@@ -17,6 +17,10 @@ use crate::responder::Responder;
 pub struct BenchChooseOptions<'a> {
     /// Base model.
     pub model: &'a str,
+    /// How its weights are held, as `[model] storage` says; empty: as the files have them.
+    pub storage: &'a str,
+    /// The compute path, as `[engine] compute` says; empty: exact.
+    pub compute: &'a str,
     /// The items; the labels are the distinct values of its target column, sorted.
     pub table: Table,
     /// How many of the items.
@@ -51,7 +55,7 @@ pub fn choose(context: &Context<'_>, observer: &mut dyn Observer, options: &Benc
     labels.sort_unstable();
     labels.dedup();
     let records = first(all, options.records)?;
-    let base = Base::open(context, observer, options.model, "")?;
+    let base = Base::open(context, observer, options.model, "")?.held_as(options.storage)?.asked_by(options.compute, "")?;
     let mut model = base.load(context.threads)?;
     let prompts: Vec<Prompt> = records
         .iter()

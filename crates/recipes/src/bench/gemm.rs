@@ -4,6 +4,7 @@
 //! peer's script; the mean is over the shapes. The weight is held as the engine holds it, which its loading pays for,
 //! not the product.
 
+use engine::compute::ComputePath;
 use engine::cpu::CpuDevice;
 use engine::device::{Device, Limits, Storage};
 use engine::random::{self, Purpose};
@@ -47,7 +48,7 @@ pub struct BenchGemm {
 pub fn gemm(context: &Context<'_>, observer: &mut dyn Observer) -> Result<BenchGemm> {
     let mut device = CpuDevice::new(context.threads);
     let width = SHAPES.iter().map(|&(inner, outer)| inner.max(outer)).max().unwrap_or(0);
-    let limits = Limits { rows: ROWS, chain: 1, width, head_rows: 1, vocab: width, hidden: 576, rotaries: 0 };
+    let limits = Limits { rows: ROWS, chain: 1, width, head_rows: 1, vocab: width, hidden: 576, rotaries: 0, compute: ComputePath::Exact };
     let failed = |error| Error::Engine(engine::EngineError::Device(error));
     device.reserve(&limits).map_err(failed)?;
     observer.event(Event::Start { what: "products".into(), total: (SHAPES.len() * ROUNDS) as u64, unit: "products" });

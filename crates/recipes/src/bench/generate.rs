@@ -26,6 +26,19 @@ const NEW: usize = 128;
 /// Texts of the batch.
 const BATCH: usize = 32;
 
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BenchGenerateOptions<'a> {
+    /// Base model.
+    pub model: &'a str,
+    /// How its weights are held, as `[model] storage` says; empty: as the files have them.
+    pub storage: &'a str,
+    /// The compute path, as `[engine] compute` says; empty: exact.
+    pub compute: &'a str,
+    /// What the cache holds, as `[engine] kv_cache` says; empty: f32.
+    pub kv_cache: &'a str,
+}
+
 /// What was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BenchGenerate {
@@ -39,6 +52,8 @@ pub struct BenchGenerate {
     pub prefill_tokens: usize,
     /// The compute path.
     pub compute_path: &'static str,
+    /// What the cache of keys and values held.
+    pub kv_cache: &'static str,
     /// As given.
     pub model: String,
     /// How its weights are stored.
@@ -50,8 +65,9 @@ pub struct BenchGenerate {
 }
 
 /// Reads, writes and times it.
-pub fn generate(context: &Context<'_>, observer: &mut dyn Observer, model_name: &str) -> Result<BenchGenerate> {
-    let base = Base::open(context, observer, model_name, "")?;
+pub fn generate(context: &Context<'_>, observer: &mut dyn Observer, options: &BenchGenerateOptions<'_>) -> Result<BenchGenerate> {
+    let base = Base::open(context, observer, options.model, "")?.held_as(options.storage)?;
+    let base = base.asked_by(options.compute, options.kv_cache)?;
     let ids = base.tokenizer.encode(&SENTENCE.repeat(SENTENCES), Specials::AsText)?;
     let prefill_tokens = PREFILL.min(base.config().context - 1);
     if ids.len() < prefill_tokens || prefill_tokens < PROMPT + NEW {
@@ -65,7 +81,7 @@ pub fn generate(context: &Context<'_>, observer: &mut dyn Observer, model_name: 
     let mut model = base.load(context.threads)?;
     let generation =
         GenerationUse { rows: prefill_tokens, sequences: BATCH, cache_rows: (BATCH * (PROMPT + NEW + 2)).max(prefill_tokens + 1) };
-    model.reserve(&Uses { generation: Some(generation), ..Uses::default() })?;
+    model.reserve(&Uses { generation: Some(generation), compute: base.compute(), ..Uses::default() })?;
     let now = || context.clock.seconds();
     let prompt = |tokens, max_new| Prompt { tokens, max_new, stop: &[], draw_key: 0 };
     observer.event(Event::Start { what: "reading and writing".into(), total: 3, unit: "parts" });
@@ -102,8 +118,9 @@ pub fn generate(context: &Context<'_>, observer: &mut dyn Observer, model_name: 
         generate_tokens_per_second: NEW as f64 / one.max(1e-9),
         batch32_tokens_per_second: (BATCH * NEW) as f64 / batch.max(1e-9),
         prefill_tokens,
-        compute_path: "exact",
-        model: model_name.to_owned(),
+        compute_path: base.compute().path.name(),
+        kv_cache: base.compute().kv.name(),
+        model: options.model.to_owned(),
         storage: base.storage_names(),
         peak_rss_bytes: store::disk::peak_rss_bytes().unwrap_or(0),
         threads: context.threads,

@@ -3,6 +3,7 @@
 //! Each module says what exactly is timed. Rates are those of one process on a machine that does nothing else.
 
 pub mod choose;
+pub mod fidelity;
 pub mod gemm;
 pub mod generate;
 pub mod prepare;

@@ -34,6 +34,8 @@ const MAX_NORM: f32 = 1.0;
 pub struct BenchSftOptions<'a> {
     /// Base model.
     pub model: &'a str,
+    /// How its weights are held, as `[model] storage` says; empty: as the files have them.
+    pub storage: &'a str,
     /// The records.
     pub table: Table,
     /// How many of them.
@@ -89,7 +91,7 @@ pub fn sft(context: &Context<'_>, observer: &mut dyn Observer, options: &BenchSf
         return Err(Error::Mismatch { what: "--learning-rate", given, expected: "above 0".into() });
     }
     let records = first(options.table.records()?, options.records)?;
-    let base = Base::open(context, observer, options.model, "")?;
+    let base = Base::open(context, observer, options.model, "")?.held_as(options.storage)?;
     let config = base.config().clone();
     let chat = base.chat()?;
     let rows: Vec<TokenRow> = records.iter().map(|record| completion_row(chat, record)).collect::<Result<_>>()?;

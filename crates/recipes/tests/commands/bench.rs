@@ -44,7 +44,7 @@ fn the_loss_is_that_of_the_whole_batch_whatever_is_kept() {
     // B is zero at the start: the first loss is the base's mean over batch · (length − 1).
     let records: String = ids.iter().map(|ids| json!({ "ids": ids }).to_string() + "\n").collect();
     let records = home.write("records.jsonl", records);
-    let total = score(&home.context(), &mut Silent, &records, &model, None, "", true, &mut |_| {}).unwrap();
+    let total = score(&home.context(), &mut Silent, &records, &model, None, "", "", true, &mut |_| {}).unwrap();
     assert_eq!(total.loss_tokens, 3 * 19);
     assert!((result.losses[0] + total.log_prob / 57.0).abs() < 1e-5, "{} and {}", result.losses[0], -total.log_prob / 57.0);
 

@@ -10,6 +10,8 @@ fn options(model: &str) -> ChatOptions {
         model: model.to_owned(),
         adapter: None,
         storage: String::new(),
+        compute: String::new(),
+        kv_cache: String::new(),
         system: None,
         temperature: 0.0,
         top_k: 0,

@@ -57,6 +57,8 @@ fn defaults_are_those_that_hold() {
         "project.name",
         "model.template",
         "model.storage",
+        "engine.compute",
+        "engine.kv_cache",
         "data.source.format",
         "data.source.group",
         "data.source.id",

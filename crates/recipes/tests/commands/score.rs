@@ -12,7 +12,7 @@ use crate::home::{Home, golden};
 
 fn lines(home: &Home, file: &Path, model: &str, adapter: Option<&Path>, tokens: bool) -> Result<Vec<ScoreLine>, Error> {
     let mut lines = Vec::new();
-    score(&home.context(), &mut Silent, file, model, adapter, "", tokens, &mut |line| lines.push(line))?;
+    score(&home.context(), &mut Silent, file, model, adapter, "", "", tokens, &mut |line| lines.push(line))?;
     Ok(lines)
 }
 
@@ -123,7 +123,7 @@ fn refusals_name_the_record_and_come_before_any_line() {
     for (bad, message) in cases {
         let file = home.write("records.jsonl", format!("{good}\n{bad}\n"));
         let mut seen = 0;
-        let error = score(&home.context(), &mut Silent, &file, &model, None, "", true, &mut |_| seen += 1).unwrap_err();
+        let error = score(&home.context(), &mut Silent, &file, &model, None, "", "", true, &mut |_| seen += 1).unwrap_err();
         assert_eq!((error.to_string().as_str(), seen), (message, 0));
         assert!(error.hint().is_some(), "{message}");
     }
