@@ -6,6 +6,7 @@ mod audit;
 mod bad_input;
 mod commands;
 mod help;
+mod prepared;
 mod project;
 mod resume;
 mod run;
