@@ -9,6 +9,7 @@
 
 mod corpus;
 mod crash;
+mod data;
 mod exports;
 mod fuzz;
 mod layers;
@@ -28,6 +29,7 @@ usage: cargo xtask <task>
   layers    the crate edges, forbidden dependencies and licences
   corpus    writes a made-up corpus to measure preparation with: --megabytes N --out FOLDER [--seed 1]
   crash     kill -9 at random instants, resume, same bytes; [--runs 25] [--project DIR] (minutes)
+  data      what preparation is held to, on public data sets and corpora; --data-folder DIR --out DIR (minutes)
   memory    planned against measured memory of training in 20 shapes a model; --model MODEL (minutes)
   shapes    Qwen 2.5's 1.5B and 7B with random weights: planned and measured memory, tokens/s; --output DIR (GB, minutes)
   fuzz      mutated files for every parser of data; [--seconds 10] [--seed 1] [--only TARGET,…]
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Some("corpus") => corpus::corpus(&arguments[1..]),
         Some("crash") => crash::crash(&arguments[1..]),
         Some("memory") => memory::memory(&arguments[1..]),
+        Some("data") => data::data(&arguments[1..]),
         Some("fuzz") => fuzz::fuzz(&arguments[1..]),
         Some("parity") => parity::parity(&arguments[1..]),
         Some("shapes") => shapes::shapes(&arguments[1..]),

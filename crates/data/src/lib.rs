@@ -1,11 +1,13 @@
 //! Bytes to documents, records and packed batches: knows no model, no disk.
 //!
-//! In the order data flows: [`read`] (bytes to [`Document`]s), [`RecordRecipe`] (documents to [`Record`]s),
-//! [`clean`] (one record alone: form, language, quality, secrets), [`steps`] (duplicates, conflicts, empty, too long: kept or [`Rejected`] with a reason), [`near`] (near-duplicates),
+//! In the order data flows: [`read`] (bytes to [`Document`]s), [`derive`] (their parts: chunks, questions, replies), [`RecordRecipe`] (documents to [`Record`]s),
+//! [`clean`] (one record alone: form, language, quality, secrets), [`steps`] (duplicates, conflicts, empty, too long: kept or [`Rejected`] with a reason), [`near`] (near-duplicates), [`windows`] (passages in common),
 //! [`split`] ([`TrainSet`] and [`HeldOut`] are different types), [`pack`] ([`TokenRow`]s to [`PackedBatch`]es).
 #![forbid(unsafe_code)]
 
 pub mod clean;
+mod csv_row;
+pub mod derive;
 mod document;
 pub mod error;
 pub mod label_errors;
@@ -18,8 +20,10 @@ mod record;
 pub mod spill;
 pub mod split;
 pub mod steps;
+pub mod windows;
 pub mod wire;
 
+pub use csv_row::{csv_row, without_apostrophe};
 pub use document::{Document, Origin, Value};
 pub use error::DataError;
 pub use pack::{PackPlan, PackedBatch, PackedEntry, PackedSegment, Step, TokenRow, TrainRows};

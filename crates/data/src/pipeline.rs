@@ -9,13 +9,17 @@
 //! Nothing depends on the number of threads: documents are worked on in chunks of a fixed size, results are taken in
 //! their order, and whatever is compared is compared in an order given by content or row.
 
-use crate::clean::{Clean, Findings, Outdated};
+mod passages;
+
+pub use passages::{Contaminated, PassageReport, Passages};
+
+use crate::clean::{Clean, Findings, Outdated, day};
 use crate::near::{self, Nearness, UnionFind, band_keys, fold, hash_bytes};
 use crate::record::{ColumnKind, Head, Maker};
 use crate::spill::{Log, Sorter, Spill};
 use crate::split::{Dealt, Keys, NONE, Part, SourceRole, SplitPlan, SplitReport, Table, naive_key};
 use crate::steps::{Conflict, Policy, Reason, asks_nothing};
-use crate::{DataError, Document, Item, Record, RecordRecipe, Rejected, Shape, wire};
+use crate::{DataError, Document, Item, Record, RecordRecipe, Rejected, Shape, Value, wire};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -67,8 +71,41 @@ pub struct Steps {
     pub conflicts: Policy,
     /// Nearly the same question; `None` is not looked for.
     pub near: Option<(Nearness, NearPolicy)>,
+    /// Long passages in several records; `None` is not looked for.
+    pub passages: Option<Passages>,
+    /// Rows that are held out as near out of distribution.
+    pub near_ood: Option<Outside>,
     /// How it is split.
     pub split: SplitPlan,
+}
+
+/// Rows of the same task from another time or group, which are measured on and never trained on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// The column that says so.
+    pub column: String,
+    /// Rows from this day on, as `2026-11-24`.
+    pub from: Option<String>,
+    /// Rows with one of these values.
+    pub values: Vec<String>,
+}
+
+impl Outside {
+    fn holds(&self, document: &Document) -> bool {
+        let Some(text) = document.field(&self.column).map(Value::to_text) else { return false };
+        let text = text.trim();
+        let late = self.from.as_deref().is_some_and(|from| day(text).is_some_and(|day| day >= from));
+        late || self.values.iter().any(|value| value == text)
+    }
+}
+
+/// Which rows are versions of one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions<'a> {
+    /// Column that names the thing.
+    pub of: &'a str,
+    /// Column with the version: numbers (`v1.10`), a date, or letters.
+    pub version: &'a str,
 }
 
 /// How the records of one source are made and drawn.
@@ -88,6 +125,8 @@ pub struct SourcePlan<'a> {
     pub limit: usize,
     /// At most so many records of each stratum, drawn by the seed; 0: all.
     pub limit_per_class: usize,
+    /// Rows that are versions of one thing, of which the last stays.
+    pub versions: Option<Versions<'a>>,
 }
 
 /// What a source turned out to be.
@@ -121,6 +160,8 @@ pub struct Pipeline<'a, E> {
     texts: Sorter<'a, 20>,
     groups: Sorter<'a, 20>,
     bands: Vec<Sorter<'a, 12>>,
+    passages: Sorter<'a, 12>,
+    versions: Sorter<'a, 36>,
     answers: HashMap<u64, u32>,
     answer_names: Vec<Option<String>>,
     strata: HashMap<String, u32>,
@@ -134,6 +175,14 @@ struct Rows {
     role: Vec<Option<SourceRole>>,
     answer: Vec<u32>,
     stratum: Vec<u32>,
+    /// Words of what is asked and of the answer, as [`length_class`]es.
+    lengths: Vec<[u8; 2]>,
+}
+
+/// A text's length as a power of two: class 0 has no word, class n from 2ⁿ⁻¹ to 2ⁿ − 1 of them.
+fn length_class(text: &str) -> u8 {
+    let words = text.split_whitespace().count() as u64;
+    (u64::BITS - words.leading_zeros()) as u8
 }
 
 /// What was rejected: lines, and counts.
@@ -180,6 +229,12 @@ struct Kept {
     answer: u64,
     answer_name: Option<String>,
     bands: Vec<u64>,
+    passages: Vec<u64>,
+    lengths: [u8; 2],
+    /// What it is a version of, and which.
+    version: Option<([u8; 16], [u8; 16])>,
+    /// It is held out as near out of distribution.
+    outside: bool,
 }
 
 fn short(key: &[u8; 32]) -> [u8; 16] {
@@ -225,6 +280,8 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
             texts: sorter(),
             groups: sorter(),
             bands: (0..bands).map(|_| Sorter::with_memory(spill, BANDS_BYTES / bands)).collect(),
+            passages: Sorter::with_memory(spill, HASH_BYTES),
+            versions: Sorter::with_memory(spill, HASH_BYTES),
             answers: HashMap::new(),
             answer_names: Vec::new(),
             strata: HashMap::new(),
@@ -256,7 +313,7 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
             let (next, processed) = self.pool.install(|| {
                 rayon::join(
                     || next_chunk(&mut items),
-                    || chunk.par_iter().map(|item| process(item, &maker, plan.role, steps, check)).collect::<Result<Vec<_>, E>>(),
+                    || chunk.par_iter().map(|item| process(item, &maker, plan, steps, check)).collect::<Result<Vec<_>, E>>(),
                 )
             });
             for processed in processed? {
@@ -270,7 +327,9 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
                         if draws {
                             draw.push((kept.draw, self.rows.start.len() as u32));
                         }
-                        self.keep(*kept, plan.role)?;
+                        let trained = matches!(plan.role, SourceRole::Split | SourceRole::Train);
+                        let role = if kept.outside && trained { SourceRole::NearOod } else { plan.role };
+                        self.keep(*kept, role)?;
                     }
                 }
             }
@@ -300,6 +359,7 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
         let row = row as u32;
         self.rows.start.push(self.records.push(&kept.entry)?);
         self.rows.role.push(Some(role));
+        self.rows.lengths.push(kept.lengths);
         self.keys.push(&[kept.content.as_slice(), &kept.naive.to_be_bytes()].concat())?;
         self.ids.push(entry(kept.id, row))?;
         self.contents.push(entry(short(&kept.content), row))?;
@@ -312,6 +372,16 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
         }
         for (sorter, key) in self.bands.iter_mut().zip(&kept.bands) {
             sorter.push(entry(key.to_be_bytes(), row))?;
+        }
+        for item in passages::entries(&kept.passages, row) {
+            self.passages.push(item)?;
+        }
+        if let Some((thing, order)) = kept.version {
+            let mut item = [0; 36];
+            item[..16].copy_from_slice(&thing);
+            item[16..32].copy_from_slice(&order);
+            item[32..].copy_from_slice(&row.to_be_bytes());
+            self.versions.push(item)?;
         }
         let answer = match self.answers.get(&kept.answer) {
             Some(answer) => *answer,
@@ -393,11 +463,13 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
 
     fn finished(mut self) -> Result<Finished, DataError> {
         self.unique_ids()?;
+        self.superseded()?;
         self.duplicates()?;
         let (input, conflicts) = self.inputs_and_conflicts()?;
         let text = self.classes(|pipeline| &mut pipeline.texts, NONE)?;
         let group = self.classes(|pipeline| &mut pipeline.groups, NONE)?;
         let near = self.near(&text)?;
+        let passages = self.passages()?;
         let mut names: Vec<(String, u32)> = std::mem::take(&mut self.strata).into_iter().collect();
         names.sort_unstable();
         let mut rank = vec![0; names.len()];
@@ -436,12 +508,14 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
             place,
             stratum: table.stratum,
             strata: table.strata,
+            lengths: self.rows.lengths,
             records: self.records,
             documents: self.documents,
             rejects: self.rejects,
             findings: self.findings,
             conflicts: conflicts.len() as u64,
             near: near_report,
+            passages,
             report,
         })
     }
@@ -818,7 +892,7 @@ fn columns_of(items: &[Item]) -> Vec<String> {
 fn process<E: From<DataError>>(
     item: &Item,
     maker: &Maker<'_>,
-    role: SourceRole,
+    plan: &SourcePlan<'_>,
     steps: &Steps,
     check: &Check<'_, E>,
 ) -> Result<Processed, E> {
@@ -837,7 +911,7 @@ fn process<E: From<DataError>>(
         wire::write_document(&mut line, document);
     }
     line.push(b'\n');
-    let outcome = record_of(document, maker, role, steps, check, &mut findings)?;
+    let outcome = record_of(document, maker, plan, steps, check, &mut findings)?;
     Ok(Processed { document: line, findings, outcome })
 }
 
@@ -845,7 +919,7 @@ fn process<E: From<DataError>>(
 fn record_of<E: From<DataError>>(
     document: &Document,
     maker: &Maker<'_>,
-    role: SourceRole,
+    plan: &SourcePlan<'_>,
     steps: &Steps,
     check: &Check<'_, E>,
     findings: &mut Findings,
@@ -865,24 +939,30 @@ fn record_of<E: From<DataError>>(
     if asks_nothing(&record) {
         return rejected(&record.id, ("empty", Reason::EmptyInput));
     }
-    if role != SourceRole::FarOod && record.answer.is_empty() {
+    if plan.role != SourceRole::FarOod && record.answer.is_empty() {
         return rejected(&record.id, ("split", Reason::EmptyTarget));
     }
     match check(&record)? {
         Some(reason) => rejected(&record.id, reason),
-        None => Ok(Ok(Box::new(kept(record, steps)))),
+        None => Ok(Ok(Box::new(kept(document, record, plan, steps)))),
     }
 }
 
-fn kept(record: Record, steps: &Steps) -> Kept {
-    let answer = record.answer.to_text();
-    let folded = fold(&record.asked());
+fn kept(document: &Document, record: Record, plan: &SourcePlan<'_>, steps: &Steps) -> Kept {
+    let (asked, answer) = (record.asked(), record.answer.to_text());
+    let folded = fold(&asked);
+    let lengths = [length_class(&asked), length_class(&answer)];
     let mut entry = (record.id.len() as u32).to_be_bytes().to_vec();
     entry.extend_from_slice(record.id.as_bytes());
     wire::write_open_record(&mut entry, &record);
     let bands = steps.near.and_then(|(nearness, _)| Some(band_keys(&near::sketch(&nearness.shingles.of(&folded))?, &nearness)));
     let seed = steps.split.seed;
     let draw = blake3::hash(format!("draw {seed} {}", record.id).as_bytes());
+    let version = plan.versions.and_then(|versions| {
+        let text = |column| document.field(column).map(Value::to_text).unwrap_or_default();
+        let (thing, version) = (text(versions.of), text(versions.version));
+        (!thing.trim().is_empty()).then(|| (short_hash(thing.trim().as_bytes()), passages::version_order(version.trim())))
+    });
     Kept {
         id: short_hash(record.id.as_bytes()),
         naive: naive_key(seed, &record.id),
@@ -895,6 +975,10 @@ fn kept(record: Record, steps: &Steps) -> Kept {
         answer_name: (answer.len() <= ANSWER_BYTES_MAX).then_some(answer),
         stratum: record.stratum,
         bands: bands.unwrap_or_default(),
+        passages: steps.passages.map(|passages| passages::keys(&folded, passages.words)).unwrap_or_default(),
+        version,
+        lengths,
+        outside: steps.near_ood.as_ref().is_some_and(|outside| outside.holds(document)),
         entry,
     }
 }
@@ -906,6 +990,7 @@ pub struct Finished {
     place: Vec<Option<Part>>,
     stratum: Vec<u32>,
     strata: Vec<String>,
+    lengths: Vec<[u8; 2]>,
     records: Log,
     documents: Log,
     rejects: Rejects,
@@ -915,6 +1000,8 @@ pub struct Finished {
     pub conflicts: u64,
     /// Near-duplicates.
     pub near: NearReport,
+    /// Passages in several records.
+    pub passages: PassageReport,
     /// What the split did; what it left out is among the rejects.
     pub report: SplitReport,
 }
@@ -928,6 +1015,25 @@ impl Finished {
     /// (step, reason, count) of what was rejected.
     pub fn rejected(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
         self.rejects.counts.iter().map(|((step, reason), count)| (*step, *reason, *count))
+    }
+
+    /// How long the records' questions and answers are: least and most words, and how many questions and answers have so many.
+    pub fn lengths(&self) -> Vec<(u64, u64, u64, u64)> {
+        let mut classes: BTreeMap<u8, [u64; 2]> = BTreeMap::new();
+        for lengths in self.lengths.iter().zip(&self.place).filter(|(_, place)| place.is_some()).map(|(lengths, _)| lengths) {
+            for (which, class) in lengths.iter().enumerate() {
+                classes.entry(*class).or_default()[which] += 1;
+            }
+        }
+        let bounds = |class: u8| if class == 0 { (0, 0) } else { (1 << (class - 1), (1u64 << class) - 1) };
+        classes.into_iter().map(|(class, [asked, answered])| (bounds(class).0, bounds(class).1, asked, answered)).collect()
+    }
+
+    /// The first records of a part.
+    pub fn first(&mut self, part: Part, count: usize) -> Result<Vec<Record>, DataError> {
+        let rows = self.place.iter().enumerate().filter(|(_, place)| **place == Some(part)).map(|(row, _)| row as u32);
+        let rows: Vec<u32> = rows.take(count).collect();
+        rows.into_iter().map(|row| record(&mut self.records, &self.start, row)).collect()
     }
 
     /// The second pass: each record as a line of JSON with its newline, in the order of its document.

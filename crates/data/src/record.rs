@@ -160,7 +160,8 @@ fn hash_words(hasher: &mut blake3::Hasher, name: &str, text: &str) {
 pub struct RecordRecipe {
     /// A column, or a template `… {column} …` (`{{` and `}}` are braces). None: the source's shape says.
     pub input: Option<String>,
-    /// Columns of the answer. One: its text. Several: a JSON object. None, with an input: no answer is known.
+    /// Columns of the answer. One: its text, or a template as `input` is one. Several: a JSON object. None, with an input: no
+    /// answer is known.
     pub target: Vec<String>,
     /// The system message, unless a conversation has one of its own.
     pub instruction: Option<String>,
@@ -236,6 +237,8 @@ impl<'a> From<&'a Dataset> for Head<'a> {
 pub struct Maker<'a> {
     recipe: &'a RecordRecipe,
     input: Option<Input>,
+    /// The answer, where it is one text.
+    answer: Option<Input>,
     shape: Shape,
     kinds: &'a [(String, ColumnKind)],
 }
@@ -246,7 +249,10 @@ impl Maker<'_> {
         let recipe = self.recipe;
         let named = recipe.target.iter().chain(&recipe.group).chain(&recipe.stratify).chain(&recipe.id);
         match &self.input {
-            Some(input) => named.map(String::as_str).any(|name| name == column) || input.columns().any(|name| name == column),
+            Some(input) => {
+                let templates = std::iter::once(input).chain(&self.answer);
+                named.map(String::as_str).any(|name| name == column) || templates.flat_map(Input::columns).any(|name| name == column)
+            }
             // The shape says; a conversation is one column of a few.
             None => SHAPED_COLUMNS.contains(&column) || named.map(String::as_str).any(|name| name == column),
         }
@@ -255,7 +261,7 @@ impl Maker<'_> {
     /// The document's record, or why there is none. Without a column to stratify by, the stratum is left open.
     pub fn record(&self, document: &Document) -> Result<Record, Reason> {
         let content = match &self.input {
-            Some(input) => self.recipe.columns(input, self.kinds, document),
+            Some(input) => self.recipe.columns(input, self.answer.as_ref(), self.kinds, document),
             None => conversation(self.shape, document),
         };
         Ok(self.recipe.record(content?, document))
@@ -278,7 +284,7 @@ impl RecordRecipe {
 
     /// How the target columns of several sources are typed together, so that one column has one type everywhere.
     pub fn kinds(&self, datasets: &[&Dataset]) -> Result<Vec<(String, ColumnKind)>, DataError> {
-        for dataset in datasets {
+        for dataset in datasets.iter().filter(|_| self.target.len() > 1) {
             for column in &self.target {
                 known(&(*dataset).into(), column)?;
             }
@@ -315,7 +321,12 @@ impl RecordRecipe {
     /// What makes records of this source's documents, target columns typed by `kinds`.
     pub fn maker<'a>(&'a self, head: &Head<'_>, kinds: &'a [(String, ColumnKind)]) -> Result<Maker<'a>, DataError> {
         let input = self.input.as_deref().map(|input| Input::parse(input, head)).transpose()?;
-        for column in self.target.iter().chain(&self.group).chain(&self.stratify).chain(&self.id) {
+        let answer = match self.target.as_slice() {
+            [one] => Some(Input::parse(one, head)?),
+            _ => None,
+        };
+        let several = if answer.is_some() { &[] } else { self.target.as_slice() };
+        for column in several.iter().chain(&self.group).chain(&self.stratify).chain(&self.id) {
             known(head, column)?;
         }
         if input.is_none() && (!self.target.is_empty() || head.shape == Shape::Columns) {
@@ -325,17 +336,23 @@ impl RecordRecipe {
             let (origin, shape) = (head.source.into(), head.shape.name());
             return Err(DataError::UntrainedShape { origin, shape, supported: TRAINABLE });
         }
-        Ok(Maker { recipe: self, input, shape: head.shape, kinds: if head.typed { &[] } else { kinds } })
+        Ok(Maker { recipe: self, input, answer, shape: head.shape, kinds: if head.typed { &[] } else { kinds } })
     }
 
-    fn columns(&self, input: &Input, kinds: &[(String, ColumnKind)], document: &Document) -> Result<Content, Reason> {
-        let answer = match self.target.as_slice() {
-            [] => Answer::Text(String::new()),
-            [column] => match document.field(column).map(Value::to_text).unwrap_or_default() {
+    fn columns(
+        &self,
+        input: &Input,
+        answer: Option<&Input>,
+        kinds: &[(String, ColumnKind)],
+        document: &Document,
+    ) -> Result<Content, Reason> {
+        let answer = match (answer, self.target.as_slice()) {
+            (None, []) => Answer::Text(String::new()),
+            (Some(answer), _) => match answer.text(document) {
                 text if text.trim().is_empty() => return Err(Reason::EmptyTarget),
                 text => Answer::Text(text.trim().to_owned()),
             },
-            columns => {
+            (None, columns) => {
                 let kind = |column: &String| kinds.iter().find(|(name, _)| name == column).map(|(_, kind)| *kind);
                 let value = |column: &String| field_value(document.field(column), kind(column));
                 Answer::Fields(columns.iter().map(|column| (column.clone(), value(column))).collect())

@@ -58,6 +58,23 @@ pub enum Reason {
         /// That day.
         until: String,
     },
+    /// A later version of the same thing is the related record.
+    Superseded,
+    /// A long passage of it stands in the related record too.
+    Passage {
+        /// Words in a row.
+        words: usize,
+    },
+    /// It has a text in common with something that training must not know.
+    Contaminated {
+        /// A held-out part or a benchmark.
+        with: String,
+    },
+    /// It has nothing of which records of the source are made.
+    NothingMade {
+        /// What was looked for.
+        of: &'static str,
+    },
     /// Longer than allowed.
     TooLong {
         /// Its length.
@@ -103,6 +120,10 @@ impl Reason {
             Self::ListedWord => "listed word",
             Self::Secret { .. } => "secret",
             Self::Outdated { .. } => "outdated",
+            Self::Superseded => "superseded",
+            Self::Passage { .. } => "passage of another record",
+            Self::Contaminated { .. } => "contaminated",
+            Self::NothingMade { .. } => "nothing to make a record of",
             Self::TooLong { .. } => "too long",
             Self::Malformed { .. } => "malformed",
             Self::Unrenderable { .. } => "cannot be rendered",
@@ -127,6 +148,9 @@ impl fmt::Display for Reason {
             Self::Secret { kind } => write!(f, "secret: {kind}"),
             Self::Outdated { until } => write!(f, "outdated: valid until {until}"),
             Self::Malformed { problem } => write!(f, "malformed: {problem}"),
+            Self::Passage { words } => write!(f, "{words} words in a row stand in another record"),
+            Self::Contaminated { with } => write!(f, "contaminated: it has a text in common with {with}"),
+            Self::NothingMade { of } => write!(f, "nothing to make a record of: {of}"),
             Self::Unrenderable { problem } => write!(f, "cannot be rendered: {problem}"),
             Self::HeldOut { part } => write!(f, "shares a group, an input or a near-duplicate with records of the {part} set"),
             reason => f.write_str(reason.name()),

@@ -5,8 +5,9 @@
 
 use data::clean::Clean;
 use data::near::{Nearness, Shingles, fold, jaccard};
-use data::pipeline::{Finished, NearPolicy, Pipeline, SourcePlan, Steps};
+use data::pipeline::{Finished, NearPolicy, Outside, Passages, Pipeline, SourcePlan, Steps, Versions};
 use data::steps::{self, Policy};
+use data::windows::WindowSet;
 use data::{DataError, Document, InMemory, Item, Origin, Part, Portion, Record, RecordRecipe, SourceRole, Split, SplitPlan, Value, wire};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,7 +16,17 @@ const NEAR: Nearness = Nearness { shingles: Shingles::Characters(5), jaccard: 0.
 fn steps(near: Option<NearPolicy>, test: f64) -> Steps {
     let split = SplitPlan { seed: 3, test: Portion::Fraction(test), validation: Portion::Fraction(test / 3.0), train_per_stratum: None };
     let near = near.map(|policy| (NEAR, policy));
-    Steps { clean: Clean::default(), outdated: None, minimise: false, duplicates: Policy::Drop, conflicts: Policy::Keep, near, split }
+    Steps {
+        clean: Clean::default(),
+        outdated: None,
+        minimise: false,
+        duplicates: Policy::Drop,
+        conflicts: Policy::Keep,
+        near,
+        passages: None,
+        near_ood: None,
+        split,
+    }
 }
 
 fn documents(source: &str, rows: &[(String, String)]) -> Vec<Document> {
@@ -34,7 +45,8 @@ fn run(sources: &[(&str, SourceRole, &[(String, String)])], steps: Steps, thread
     let recipe = recipe();
     let mut pipeline = Pipeline::new(steps, &|_| Ok(None), &InMemory, threads)?;
     for (source, role, rows) in sources {
-        let plan = SourcePlan { source, recipe: &recipe, kinds: &[], typed: false, role: *role, limit: 0, limit_per_class: 0 };
+        let plan =
+            SourcePlan { source, recipe: &recipe, kinds: &[], typed: false, role: *role, limit: 0, limit_per_class: 0, versions: None };
         pipeline.source(&plan, documents(source, rows).into_iter().map(|document| Ok(Item::Document(document))))?;
     }
     pipeline.finish()
@@ -215,8 +227,16 @@ fn an_id_given_twice_is_an_error() {
     let same = [("x".to_owned(), "a".to_owned()), ("y".to_owned(), "a".to_owned())];
     let try_rows = |rows: &[(String, String)]| {
         let mut pipeline = Pipeline::<DataError>::new(steps(None, 0.0), &|_| Ok(None), &InMemory, 1).unwrap();
-        let plan =
-            SourcePlan { source: "s", recipe: &recipe, kinds: &[], typed: false, role: SourceRole::Split, limit: 0, limit_per_class: 0 };
+        let plan = SourcePlan {
+            source: "s",
+            recipe: &recipe,
+            kinds: &[],
+            typed: false,
+            role: SourceRole::Split,
+            limit: 0,
+            limit_per_class: 0,
+            versions: None,
+        };
         pipeline.source(&plan, documents("s", rows).into_iter().map(|document| Ok(Item::Document(document)))).unwrap();
         pipeline.finish().map(|_| ())
     };
@@ -236,4 +256,109 @@ fn a_skew_is_evened_out_in_training_only() {
     let strata = finished.strata();
     assert_eq!(strata[0], ("often".to_owned(), rare, strata[0].2, tested));
     assert_eq!(finished.rejected().find(|(step, ..)| *step == "balance").map(|(_, _, count)| count), Some(often - rare));
+}
+
+fn words(random: &mut Random, count: usize) -> Vec<String> {
+    (0..count).map(|_| word(random)).collect()
+}
+
+#[test]
+fn long_passages_are_found_in_the_later_record() {
+    let random = &mut Random(7);
+    let mut rows: Vec<(String, String)> = (0..300).map(|i| (words(random, 120).join(" "), ["a", "b"][i % 2].to_owned())).collect();
+    // Ten later rows each have 60 words of an earlier one, ten have 39 words.
+    let mut with = |from: usize, count: usize, rows: &mut Vec<(String, String)>| {
+        let earlier: Vec<&str> = rows[from].0.split(' ').collect();
+        let mut text = words(random, 50);
+        text.extend(earlier[31..31 + count].iter().map(|word| (*word).to_owned()));
+        text.extend(words(random, 40));
+        rows.push((text.join(", "), "a".to_owned()));
+    };
+    for from in 0..10 {
+        with(from, 60, &mut rows);
+        with(from + 20, 39, &mut rows);
+    }
+    let passages = |policy| Steps { passages: Some(Passages { words: 40, policy }), ..steps(None, 0.2) };
+    let finished = run(&[("s", SourceRole::Split, &rows)], passages(Policy::Keep), 2).unwrap();
+    assert_eq!((finished.passages.records, finished.rejected().count()), (10, 0));
+    assert_eq!(finished.passages.examples[0].2, 60);
+    let mut finished = run(&[("s", SourceRole::Split, &rows)], passages(Policy::Drop), 2).unwrap();
+    let rejects = rejects(&mut finished);
+    let dropped: Vec<u64> =
+        rejects.iter().map(|reject| reject["id"].as_str().unwrap().split(':').nth(1).unwrap().parse().unwrap()).collect();
+    assert_eq!(dropped, (0..10).map(|i| 301 + 2 * i).collect::<Vec<u64>>());
+    assert!(rejects.iter().all(|reject| reject["step"] == "passages" && reject["related"].as_array().unwrap().len() == 1));
+}
+
+#[test]
+fn what_training_has_in_common_with_held_out_texts_and_benchmarks_is_found() {
+    let random = &mut Random(9);
+    let mut train: Vec<(String, String)> = (0..100).map(|i| (words(random, 40).join(" "), ["a", "b"][i % 2].to_owned())).collect();
+    let test: Vec<(String, String)> = (0..20).map(|_| (words(random, 40).join(" "), "b".to_owned())).collect();
+    // Three training rows quote the test, two a benchmark of questions, one of them too short to have a window.
+    for (row, from) in [(3, 1), (50, 2), (77, 3)] {
+        let quoted: Vec<&str> = test[from].0.split(' ').skip(9).take(14).collect();
+        train[row].0 = format!("{} {}", train[row].0, quoted.join(" ").to_uppercase());
+    }
+    let benchmark = [words(random, 30).join(" "), "who may drive a company car".to_owned()];
+    train[10].0 = format!("so {}!", benchmark[0].split(' ').take(15).collect::<Vec<_>>().join(" "));
+    train[11].0 = "Who may drive a company car?".to_owned();
+    let found = |policy| {
+        let mut set = WindowSet::new(12);
+        benchmark.iter().for_each(|text| set.add(&fold(text)));
+        let sources = [("train", SourceRole::Train, train.as_slice()), ("test", SourceRole::Test, test.as_slice())];
+        let mut finished = run(&sources, steps(None, 0.0), 2).unwrap();
+        let found = finished.contamination(vec![("bench.jsonl".into(), set)], 12, policy).unwrap();
+        let counts: Vec<(String, u64)> = found.into_iter().map(|found| (found.with, found.records)).collect();
+        (counts, finished.count(Part::Train), rejects(&mut finished).len())
+    };
+    let counts = vec![("the test part".to_owned(), 3), ("bench.jsonl".to_owned(), 2)];
+    assert_eq!(found(Policy::Keep), (counts.clone(), 100, 0));
+    assert_eq!(found(Policy::Drop), (counts, 95, 5));
+}
+
+#[test]
+fn the_last_version_of_each_thing_stays() {
+    let recipe = recipe();
+    let rows = [("leave", "v1.9"), ("leave", "v1.10"), ("travel", "2025-01-01"), ("leave", "v1.2"), ("", "v1"), ("travel", "2024-12-31")];
+    let documents = rows.iter().enumerate().map(|(row, (of, version))| {
+        let fields = [
+            ("text", format!("text {row}")),
+            ("label", "a".to_owned() + &(row % 2).to_string()),
+            ("of", (*of).to_owned()),
+            ("version", (*version).to_owned()),
+        ];
+        let fields = fields.into_iter().map(|(name, text)| (name.to_owned(), Value::Text(text))).collect();
+        Ok(Item::Document(Document::new(fields, Origin { source: "s".into(), inner: String::new(), row: row as u64 + 1, line: 1 })))
+    });
+    let mut pipeline = Pipeline::<DataError>::new(steps(None, 0.0), &|_| Ok(None), &InMemory, 1).unwrap();
+    let versions = Some(Versions { of: "of", version: "version" });
+    let plan = SourcePlan {
+        source: "s",
+        recipe: &recipe,
+        kinds: &[],
+        typed: false,
+        role: SourceRole::Train,
+        limit: 0,
+        limit_per_class: 0,
+        versions,
+    };
+    pipeline.source(&plan, documents).unwrap();
+    let mut finished = pipeline.finish().unwrap();
+    let kept: Vec<u64> = records(&mut finished)[&Part::Train].iter().map(|record| record.lineage.row).collect();
+    assert_eq!(kept, [2, 3, 5]);
+    let rejects = rejects(&mut finished);
+    assert!(rejects.iter().all(|reject| reject["step"] == "superseded" && !reject["related"][0].as_str().unwrap().is_empty()));
+    assert_eq!(rejects.len(), 3);
+}
+
+#[test]
+fn rows_of_another_time_are_held_out_as_near_out_of_distribution() {
+    let rows: Vec<(String, String)> =
+        (0..200).map(|i| (format!("2026-0{}-11: message {}", 1 + i % 4, i * i), ["a", "b"][i % 2].to_owned())).collect();
+    let near_ood = Some(Outside { column: "text".into(), from: Some("2026-04-01".into()), values: vec![rows[0].0.clone()] });
+    let mut finished = run(&[("s", SourceRole::Split, &rows)], Steps { near_ood, ..steps(None, 0.2) }, 2).unwrap();
+    assert_eq!(finished.count(Part::NearOod), 51);
+    let held = &records(&mut finished)[&Part::NearOod];
+    assert!(held.iter().all(|record| record.input().starts_with("2026-04") || record.input() == rows[0].0));
 }

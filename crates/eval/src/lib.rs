@@ -14,12 +14,14 @@
 //! - [`verdict`]: the gate declared before training, and its three words,
 //! - [`classical`]: the honest cheap rival (TF-IDF and a linear classifier) and the majority baseline,
 //! - [`shots`]: examples for the few-shot rival under a token budget,
+//! - [`agreement`]: how well people who labelled the same items agree,
 //! - [`statistics`], [`bootstrap`], [`power`], [`folds`], [`random`], [`arithmetic`]: the tools, each usable alone.
 //!
 //! Everything is deterministic: randomness is counter-based with a seed given by the caller, sums run in a
 //! fixed order, exp and ln are our own, no result depends on the iteration order of a hash map.
 #![forbid(unsafe_code)]
 
+pub mod agreement;
 pub mod arithmetic;
 pub mod arms;
 pub mod bootstrap;

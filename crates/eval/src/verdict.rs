@@ -90,6 +90,16 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// The same with further criteria, which nothing measured here decides; the worst of all counts.
+    #[must_use]
+    pub fn with(mut self, criteria: impl IntoIterator<Item = Criterion>) -> Self {
+        self.criteria.extend(criteria);
+        if let Some(worst) = self.criteria.iter().map(|criterion| criterion.verdict).max() {
+            self.verdict = worst;
+        }
+        self
+    }
+
     /// Tuned minus the best rival that the gate names.
     #[must_use]
     pub fn difference(&self) -> Option<&Difference> {

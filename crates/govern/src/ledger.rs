@@ -55,6 +55,32 @@ pub enum Event {
         /// Hash of the adapter's weights.
         adapter: Hash,
     },
+    /// A second person looked at a random sample of the records.
+    Reviewed {
+        /// The run's id.
+        run: String,
+        /// Hash of the sheet that they filled in.
+        sheet: Hash,
+        /// Who looked.
+        by: String,
+        /// Records accepted.
+        accepted: u64,
+        /// Records rejected.
+        rejected: u64,
+        /// Records without a decision.
+        undecided: u64,
+    },
+    /// Labels that a person gave came back.
+    Labelled {
+        /// The run's id.
+        run: String,
+        /// Hash of the file.
+        sheet: Hash,
+        /// Who labelled.
+        annotator: String,
+        /// How many records.
+        labels: u64,
+    },
     /// Held-out answers were compared with their gold: a look at a test set.
     TestSetLookedAt {
         /// The run's id.

@@ -160,6 +160,14 @@ pub enum Error {
         /// How many were dropped for which reason.
         reasons: String,
     },
+    /// A benchmark without a text that could be found again.
+    #[error("no text of at least {words} words is in the benchmark {}", path.display())]
+    EmptyBenchmark {
+        /// Its file.
+        path: PathBuf,
+        /// How many are needed.
+        words: usize,
+    },
     /// A tokenizer that makes ids that the model has no embedding for.
     #[error("the tokenizer of {name} has ids up to {given}, and the model's vocabulary has {vocab}")]
     Vocabulary {
@@ -199,6 +207,66 @@ pub enum Error {
         given: String,
         /// The run.
         id: String,
+    },
+    /// A run without prepared data.
+    #[error("run {id} has no prepared data")]
+    NotPrepared {
+        /// The run.
+        id: String,
+    },
+    /// Nobody looked for label errors, or none were found.
+    #[error("run {id} has no labels that are probably wrong")]
+    NoSuspects {
+        /// The run.
+        id: String,
+    },
+    /// A word in a review that is no decision.
+    #[error("the verdict on record {id} is {given:?}, which is neither \"accept\" nor \"reject\"")]
+    Verdict {
+        /// The record.
+        id: String,
+        /// What stands there.
+        given: String,
+    },
+    /// A sheet that came back as it went.
+    #[error("nothing was accepted or rejected in {}", path.display())]
+    NothingReviewed {
+        /// The sheet.
+        path: PathBuf,
+    },
+    /// A name that cannot be kept.
+    #[error("a person is named by 1 to {limit} characters without line ends; given: {given:?}")]
+    PersonName {
+        /// As given, as far as the limit.
+        given: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// A row of a sheet that says nothing about which record it is.
+    #[error("row {row} has no id, in {}", path.display())]
+    NoId {
+        /// The row, from 1.
+        row: u64,
+        /// The sheet.
+        path: PathBuf,
+    },
+    /// Two rows of a sheet about one record.
+    #[error("the id {id:?} stands twice in {}", path.display())]
+    IdTwice {
+        /// The id.
+        id: String,
+        /// The sheet.
+        path: PathBuf,
+    },
+    /// A label that is none.
+    #[error("the label of record {id} has {given} bytes, at most {limit}")]
+    LabelTooLong {
+        /// The record.
+        id: String,
+        /// Its length.
+        given: usize,
+        /// The limit.
+        limit: usize,
     },
     /// Several runs of that beginning.
     #[error("\"{given}\" is the beginning of {count} runs: {names}")]
@@ -463,6 +531,14 @@ impl Error {
                 "set [tune] learning_rate to a tenth and start again with `tunesmith run`".into()
             }
             Error::NoRecords { .. } => "longer records need a larger [prepare] max_tokens, and a base with that context".into(),
+            Error::NotPrepared { .. } => "prepare it with `tunesmith prepare PROJECT`".into(),
+            Error::NoSuspects { .. } => "set [prepare] label_errors = \"report\" and prepare again".into(),
+            Error::Verdict { .. } => "write accept, reject or nothing into the column `verdict`".into(),
+            Error::NothingReviewed { .. } => "write accept or reject into the column `verdict` of each row".into(),
+            Error::PersonName { .. } => "give a name such as --by \"Ada Example\"".into(),
+            Error::NoId { .. } | Error::IdTwice { .. } => "leave the column `id` as it was exported, a row for each record".into(),
+            Error::LabelTooLong { .. } => "a label is a word or a short answer".into(),
+            Error::EmptyBenchmark { .. } => "name the file with the benchmark's questions in [prepare] benchmarks".into(),
             Error::Vocabulary { .. } => "take the tokenizer.json that was published with these weights".into(),
             Error::OtherBase { .. } => "name the base that it was trained on: adapter_config.json says which".into(),
             Error::Stopped { id, .. } => format!("go on with `tunesmith runs resume {id}`"),

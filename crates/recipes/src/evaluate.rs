@@ -12,6 +12,7 @@ use engine::model::Model;
 use eval::arms::Trial;
 use eval::bootstrap::Resampling;
 use eval::shots::{self, Amount};
+use eval::verdict::Criterion;
 use eval::{Answer, AnswerLoss, ArmResult, Decision, Decode, Field, Gate, Gold, Metric, Prompt, Sample, Task, Verdict};
 use serde_json::{Value, json};
 use store::{RunFolder, jsonl};
@@ -286,6 +287,42 @@ impl<'a> Evaluator<'a> {
         Ok(Arm { result, seconds: 0.0, note })
     }
 
+    /// What the gate demands of the data.
+    fn about_data(&self) -> Result<Vec<Criterion>> {
+        let gate = &self.plan.gate;
+        let mut criteria = Vec::new();
+        if gate.declared {
+            let blank = |source: &&crate::spec::Source| {
+                [&source.owner, &source.licence, &source.lawful_basis, &source.date, &source.keep_until]
+                    .iter()
+                    .any(|value| value.is_empty())
+            };
+            let missing: Vec<String> = self.plan.sources.iter().filter(blank).map(|source| source.path.display().to_string()).collect();
+            let (verdict, reason) = match missing.as_slice() {
+                [] => (Verdict::Ship, format!("{} of {} sources are declared", self.plan.sources.len(), self.plan.sources.len())),
+                _ => (Verdict::DoNotShip, format!("owner, licence, lawful basis, date or keep-until is BLANK for {}", missing.join(", "))),
+            };
+            criteria.push(Criterion { name: "declared".into(), verdict, reason });
+        }
+        if gate.accepted_at_least > 0.0 {
+            let name = format!("accepted_at_least {}", gate.accepted_at_least);
+            let (verdict, reason) = match crate::review::last(self.run, &crate::runs::id(self.run.path()))? {
+                None => (Verdict::NotEnoughEvidence, "no second person has looked at a sample of the records".to_owned()),
+                Some((by, accepted, rejected)) => {
+                    let of = accepted + rejected;
+                    let share = accepted as f64 / of.max(1) as f64;
+                    let interval = eval::statistics::wilson(share, of as f64, 0.95);
+                    let reached = share >= gate.accepted_at_least;
+                    let verdict = if reached { Verdict::Ship } else { Verdict::DoNotShip };
+                    let found = format!("{by} accepted {accepted} of {of} ({:.3} [{:.3}, {:.3}])", share, interval.low, interval.high);
+                    (verdict, format!("{found}: {}", if reached { "reaches it" } else { "below it" }))
+                }
+            };
+            criteria.push(Criterion { name, verdict, reason });
+        }
+        Ok(criteria)
+    }
+
     /// The verdict on the tuned model among these arms.
     pub fn decide(&self, arms: &[Arm]) -> Result<Option<Decision>> {
         let decode = self.decode();
@@ -299,7 +336,7 @@ impl<'a> Evaluator<'a> {
         }
         let Some(tuned) = judged.iter().find(|arm| arm.name == "tuned").cloned() else { return Ok(None) };
         let gate = gate(self.plan, &self.prepared.task)?;
-        Ok(Some(gate.decide(&self.trial, &tuned, &judged)?))
+        Ok(Some(gate.decide(&self.trial, &tuned, &judged)?.with(self.about_data()?)))
     }
 }
 

@@ -37,6 +37,11 @@ impl<'a> Governance<'a> {
         Ok(governance)
     }
 
+    /// The story of a run that is told more about, whoever works on it.
+    pub(crate) fn of(context: &'a Context<'a>, id: &str) -> Governance<'a> {
+        Governance { context, id: id.to_owned() }
+    }
+
     /// Goes on with both ledgers.
     ///
     /// Killed before either knew of the run, it is told now.
@@ -70,7 +75,13 @@ impl<'a> Governance<'a> {
 
     /// Records are there.
     pub(crate) fn prepared(&self, run: &RunFolder, facts: &DataFacts) -> Result<()> {
-        let parts = [("train", facts.train), ("validation", facts.validation), ("test", facts.test), ("far_ood", facts.far_ood)];
+        let parts = [
+            ("train", facts.train),
+            ("validation", facts.validation),
+            ("test", facts.test),
+            ("near_ood", facts.near_ood),
+            ("far_ood", facts.far_ood),
+        ];
         let records = parts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
         let rejects = facts.rejected.iter().map(|(_, count)| count).sum();
         self.append(run, &Event::Prepared { run: self.id.clone(), records, rejects })
@@ -146,7 +157,7 @@ impl<'a> Governance<'a> {
     }
 
     /// A line in the run's ledger and in the project's.
-    fn both(&self, run: &RunFolder, event: &Event) -> Result<()> {
+    pub(crate) fn both(&self, run: &RunFolder, event: &Event) -> Result<()> {
         self.append(run, event)?;
         append(&project_ledger(self.context), Ledger::Project, &self.context.clock.now(), event)
     }
@@ -164,6 +175,12 @@ impl<'a> Governance<'a> {
         let event = Event::RunAnchored { run: self.id.clone(), entries: summary.entries, head };
         append(&project_ledger(self.context), Ledger::Project, &self.context.clock.now(), &event)
     }
+}
+
+/// What a run's ledger says, in order.
+pub(crate) fn events(run: &RunFolder, id: &str) -> Result<Vec<Event>> {
+    let text = joined(&jsonl::read_lines(&run.file("ledger.jsonl"))?);
+    Ok(Ledger::Run(id).verify(&text).entries.iter().filter_map(govern::Entry::event).collect())
 }
 
 /// Whether a reported run was closed: after its verdict, one manifest before the report and one with it. A run that

@@ -144,6 +144,8 @@ pub(crate) fn lines(plan: &RunPlan, base: &Base, prepared: &Prepared, steps: &St
         .iter()
         .map(|arm| format!("beats {arm}"))
         .chain(plan.gate.at_least.iter().map(|(name, value)| format!("{name} at least {value}")))
+        .chain(plan.gate.declared.then(|| "every source declared".to_owned()))
+        .chain((plan.gate.accepted_at_least > 0.0).then(|| format!("a second person accepted at least {}", plan.gate.accepted_at_least)))
         .collect();
     let mut lines = vec![
         ("goal".into(), blank(&plan.project.goal)),
@@ -160,8 +162,8 @@ pub(crate) fn lines(plan: &RunPlan, base: &Base, prepared: &Prepared, steps: &St
         (
             "records".into(),
             format!(
-                "{} train, {} validation, {} test, {} far out of distribution",
-                facts.train, facts.validation, facts.test, facts.far_ood
+                "{} train, {} validation, {} test, {} near and {} far out of distribution",
+                facts.train, facts.validation, facts.test, facts.near_ood, facts.far_ood
             ),
         ),
         (

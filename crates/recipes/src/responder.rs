@@ -124,7 +124,7 @@ pub(crate) fn planned_uses(base: &Base, plan: &RunPlan, prepared: &Prepared) -> 
     let chat = base.chat()?;
     let held_out = &prepared.split.held_out;
     let mut longest = 0;
-    for record in held_out.in_domain.iter().chain(&held_out.far_ood) {
+    for record in held_out.in_domain.iter().chain(&held_out.near_ood).chain(&held_out.far_ood) {
         longest = longest.max(chat.prompt_ids(&record.id, &record.messages)?.len());
     }
     let few_shot = plan.evaluate.arms.iter().any(|arm| arm == "few-shot");

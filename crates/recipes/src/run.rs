@@ -26,7 +26,7 @@ use crate::governance::{self, Governance};
 use crate::plan::{self, Planned};
 use crate::prepare::{self, Prepared, Story};
 use crate::report::assemble;
-use crate::report::facts::{FORMAT, FarOodFacts, MemoryFacts, PowerFacts, Report, RunFacts, TrainingFacts};
+use crate::report::facts::{FORMAT, FarOodFacts, MemoryFacts, NearOodFacts, PowerFacts, Report, RunFacts, TrainingFacts};
 use crate::responder::Responder;
 use crate::runs::{self, Stage};
 use crate::spec::{self, RunPlan};
@@ -338,6 +338,7 @@ impl Stages<'_> {
         let from = self.context.clock.seconds();
         let evaluator = Evaluator::new(self.context, &self.plan, &self.base, &prepared, &self.run)?;
         arms.extend(evaluator.model_arms("tuned", &Examples::default(), &mut model, observer)?);
+        let near_ood = self.near_ood(&evaluator, &arms, &mut model, observer)?;
         let far_ood = self.far_ood(&evaluator, &arms, &mut model, observer)?;
         drop(model);
         let decision = evaluator.decide(&arms)?;
@@ -345,6 +346,7 @@ impl Stages<'_> {
 
         let looks = self.governance.looked(&self.run, &arms)?;
         let mut report = self.report(&evaluator, &arms, decision.as_ref(), far_ood, lines, memory, power, training.clone());
+        report.near_ood = near_ood;
         report.run.stages = stages;
         report.run.seconds = self.context.clock.seconds() - begun;
         (report.run.runs_so_far, report.run.looks_at_test_set) = looks;
@@ -453,6 +455,37 @@ impl Stages<'_> {
         Ok((model, training))
     }
 
+    /// The tuned model on items of the same task from elsewhere, beside the in-domain test.
+    fn near_ood(
+        &self,
+        evaluator: &Evaluator<'_>,
+        arms: &[Arm],
+        model: &mut Model<CpuDevice>,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<NearOodFacts>> {
+        let prepared = evaluator.prepared;
+        let inside = arms.iter().find(|arm| arm.result.name == "tuned" && arm.result.decode == eval::Decode::Free);
+        let (Some(inside), all) = (inside, &prepared.split.held_out.near_ood) else { return Ok(None) };
+        let known = |record: &&data::Record| match &prepared.task {
+            eval::Task::Classification { labels } => labels.contains(&record.answer.to_text()),
+            _ => true,
+        };
+        let records: Vec<data::Record> = all.iter().filter(known).cloned().collect();
+        if records.is_empty() {
+            return Ok(None);
+        }
+        let trial = trial(&self.plan, prepared, &records)?;
+        let mut responder =
+            Responder::new(&self.base, model, evaluator.answer_tokens(), observer, "tuned, the same task elsewhere".into())?;
+        let answers = eval::Subject::generate(&mut responder, &trial.prompts())?;
+        let outside = trial.from_answers("tuned", eval::Decode::Free, &answers, None)?;
+        let (Some(here), Some(there)) = (inside.result.rate(trial.metric()), outside.rate(trial.metric())) else { return Ok(None) };
+        let value = |rate: &eval::arms::Rate| (rate.value, rate.interval.low, rate.interval.high);
+        let unknown_labels = (all.len() - records.len()) as u64;
+        let metric = trial.metric().name().to_owned();
+        Ok(Some(NearOodFacts { n: records.len() as u64, unknown_labels, metric, inside: value(here), outside: value(there) }))
+    }
+
     /// Answers to messages that the model was not made for.
     fn far_ood(
         &self,
@@ -522,6 +555,7 @@ impl Stages<'_> {
             differences: differences(evaluator, arms, decision),
             verdict: decision.map(|decision| assemble::verdict(evaluator, decision)),
             arms: arm_facts,
+            near_ood: None,
             far_ood,
             not_measured,
             items: assemble::items(evaluator, arms),

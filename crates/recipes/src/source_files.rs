@@ -73,6 +73,11 @@ pub(crate) fn described(reader: &Reader) -> String {
     [reader.shape().name().to_owned()].into_iter().chain(found).collect::<Vec<_>>().join("; ")
 }
 
+/// One file, to be read as it is.
+pub(crate) fn input(path: &Path) -> Result<Box<dyn Input>> {
+    Ok(buffered(store::atomic::open(path)?.0))
+}
+
 fn buffered(file: File) -> Box<dyn Input> {
     Box::new(BufReader::with_capacity(BUFFER_BYTES, file))
 }

@@ -5,9 +5,13 @@
 //! there, and gives a [`RunPlan`] without options left open: it is printed, hashed into the manifest, and
 //! then executed.
 
+mod making;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub use making::{Apart, Make, NearOod};
 
 use crate::error::SpecError;
 use crate::layers::LayerPattern;
@@ -192,6 +196,13 @@ struct SourceSection {
     encoding: Option<String>,
     broken_rows: Option<String>,
     mojibake: Option<String>,
+    make: Option<String>,
+    chunk_tokens: Option<usize>,
+    chunk_overlap: Option<usize>,
+    chunk_by: Option<String>,
+    version_of: Option<String>,
+    version: Option<String>,
+    date: Option<toml::Value>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -214,6 +225,11 @@ struct PrepareSection {
     valid_until: Option<String>,
     as_of: Option<toml::Value>,
     minimise: Option<bool>,
+    passages: Option<String>,
+    passage_words: Option<usize>,
+    contamination: Option<String>,
+    contamination_words: Option<usize>,
+    benchmarks: Option<OneOrMany>,
     max_tokens: Option<usize>,
     shuffle_targets: Option<bool>,
     split: Option<SplitSection>,
@@ -225,6 +241,7 @@ struct SplitSection {
     test: Option<f64>,
     validation: Option<f64>,
     stratify: Option<String>,
+    near_ood: Option<making::NearOodSection>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -282,6 +299,8 @@ struct GateSection {
     valid_answer_at_least: Option<f64>,
     exact_match_at_least: Option<f64>,
     token_f1_at_least: Option<f64>,
+    declared: Option<bool>,
+    accepted_at_least: Option<f64>,
 }
 
 /// The keys of each section, for the unknown-key message, the reference page and the test that every key matters.
@@ -315,6 +334,13 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "encoding",
             "broken_rows",
             "mojibake",
+            "make",
+            "chunk_tokens",
+            "chunk_overlap",
+            "chunk_by",
+            "version_of",
+            "version",
+            "date",
         ],
     ),
     (
@@ -337,12 +363,18 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "valid_until",
             "as_of",
             "minimise",
+            "passages",
+            "passage_words",
+            "contamination",
+            "contamination_words",
+            "benchmarks",
             "max_tokens",
             "shuffle_targets",
             "split",
         ],
     ),
-    ("prepare.split", &["test", "validation", "stratify"]),
+    ("prepare.split", &["test", "validation", "stratify", "near_ood"]),
+    ("prepare.split.near_ood", &["column", "from", "values"]),
     (
         "tune",
         &[
@@ -388,6 +420,8 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "valid_answer_at_least",
             "exact_match_at_least",
             "token_f1_at_least",
+            "declared",
+            "accepted_at_least",
         ],
     ),
 ];
@@ -448,6 +482,8 @@ pub enum Role {
     Train,
     /// Held out for the in-domain test.
     Test,
+    /// All of it measured on as near out of distribution: the same task from elsewhere.
+    NearOod,
     /// Things the model was not made for: held out, reported apart.
     FarOod,
 }
@@ -481,8 +517,14 @@ pub struct Source {
     pub lawful_basis: String,
     /// Until when; empty is BLANK.
     pub keep_until: String,
+    /// When it was drawn up or handed over; empty is BLANK.
+    #[serde(default)]
+    pub date: String,
     /// How its files are read.
     pub reading: Reading,
+    /// What is made of its documents.
+    #[serde(flatten)]
+    pub make: Make,
 }
 
 /// How a source's files are read, where it is not recognised.
@@ -590,6 +632,11 @@ pub struct Prepare {
     pub as_of: String,
     /// Columns of which no record is made are not kept.
     pub minimise: bool,
+    /// What training must not contain, and passages that it may contain once.
+    #[serde(flatten)]
+    pub apart: Apart,
+    /// Rows that are held out as near out of distribution.
+    pub near_ood: NearOod,
     /// Longest rendered record in tokens.
     pub max_tokens: usize,
     /// Negative control: training targets are dealt out at random.
@@ -745,6 +792,12 @@ pub struct Gate {
     pub beats: Vec<String>,
     /// (metric, least value).
     pub at_least: Vec<(String, f64)>,
+    /// Every source has to be declared: owner, licence, lawful basis, date and how long it may be kept.
+    #[serde(default)]
+    pub declared: bool,
+    /// Least share that a second person has to have accepted of a sample of the records; 0: nobody has to look.
+    #[serde(default)]
+    pub accepted_at_least: f64,
 }
 
 /// A run file with nothing left open.
@@ -842,7 +895,12 @@ impl RunFile {
 
         let prepare = self.prepare.unwrap_or_default();
         let split = prepare.split.unwrap_or_default();
-        let stratify = split.stratify.or_else(|| sources.iter().find_map(|source| source.target.first().cloned())).unwrap_or_default();
+        // A template is no column.
+        let column = |source: &Source| source.target.first().filter(|target| !target.contains('{')).cloned();
+        let stratify = match split.stratify {
+            Some(column) => column,
+            None => sources.iter().find(|source| source.make.kind.is_empty()).and_then(column).unwrap_or_default(),
+        };
         let prepare = Prepare {
             drop_duplicates: choice("prepare.duplicates", prepare.duplicates, &[("drop", true), ("keep", false)])?,
             drop_conflicts: choice("prepare.conflicts", prepare.conflicts, &[("report", false), ("drop", true)])?,
@@ -875,6 +933,14 @@ impl RunFile {
             as_of: as_of(prepare.as_of, prepare.valid_until.as_deref())?,
             valid_until: prepare.valid_until.unwrap_or_default(),
             minimise: prepare.minimise.unwrap_or(false),
+            apart: Apart::resolve(
+                prepare.passages,
+                prepare.passage_words,
+                prepare.contamination,
+                prepare.contamination_words,
+                prepare.benchmarks,
+            )?,
+            near_ood: split.near_ood.map(making::NearOodSection::resolve).transpose()?.unwrap_or_default(),
             max_tokens: at_least("prepare.max_tokens", prepare.max_tokens.unwrap_or(defaults::MAX_TOKENS), 8)?,
             shuffle_targets: prepare.shuffle_targets.unwrap_or(false),
             test: fraction("prepare.split.test", split.test.unwrap_or(defaults::TEST))?,
@@ -956,8 +1022,11 @@ impl RunFile {
                 at_least.push((name.to_owned(), fraction(&format!("gate.{name}_at_least"), value)?));
             }
         }
+        let declared = gate.declared.unwrap_or(false);
+        let accepted_at_least = fraction("gate.accepted_at_least", gate.accepted_at_least.unwrap_or(0.0))?;
         let instruction = data.instruction.unwrap_or_default();
-        Ok(RunPlan { project, model, engine, instruction, sources, prepare, tune, evaluate, gate: Gate { beats, at_least } })
+        let gate = Gate { beats, at_least, declared, accepted_at_least };
+        Ok(RunPlan { project, model, engine, instruction, sources, prepare, tune, evaluate, gate })
     }
 }
 
@@ -1015,20 +1084,34 @@ impl SourceSection {
                 path: PathBuf::from(path),
             });
         }
-        let keep_until = match self.keep_until {
-            None => String::new(),
-            Some(toml::Value::String(text)) => text,
-            Some(toml::Value::Datetime(date)) => date.to_string(),
-            Some(other) => {
-                return Err(SpecError::Value {
-                    key: key("keep_until"),
-                    given: other.to_string(),
-                    expected: "a date such as 2028-12-31".into(),
-                });
-            }
+        let day = |name: &str, given: Option<toml::Value>| match given {
+            None => Ok(String::new()),
+            Some(toml::Value::String(text)) => Ok(text),
+            Some(toml::Value::Datetime(date)) => Ok(date.to_string()),
+            Some(other) => Err(SpecError::Value { key: key(name), given: other.to_string(), expected: "a date such as 2028-12-31".into() }),
         };
-        let target = self.target.map(OneOrMany::into_vec).unwrap_or_default();
-        let input = self.input.unwrap_or_default();
+        let make = Make::resolve(
+            making::MakeKeys {
+                make: self.make,
+                chunk_tokens: self.chunk_tokens,
+                chunk_overlap: self.chunk_overlap,
+                chunk_by: self.chunk_by,
+                version_of: self.version_of,
+                version: self.version,
+            },
+            key,
+        )?;
+        let mut target = self.target.map(OneOrMany::into_vec).unwrap_or_default();
+        let (mut input, mut group) = (self.input.unwrap_or_default(), self.group.unwrap_or_default());
+        if let Some(derive) = make.derive() {
+            let (asked, answer, together) = derive.columns();
+            if input.is_empty() && target.is_empty() {
+                (input, target) = (asked.to_owned(), vec![answer.to_owned()]);
+            }
+            if group.is_empty() {
+                together.clone_into(&mut group);
+            }
+        }
         if input.is_empty() != target.is_empty() {
             return Err(SpecError::Value {
                 key: key("input"),
@@ -1048,20 +1131,28 @@ impl SourceSection {
             format,
             input,
             target,
-            group: self.group.unwrap_or_default(),
+            group,
             id: self.id.unwrap_or_default(),
             role: choice(
                 &key("role"),
                 self.role,
-                &[("split", Role::Split), ("train", Role::Train), ("test", Role::Test), ("far_ood", Role::FarOod)],
+                &[
+                    ("split", Role::Split),
+                    ("train", Role::Train),
+                    ("test", Role::Test),
+                    ("near_ood", Role::NearOod),
+                    ("far_ood", Role::FarOod),
+                ],
             )?,
             limit: self.limit.unwrap_or(0),
             limit_per_class: self.limit_per_class.unwrap_or(0),
             owner: self.owner.unwrap_or_default(),
             licence: self.licence.unwrap_or_default(),
             lawful_basis: self.lawful_basis.unwrap_or_default(),
-            keep_until,
+            keep_until: day("keep_until", self.keep_until)?,
+            date: day("date", self.date)?,
             reading,
+            make,
         })
     }
 }

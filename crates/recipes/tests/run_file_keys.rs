@@ -7,7 +7,8 @@ use recipes::error::SpecError;
 use recipes::spec::{KEYS, RunFile, RunPlan};
 
 /// Sections; each of their keys has a line of its own in [`OTHERWISE`].
-const SECTIONS: &[&str] = &["project", "model", "engine", "data", "data.source", "prepare", "prepare.split", "tune", "evaluate", "gate"];
+const SECTIONS: &[&str] =
+    &["project", "model", "engine", "data", "data.source", "prepare", "prepare.split", "prepare.split.near_ood", "tune", "evaluate", "gate"];
 
 /// (key, another value than the default's), as the run file writes it.
 const OTHERWISE: &[(&str, &str)] = &[
@@ -44,6 +45,13 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("data.source.encoding", "\"windows-1252\""),
     ("data.source.broken_rows", "\"reject\""),
     ("data.source.mojibake", "\"keep\""),
+    ("data.source.make", "\"questions\""),
+    ("data.source.date", "2026-01-31"),
+    ("data.source.chunk_tokens", "128"),
+    ("data.source.chunk_overlap", "16"),
+    ("data.source.chunk_by", "\"paragraphs\""),
+    ("data.source.version_of", "\"policy\""),
+    ("data.source.version", "\"revision\""),
     ("prepare.duplicates", "\"keep\""),
     ("prepare.conflicts", "\"drop\""),
     ("prepare.near_duplicates", "\"drop\""),
@@ -61,11 +69,19 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("prepare.valid_until", "\"until\""),
     ("prepare.as_of", "2026-01-01"),
     ("prepare.minimise", "true"),
+    ("prepare.passages", "\"drop\""),
+    ("prepare.passage_words", "40"),
+    ("prepare.contamination", "\"report\""),
+    ("prepare.contamination_words", "8"),
+    ("prepare.benchmarks", "[\"bench.jsonl\"]"),
     ("prepare.max_tokens", "1000"),
     ("prepare.shuffle_targets", "true"),
     ("prepare.split.test", "0.2"),
     ("prepare.split.validation", "0.2"),
     ("prepare.split.stratify", "\"urgency\""),
+    ("prepare.split.near_ood.column", "\"opened\""),
+    ("prepare.split.near_ood.from", "2026-01-01"),
+    ("prepare.split.near_ood.values", "[\"north\", \"south\"]"),
     ("tune.method", "\"full\""),
     ("tune.objective", "\"dpo\""),
     ("tune.loss_on", "\"all\""),
@@ -108,6 +124,8 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("gate.valid_answer_at_least", "0.99"),
     ("gate.exact_match_at_least", "0.8"),
     ("gate.token_f1_at_least", "0.8"),
+    ("gate.declared", "true"),
+    ("gate.accepted_at_least", "0.95"),
 ];
 
 /// Where a choice has one value in this version: another is refused by name.
@@ -118,6 +136,14 @@ const COMPANIONS: &[(&str, (&str, &str))] = &[
     ("prepare.valid_until", ("prepare.as_of", "2025-01-01")),
     ("prepare.as_of", ("prepare.valid_until", "\"until\"")),
     ("tune.freeze", ("tune.method", "\"full\"")),
+    ("data.source.chunk_tokens", ("data.source.make", "\"chunks\"")),
+    ("data.source.chunk_overlap", ("data.source.make", "\"chunks\"")),
+    ("data.source.chunk_by", ("data.source.make", "\"chunks\"")),
+    ("data.source.version_of", ("data.source.version", "\"number\"")),
+    ("data.source.version", ("data.source.version_of", "\"number\"")),
+    ("prepare.split.near_ood.column", ("prepare.split.near_ood.values", "\"west\"")),
+    ("prepare.split.near_ood.from", ("prepare.split.near_ood.column", "\"day\"")),
+    ("prepare.split.near_ood.values", ("prepare.split.near_ood.column", "\"region\"")),
 ];
 
 /// A key's line, with its companion's where it has one.
@@ -217,6 +243,11 @@ fn values_out_of_range_are_refused_by_name() {
         ("prepare.quality", &["\"mask\""]),
         ("prepare.as_of", &["2026-01-01", "\"soon\"", "7"]),
         ("prepare.valid_until", &["\"until\""]),
+        ("prepare.passage_words", &["4", "1001"]),
+        ("prepare.contamination_words", &["4"]),
+        ("data.source.make", &["\"summaries\""]),
+        ("data.source.version", &["\"v\""]),
+        ("prepare.split.near_ood", &["{ column = \"a\" }", "{ from = 2026-01-01 }"]),
         ("prepare.max_tokens", &["7"]),
         ("prepare.split.test", &["-0.1", "1.1", "nan"]),
         ("prepare.split.validation", &["-0.1", "2.0", "nan"]),

@@ -107,14 +107,35 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tunesmith prepare examples/support-tickets --show 2\n  tunesmith prepare 20261124-063831-4f2a --why T0007"
     )]
     Prepare {
-        /// Folder with tunesmith.toml, or the run file itself; with --why: a run
+        /// Folder with tunesmith.toml, or the run file itself; with the options below: a run
         project: PathBuf,
         /// Tell the whole story of a row of a run: its document, its record, what dropped or changed it; and make it again
         #[arg(long, value_name = "ID", conflicts_with = "show")]
         why: Option<String>,
+        /// Tell what has changed from this run's records to another's
+        #[arg(long, value_name = "RUN", conflicts_with_all = ["show", "why"])]
+        diff: Option<String>,
+        /// Write a random sample of N records of a run for a second person to accept or reject
+        #[arg(long, value_name = "N", conflicts_with_all = ["show", "why", "diff"], value_parser = clap::value_parser!(usize))]
+        sample: Option<usize>,
+        /// Where the sample is written [default: sample-RUN.csv]
+        #[arg(long, value_name = "FILE", requires = "sample")]
+        out: Option<PathBuf>,
+        /// Take a filled-in sample: what was accepted goes into the ledger
+        #[arg(long, value_name = "FILE", requires = "by", conflicts_with_all = ["show", "why", "diff", "sample"])]
+        reviewed: Option<PathBuf>,
+        /// Who looked at the sample
+        #[arg(long, value_name = "NAME", requires = "reviewed")]
+        by: Option<String>,
         /// Print N training records with the tokens that carry loss marked
         #[arg(long, value_name = "N", default_value_t = 0)]
         show: usize,
+    },
+    /// Have records labelled by people, and see how well they agree
+    #[command(after_help = "Example:\n  tunesmith label export 20261124-063831-4f2a --sample 200 --out labels.csv")]
+    Label {
+        #[command(subcommand)]
+        action: LabelAction,
     },
     /// Prepare and fine-tune, without the evaluation
     #[command(after_help = "Example:\n  tunesmith tune examples/support-tickets --max-steps 20")]
@@ -220,6 +241,57 @@ pub(crate) enum Command {
 pub(crate) struct Project {
     /// Folder with tunesmith.toml, or the run file itself
     pub(crate) project: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabelAction {
+    /// Write records to be labelled, as CSV or JSON lines
+    #[command(after_help = "Example:\n  tunesmith label export 20261124-063831-4f2a --suspects --out labels.csv")]
+    Export {
+        /// Run id (or a beginning of it), or run folder
+        run: String,
+        /// File to write; JSON lines if its name ends in .jsonl
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Only N records, drawn at random [default: all]
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        sample: usize,
+        /// Only records whose label is probably wrong
+        #[arg(long)]
+        suspects: bool,
+        /// With the labels that they have, which leads whoever labels
+        #[arg(long)]
+        show_labels: bool,
+    },
+    /// Take labels that came back: columns id and label
+    #[command(after_help = "Example:\n  tunesmith label import 20261124-063831-4f2a labels-ada.csv --annotator Ada")]
+    Import {
+        /// Run id (or a beginning of it), or run folder
+        run: String,
+        /// The file
+        sheet: PathBuf,
+        /// Who labelled; `adjudication` for decisions about disagreements
+        #[arg(long, value_name = "NAME")]
+        annotator: String,
+    },
+    /// How well people agree: Cohen's kappa, Krippendorff's alpha
+    #[command(after_help = "Example:\n  tunesmith label agreement 20261124-063831-4f2a --out to-decide.csv")]
+    Agreement {
+        /// Run id (or a beginning of it), or run folder
+        run: String,
+        /// Write the items on which they disagree
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Write the labelled records as a source for the next run
+    #[command(after_help = "Example:\n  tunesmith label write 20261124-063831-4f2a --out labelled.csv")]
+    Write {
+        /// Run id (or a beginning of it), or run folder
+        run: String,
+        /// File to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

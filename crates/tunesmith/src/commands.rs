@@ -1,5 +1,7 @@
 //! One function per command: calls the recipe, prints what it gives, chooses the exit code.
 
+mod prepared;
+
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +46,13 @@ pub(crate) fn run(arguments: Arguments, stop: Arc<AtomicBool>) -> Result<Exit> {
         Command::Inspect { models, data, hourly_cost } => inspect(session, &models, data.as_deref(), hourly_cost),
         Command::Plan(project) => plan(session, &project.project),
         Command::Prepare { project, why: Some(id), .. } => why(session, &project, &id),
-        Command::Prepare { project, show, why: None } => prepare(session, &project, show),
+        Command::Prepare { project, diff: Some(other), .. } => prepared::diff(session, &project, &other),
+        Command::Prepare { project, sample: Some(count), out, .. } => prepared::sample(session, &project, count, out.as_deref()),
+        Command::Prepare { project, reviewed: Some(sheet), by, .. } => {
+            prepared::reviewed(session, &project, &sheet, &by.unwrap_or_default())
+        }
+        Command::Prepare { project, show, .. } => prepare(session, &project, show),
+        Command::Label { action } => prepared::label(session, action),
         Command::Tune { project, max_steps } => {
             let outcome =
                 recipes::run::start(&session.context, &project.project, &Overrides { max_steps }, Until::Tuned, &mut session.progress)?;
@@ -298,8 +306,8 @@ fn data_lines(facts: &DataFacts) {
         emit(&format!("{:<26} {count}  {reason}", "dropped"));
     }
     emit(&format!(
-        "{:<26} train {}, validation {}, test {}, far out of distribution {}",
-        "split", facts.train, facts.validation, facts.test, facts.far_ood
+        "{:<26} train {}, validation {}, test {}, near out of distribution {}, far {}",
+        "split", facts.train, facts.validation, facts.test, facts.near_ood, facts.far_ood
     ));
     if facts.naive_split_leaks > 0 {
         let by: Vec<String> = facts.naive_leaks.iter().map(|(what, count)| format!("{count} by {what}")).collect();
@@ -314,6 +322,15 @@ fn data_lines(facts: &DataFacts) {
         for (first, second, jaccard) in &near.examples {
             emit(&format!("{:<26} {first} and {second}, Jaccard {jaccard:.2}", ""));
         }
+    }
+    if facts.passages.records > 0 {
+        emit(&format!("{:<26} {} records share a long passage with an earlier one", "passages", facts.passages.records));
+        for (first, second, words) in &facts.passages.examples {
+            emit(&format!("{:<26} {first} and {second}, {words} words", ""));
+        }
+    }
+    for found in &facts.contamination {
+        emit(&format!("{:<26} {} training records and {}: {}", "texts in common", found.records, found.with, found.examples.join(", ")));
     }
     for suspect in facts.label_errors.iter().take(5) {
         let LabelErrorFacts { id, given, suggested, margin, .. } = suspect;

@@ -41,7 +41,7 @@ pub struct BenchPrepare {
 pub fn prepare(context: &Context<'_>, observer: &mut dyn Observer, path: &Path) -> Result<BenchPrepare> {
     let (_, plan, folder) = plan::read(path)?;
     let from = context.clock.seconds();
-    let story = prepare::stream_checked(context, &plan, &folder, &|_| Ok(None), observer)?;
+    let story = prepare::stream_checked(context, &plan, &folder, &|_| Ok(None), &|text| text.split_whitespace().count(), observer)?;
     let decided = context.clock.seconds();
     let written_bytes = story.copy(|| store::scratch::Scratch::new(&context.workspace.join("runs")))?;
     let end = context.clock.seconds();

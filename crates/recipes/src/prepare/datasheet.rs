@@ -26,6 +26,12 @@ fn steps(plan: &RunPlan, facts: &DataFacts) -> Vec<String> {
         let near = &facts.near;
         steps.push(format!("{} records ask nearly the same as others, in {} clusters", near.records, near.clusters));
     }
+    if facts.passages.records > 0 {
+        steps.push(format!("{} records share a long passage with an earlier one", facts.passages.records));
+    }
+    steps.extend(
+        facts.contamination.iter().map(|found| format!("{} training records had a text in common with {}", found.records, found.with)),
+    );
     if !facts.label_errors.is_empty() {
         steps.push(format!("{} labels are probably wrong", facts.label_errors.len()));
     }
@@ -44,7 +50,7 @@ pub(super) fn datasheet(plan: &RunPlan, facts: &DataFacts, instruction: &str) ->
     let mut text = format!(
         "# Datasheet: {}\n\nWritten from what happened. {BLANK} marks what nobody declared; the run file is the place to do so.\n\n\
          ## Motivation\n\n- Purpose: {}\n- For whom: {}\n- Industry: {}\n- Intended use: {}\n\n\
-         ## Composition\n\n{} records of {} rows: {} for training, {} for validation, {} for the test, {} outside the task.\n\n\
+         ## Composition\n\n{} records of {} rows: {} for training, {} for validation, {} for the test, {} of the same task from elsewhere, {} outside the task.\n\n\
          Each record is a conversation and the answer that is wanted. Instruction: {}\n\n",
         project.name,
         or_blank(&project.goal),
@@ -56,6 +62,7 @@ pub(super) fn datasheet(plan: &RunPlan, facts: &DataFacts, instruction: &str) ->
         facts.train,
         facts.validation,
         facts.test,
+        facts.near_ood,
         facts.far_ood,
         or_blank(instruction),
     );
@@ -70,16 +77,17 @@ pub(super) fn datasheet(plan: &RunPlan, facts: &DataFacts, instruction: &str) ->
         let languages: Vec<String> = facts.languages.iter().map(|(code, count)| format!("{code} ({count})")).collect();
         text += &format!("Languages, as far as texts tell: {}.\n\n", languages.join(", "));
     }
-    text += "## Collection\n\n| Source | Rows | Role | Owner | Licence | Lawful basis | Keep until | Hash |\n|---|---:|---|---|---|---|---|---|\n";
+    text += "## Collection\n\n| Source | Rows | Role | Owner | Licence | Lawful basis | Date | Keep until | Hash |\n|---|---:|---|---|---|---|---|---|---|\n";
     for source in &facts.sources {
         text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} | `{}` |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | `{}` |\n",
             cell(&source.path),
             source.rows,
             source.role,
             cell(&source.owner),
             cell(&source.licence),
             cell(&source.lawful_basis),
+            cell(&source.date),
             cell(&source.keep_until),
             source.hash
         );

@@ -186,3 +186,46 @@ pub fn read(run: &Path) -> Result<Prepared> {
     let split = Split::assemble(train, held_out)?;
     Ok(Prepared { instruction: value["instruction"].as_str().unwrap_or_default().to_owned(), task, split, facts })
 }
+
+/// Each record of a run with its line, in the order of parts and files; an error where nothing was prepared.
+pub(super) fn each_record_line(run: &Path, mut each: impl FnMut(Part, Record, &str) -> Result<()>) -> Result<()> {
+    if !run.join("data/prepared.json").exists() {
+        return Err(Error::NotPrepared { id: crate::runs::id(run) });
+    }
+    for part in Part::ALL {
+        let path = run.join(records_file(part));
+        super::why::lines(&path, |line| {
+            let record = data::wire::read_record(line.as_bytes()).map_err(|reason| Error::Corrupt {
+                what: "the prepared data",
+                reason,
+                path: path.clone(),
+            })?;
+            each(part, record, line).map(|()| true)
+        })?;
+    }
+    Ok(())
+}
+
+/// The same without the lines.
+pub(crate) fn each_record(run: &Path, mut each: impl FnMut(Part, Record) -> Result<()>) -> Result<()> {
+    each_record_line(run, |part, record, _| each(part, record))
+}
+
+/// Ids of the records of a run whose label is probably wrong.
+pub(crate) fn suspects(run: &Path) -> Result<std::collections::BTreeSet<String>> {
+    let path = run.join("data/label_errors.jsonl");
+    let mut ids = std::collections::BTreeSet::new();
+    super::why::lines(&path, |line| {
+        let value: Value = serde_json::from_str(line).map_err(|error| Error::Corrupt {
+            what: "the prepared data",
+            reason: error.to_string(),
+            path: path.clone(),
+        })?;
+        ids.extend(value["id"].as_str().map(str::to_owned));
+        Ok(true)
+    })?;
+    if ids.is_empty() {
+        return Err(Error::NoSuspects { id: crate::runs::id(run) });
+    }
+    Ok(ids)
+}

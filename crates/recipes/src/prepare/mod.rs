@@ -1,7 +1,9 @@
 //! `prepare`: from the sources named in the plan to training records and held-out sets, with a reason for
 //! every row that was dropped.
 
+mod apart;
 mod datasheet;
+mod diff;
 mod files;
 mod labels;
 mod sources;
@@ -12,22 +14,25 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use data::clean::{Clean, Outdated, Secrets};
+use data::derive::Length;
 use data::near::{Nearness, Shingles};
-use data::pipeline::{Check, Finished, NearPolicy, Pipeline, SourcePlan, Steps};
+use data::pipeline::{Check, Finished, NearPolicy, Outside, Passages, Pipeline, SourcePlan, Steps, Versions};
 use data::split::Portion;
 use data::steps::Policy;
 use data::{Answer, HeldOut, Part, Record, RecordRecipe, SourceRole, Split, SplitPlan, SplitReport, TokenRow, TrainRows, TrainSet};
 use eval::Task;
 use serde::{Deserialize, Serialize};
-use text::LossOn as TextLossOn;
+use text::{LossOn as TextLossOn, Specials};
 
+pub use diff::{Diff, Named, diff};
 pub use files::read;
+pub(crate) use files::{each_record, suspects};
 pub use why::{Why, why};
 
 use crate::base::Base;
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
-use crate::report::facts::{DataFacts, NearFacts, OverlapFacts};
+use crate::report::facts::{DataFacts, NearFacts, OverlapFacts, PassageFacts};
 use crate::source_files;
 use crate::spec::{Found, LossOn, Near, Role, RunPlan, Source, Unit};
 use sources::Survey;
@@ -40,6 +45,10 @@ const LABEL_CHARS_MAX: usize = 80;
 const SKEW: f64 = 5.0;
 /// Largest list of words, in bytes.
 const WORDS_BYTES_MAX: u64 = 16 << 20;
+/// Training records that the report shows.
+const EXAMPLES: usize = 3;
+/// Characters of their texts that it shows.
+const EXAMPLE_CHARS_MAX: usize = 400;
 /// Shortest beginning that records share as one run, in tokens.
 pub(crate) const SHARED_MIN: usize = 8;
 
@@ -96,15 +105,18 @@ pub fn stream(context: &Context<'_>, plan: &RunPlan, folder: &Path, base: &Base,
         let given = chat.render(&record.id, &record.conversation(), text_loss_on(plan.tune.loss_on), None)?.ids.len();
         Ok((given > limit).then_some(("length", data::Reason::TooLong { given, limit, unit: "tokens" })))
     };
-    stream_checked(context, plan, folder, &check, observer)
+    // A text that the tokenizer refuses is told so when its record is rendered.
+    let tokens = |text: &str| chat.tokenizer().encode(text, Specials::AsText).map_or(usize::MAX, |ids| ids.len());
+    stream_checked(context, plan, folder, &check, &tokens, observer)
 }
 
-/// The same with another look at each record than at its length in tokens.
+/// The same with another look at each record than at its length in tokens, and another measure for chunks.
 pub(crate) fn stream_checked(
     context: &Context<'_>,
     plan: &RunPlan,
     folder: &Path,
     check: &Check<'_, Error>,
+    length: Length<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Story> {
     let mut facts = DataFacts { stratify: plan.prepare.stratify.clone(), ..DataFacts::default() };
@@ -131,8 +143,9 @@ pub(crate) fn stream_checked(
             role: source_role(source.role, split_whole),
             limit: source.limit,
             limit_per_class: source.limit_per_class,
+            versions: (!source.make.version_of.is_empty()).then(|| Versions { of: &source.make.version_of, version: &source.make.version }),
         };
-        let report = pipeline.source(&taken, opened.reader.by_ref().map(|item| item.map_err(Error::from)))?;
+        let report = pipeline.source(&taken, sources::items(&mut opened, source, length))?;
         facts.rows += report.rows;
         facts.sources.push(sources::facts(&opened, source, &report));
         let kinds = survey.kinds.iter().map(|(name, kind)| (name.clone(), kind.name().to_owned())).collect();
@@ -142,6 +155,10 @@ pub(crate) fn stream_checked(
         return Err(Error::NoRecords { rows: facts.rows, reasons });
     }
     let mut finished = pipeline.finish()?;
+    apart::look(plan, folder, &mut finished, &mut facts)?;
+    if !plan.prepare.near_ood.column.is_empty() && finished.count(Part::NearOod) == 0 {
+        facts.warnings.push(format!("no row is near out of distribution by {}", plan.prepare.near_ood.column));
+    }
     if plan.prepare.label_errors != Found::Ignore {
         labels::look(plan, &mut finished, &mut facts, observer)?;
     }
@@ -150,6 +167,9 @@ pub(crate) fn stream_checked(
         finished.balance(plan.prepare.balance)?;
     }
     count(&mut facts, &finished);
+    let shown = |text: &str| text.chars().take(EXAMPLE_CHARS_MAX).collect::<String>();
+    facts.examples =
+        finished.first(Part::Train, EXAMPLES)?.iter().map(|record| (shown(&record.asked()), shown(&record.answer.to_text()))).collect();
     for warning in &facts.warnings {
         observer.event(Event::Warning(warning.clone()));
     }
@@ -222,6 +242,12 @@ fn steps(plan: &RunPlan, folder: &Path, split_whole: bool) -> Result<Steps> {
         duplicates: policy(prepare.drop_duplicates),
         conflicts: policy(prepare.drop_conflicts),
         near: near.map(|policy| (Nearness { shingles, jaccard: prepare.near_jaccard }, policy)),
+        passages: found(prepare.apart.passages).map(|policy| Passages { words: prepare.apart.passage_words, policy }),
+        near_ood: (!prepare.near_ood.column.is_empty()).then(|| Outside {
+            column: prepare.near_ood.column.clone(),
+            from: (!prepare.near_ood.from.is_empty()).then(|| prepare.near_ood.from.clone()),
+            values: prepare.near_ood.values.clone(),
+        }),
         split: SplitPlan {
             seed: plan.project.seed,
             test: Portion::Fraction(if split_whole { 0.0 } else { prepare.test }),
@@ -288,6 +314,7 @@ fn role_name(role: Role) -> &'static str {
         Role::Split => "split",
         Role::Train => "train",
         Role::Test => "test",
+        Role::NearOod => "near_ood",
         Role::FarOod => "far_ood",
     }
 }
@@ -298,6 +325,7 @@ fn source_role(role: Role, split_whole: bool) -> SourceRole {
         Role::Split => SourceRole::Split,
         Role::Train => SourceRole::Train,
         Role::Test => SourceRole::Test,
+        Role::NearOod => SourceRole::NearOod,
         Role::FarOod => SourceRole::FarOod,
     }
 }
@@ -341,8 +369,10 @@ fn count(facts: &mut DataFacts, finished: &Finished) {
     facts.train = finished.count(Part::Train);
     facts.validation = finished.count(Part::Validation);
     facts.test = finished.count(Part::Test);
+    facts.lengths = finished.lengths();
+    facts.near_ood = finished.count(Part::NearOod);
     facts.far_ood = finished.count(Part::FarOod);
-    facts.records = facts.train + facts.validation + facts.test + facts.far_ood;
+    facts.records = facts.train + facts.validation + facts.test + facts.near_ood + facts.far_ood;
     let report: &SplitReport = &finished.report;
     facts.strata = finished.strata();
     facts.naive_split_leaks = report.naive_leaked as u64;
@@ -371,6 +401,7 @@ fn count(facts: &mut DataFacts, finished: &Finished) {
     }
     let near = &finished.near;
     facts.near = NearFacts { clusters: near.clusters, records: near.records, largest: near.largest, examples: near.examples.clone() };
+    facts.passages = PassageFacts { records: finished.passages.records, examples: finished.passages.examples.clone() };
     let overlap = |overlap: &data::Overlap| OverlapFacts {
         part: overlap.part.name().to_owned(),
         texts: overlap.texts as u64,

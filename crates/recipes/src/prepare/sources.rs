@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use data::derive::{Length, derived};
 use data::pipeline::SourceReport;
 use data::{ColumnKind, Item};
 
 use super::{LABEL_CHARS_MAX, LABELS_MAX, recipe, role_name};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::facts::SourceFacts;
 use crate::source_files::{self, Opened};
 use crate::spec::{Role, RunPlan, Source};
@@ -28,6 +29,16 @@ pub(super) fn facts(opened: &Opened, source: &Source, report: &SourceReport) -> 
         licence: source.licence.clone(),
         lawful_basis: source.lawful_basis.clone(),
         keep_until: source.keep_until.clone(),
+        date: source.date.clone(),
+    }
+}
+
+/// The rows of a source: its documents, or what is made of them.
+pub(super) fn items<'a>(opened: &'a mut Opened, source: &Source, length: Length<'a>) -> Box<dyn Iterator<Item = Result<Item>> + Send + 'a> {
+    let items = opened.reader.by_ref().map(|item| item.map_err(Error::from));
+    match source.make.derive() {
+        Some(derive) => derived(items, derive, length),
+        None => Box::new(items),
     }
 }
 
@@ -45,6 +56,10 @@ impl Survey {
     /// Reads as much of the source as is needed; often nothing.
     pub(super) fn of(source: &Source, plan: &RunPlan, folder: &Path) -> Result<Self> {
         let recipe = recipe(source, plan, String::new());
+        // What is made of documents is text, and so is what a template says.
+        if source.make.derive().is_some() || recipe.target.iter().any(|target| target.contains('{')) {
+            return Ok(Self { kinds: Vec::new(), typed: true, answers: Vec::new() });
+        }
         let asked = plan.instruction.is_empty() && matches!(source.role, Role::Split | Role::Train);
         if recipe.target.is_empty() || (!asked && recipe.target.len() == 1) {
             return Ok(Self { kinds: Vec::new(), typed: true, answers: Vec::new() });

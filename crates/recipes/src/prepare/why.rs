@@ -33,7 +33,7 @@ pub struct Why {
 }
 
 /// Each line of a file with its text; none if the file does not exist.
-fn lines(path: &Path, mut each: impl FnMut(&str) -> Result<bool>) -> Result<()> {
+pub(super) fn lines(path: &Path, mut each: impl FnMut(&str) -> Result<bool>) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }

@@ -197,5 +197,6 @@ pub(crate) fn redact(report: &mut crate::report::facts::Report) {
             text.clear();
         }
     }
+    report.data.examples.clear();
     report.redacted = true;
 }

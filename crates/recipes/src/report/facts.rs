@@ -36,6 +36,9 @@ pub struct Report {
     pub differences: Vec<DifferenceFacts>,
     /// The verdict; absent before `evaluate`.
     pub verdict: Option<VerdictFacts>,
+    /// The same task from another source, time or group.
+    #[serde(default)]
+    pub near_ood: Option<NearOodFacts>,
     /// Answers to things that the model was not made for.
     pub far_ood: Option<FarOodFacts>,
     /// What was not measured, in sentences.
@@ -121,6 +124,9 @@ pub struct DataFacts {
     pub validation: u64,
     /// Held-out test items.
     pub test: u64,
+    /// Held-out items of the same task from another source, time or group.
+    #[serde(default)]
+    pub near_ood: u64,
     /// Held-out far-OOD items.
     pub far_ood: u64,
     /// Column of the strata; empty: none.
@@ -138,6 +144,18 @@ pub struct DataFacts {
     /// Near-duplicates.
     #[serde(default)]
     pub near: NearFacts,
+    /// Passages in several records.
+    #[serde(default)]
+    pub passages: PassageFacts,
+    /// Lengths in words: from, to, how many questions and how many answers.
+    #[serde(default)]
+    pub lengths: Vec<(u64, u64, u64, u64)>,
+    /// A few training records: question, answer.
+    #[serde(default)]
+    pub examples: Vec<(String, String)>,
+    /// Texts of held-out parts and benchmarks in training.
+    #[serde(default)]
+    pub contamination: Vec<ContaminationFacts>,
     /// What steps found in records or changed: (step: what, records).
     #[serde(default)]
     pub findings: Vec<(String, u64)>,
@@ -191,6 +209,26 @@ impl OverlapFacts {
     }
 }
 
+/// Passages in several records.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct PassageFacts {
+    /// Records that share one with an earlier record.
+    pub records: u64,
+    /// A few pairs of ids, and how many words in a row they share.
+    pub examples: Vec<(String, String, u64)>,
+}
+
+/// Training records that have a text in common with something that training must not know.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct ContaminationFacts {
+    /// A held-out part or a benchmark.
+    pub with: String,
+    /// How many training records.
+    pub records: u64,
+    /// Ids of a few.
+    pub examples: Vec<String>,
+}
+
 /// A label that is probably wrong.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct LabelErrorFacts {
@@ -242,6 +280,9 @@ pub struct SourceFacts {
     pub lawful_basis: String,
     /// Keep until; empty is BLANK.
     pub keep_until: String,
+    /// When it was drawn up or handed over; empty is BLANK.
+    #[serde(default)]
+    pub date: String,
 }
 
 /// The training.
@@ -372,6 +413,21 @@ pub struct VerdictFacts {
     pub mode: String,
     /// (criterion, outcome, reason).
     pub criteria: Vec<(String, String, String)>,
+}
+
+/// How the tuned model does the same task on items from elsewhere.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct NearOodFacts {
+    /// Items.
+    pub n: u64,
+    /// Items whose label training does not know, which are left out.
+    pub unknown_labels: u64,
+    /// What is measured.
+    pub metric: String,
+    /// On the in-domain test: value, and its interval.
+    pub inside: (f64, f64, f64),
+    /// On these items: value, and its interval.
+    pub outside: (f64, f64, f64),
 }
 
 /// Answers to things that the model was not made for.

@@ -29,6 +29,7 @@ pub fn page(report: &Report) -> String {
         verdict::comparison(report),
         verdict::not_measured(report),
         measures::measures(report),
+        measures::near_ood(report),
         measures::far_ood(report),
         training::training(report),
         data::data(report),

@@ -1,8 +1,8 @@
 //! Made-up reports for tests and for looking at the page in a browser. No number here was measured.
 
 use crate::report::facts::{
-    ArmFacts, BaseFacts, DataFacts, DifferenceFacts, FORMAT, FarOodFacts, ItemFacts, LookFacts, MemoryFacts, NearFacts, PowerFacts, Report,
-    RunFacts, SourceFacts, StepFacts, TrainingFacts, VerdictFacts,
+    ArmFacts, BaseFacts, ContaminationFacts, DataFacts, DifferenceFacts, FORMAT, FarOodFacts, ItemFacts, LookFacts, MemoryFacts, NearFacts,
+    NearOodFacts, PassageFacts, PowerFacts, Report, RunFacts, SourceFacts, StepFacts, TrainingFacts, VerdictFacts,
 };
 use crate::spec::Project;
 
@@ -92,6 +92,7 @@ pub(crate) fn empty() -> Report {
         arms: Vec::new(),
         differences: Vec::new(),
         verdict: None,
+        near_ood: None,
         far_ood: None,
         not_measured: Vec::new(),
         items: Vec::new(),
@@ -328,6 +329,11 @@ pub(crate) fn tickets() -> Report {
             validation: 58,
             test: n,
             far_ood: 64,
+            passages: PassageFacts { records: 2, examples: vec![("tickets.csv:7:1f".into(), "tickets.csv:90:2e".into(), 61)] },
+            contamination: vec![ContaminationFacts { with: "the test part".into(), records: 1, examples: vec!["tickets.csv:9:3d".into()] }],
+            near_ood: 120,
+            lengths: vec![(4, 7, 12, 0), (8, 15, 310, 0), (16, 31, 402, 735), (32, 63, 11, 0)],
+            examples: vec![("Where is my kettle? Order 4711.".into(), "{\"intent\":\"where_is_order\"}".into())],
             stratify: "intent".into(),
             strata: INTENTS.iter().zip(PER_INTENT).map(|(intent, test)| ((*intent).to_owned(), test * 2 + 3, test / 4 + 1, test)).collect(),
             naive_split_leaks: 37,
@@ -365,6 +371,7 @@ pub(crate) fn tickets() -> Report {
                 ("valid_json_at_least 0.99".into(), "ship".into(), "valid JSON 1.000 [0.982, 1.000]: reaches 0.99 (a conformance rate is decided by its point)".into()),
             ],
         }),
+        near_ood: Some(NearOodFacts { n: 120, unknown_labels: 0, metric: "field_accuracy".into(), inside: (0.912, 0.884, 0.935), outside: (0.861, 0.812, 0.902) }),
         far_ood: Some(FarOodFacts { n: 64, valid: 0.969, auroc: 0.781, note: "The model fills in the form for most messages that have nothing to do with the shop. Its probability tells them apart only partly: route unsure answers to a person.".into() }),
         not_measured: vec![
             "Whether the classical arm could be better with tuning of its own: it stands beside as it is.".into(),
@@ -398,6 +405,7 @@ fn source(path: &str, rows: u64, role: &str, told: bool) -> SourceFacts {
         licence: "CC0-1.0 (written for this example)".into(),
         lawful_basis: if told { "fictional data".into() } else { String::new() },
         keep_until: if told { "2030-12-31".into() } else { String::new() },
+        date: if told { "2026-01-31".into() } else { String::new() },
     }
 }
 
@@ -581,7 +589,7 @@ pub(crate) fn two_classes() -> Report {
 
 /// Prepared and trained, not evaluated.
 pub(crate) fn before_evaluation() -> Report {
-    Report { arms: Vec::new(), differences: Vec::new(), verdict: None, far_ood: None, items: Vec::new(), ..tickets() }
+    Report { arms: Vec::new(), differences: Vec::new(), verdict: None, near_ood: None, far_ood: None, items: Vec::new(), ..tickets() }
 }
 
 /// The gate refuses: worse than the rival.

@@ -249,6 +249,7 @@ pub(super) fn blanks(report: &Report) -> Vec<String> {
             ("owner", &source.owner),
             ("licence", &source.licence),
             ("lawful basis", &source.lawful_basis),
+            ("date", &source.date),
             ("keep-until date", &source.keep_until),
         ] {
             ask(format!("{what} of {}", source.path), value);

@@ -70,10 +70,12 @@ fn defaults_are_those_that_hold() {
         "data.source.encoding",
         "data.source.broken_rows",
         "data.source.mojibake",
+        "data.source.chunk_by",
         "prepare.duplicates",
         "prepare.conflicts",
         "prepare.shingle",
         "prepare.split.stratify",
+        "prepare.split.near_ood",
         "tune.alpha",
         "tune.targets",
         "evaluate.metric",
@@ -87,6 +89,7 @@ fn defaults_are_those_that_hold() {
         }
         let place = match section.as_str() {
             "prepare.split" => &plan["prepare"],
+            "prepare.split.near_ood" => &plan["prepare"]["near_ood"],
             "data.source" => &plan["sources"][0],
             "data" => &plan,
             section => &plan[section],
@@ -125,6 +128,7 @@ fn what_is_told_otherwise() {
     assert_eq!((plan.prepare.drop_conflicts, shown("prepare", "conflicts").as_str()), (false, "`\"report\"`"));
     assert_eq!((plan.evaluate.metric.as_str(), shown("evaluate", "metric").as_str()), ("field_accuracy", "by the answers"));
     assert!(plan.gate.at_least.is_empty());
+    assert_eq!((plan.sources[0].make.chunk_at_headings, shown("data.source", "chunk_by").as_str()), (true, "`\"headings\"`"));
     let reading = &plan.sources[0].reading;
     for (key, given) in [("delimiter", &reading.delimiter), ("quote", &reading.quote), ("encoding", &reading.encoding)] {
         assert_eq!((given.as_str(), shown("data.source", key).as_str()), ("", "recognised"));

@@ -7,6 +7,7 @@ mod bad_input;
 mod commands;
 mod help;
 mod methods;
+mod prepared;
 mod project;
 mod resume;
 mod run;

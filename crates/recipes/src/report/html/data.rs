@@ -29,6 +29,8 @@ pub(super) fn data(report: &Report) -> Option<Section> {
         body.push_str("</ul></div>\n");
     }
     body.push_str(&strata(data));
+    body.push_str(&lengths(data));
+    body.push_str(&examples(data));
     body.push_str(&found(data));
     body.push_str("<h3>Tokens</h3>\n");
     body.push_str(&paragraph(&words::tokens(report)));
@@ -41,6 +43,7 @@ fn flow(data: &DataFacts) -> String {
         ("p-train", "training", data.train),
         ("p-validation", "validation", data.validation),
         ("p-test", "test", data.test),
+        ("p-outside", "the same task from elsewhere", data.near_ood),
         ("p-outside", "outside the task", data.far_ood),
         ("p-dropped", "dropped", dropped),
     ];
@@ -84,10 +87,11 @@ fn flow(data: &DataFacts) -> String {
 fn rejects(data: &DataFacts) -> String {
     let mut table = Table::new(
         "What was dropped, and why. The rows themselves are in the run folder, data/rejects.",
-        &[("Step: reason", Column::Text), ("Rows", Column::Number)],
+        &[("Step: reason", Column::Text), ("Rows", Column::Number), ("", Column::Drawing)],
     );
+    let most = data.rejected.iter().map(|(_, rows)| *rows).max().unwrap_or(1).max(1);
     for (reason, rows) in &data.rejected {
-        table.row("", &[html(reason), count(*rows)]);
+        table.row("", &[html(reason), count(*rows), svg::stacked_bar(&[("p-dropped", *rows)], most, 160.0, 10.0)]);
     }
     table.finish("Nothing was dropped.")
 }
@@ -129,6 +133,43 @@ fn strata(data: &DataFacts) -> String {
     body
 }
 
+/// How long questions and answers are.
+fn lengths(data: &DataFacts) -> String {
+    if data.lengths.is_empty() {
+        return String::new();
+    }
+    let most = data.lengths.iter().map(|(_, _, asked, answered)| *asked.max(answered)).max().unwrap_or(1).max(1);
+    let mut table = Table::new(
+        "Words of each record's question and of its answer.",
+        &[
+            ("Words", Column::Text),
+            ("Questions", Column::Number),
+            ("", Column::Drawing),
+            ("Answers", Column::Number),
+            ("", Column::Drawing),
+        ],
+    );
+    for (from, to, asked, answered) in &data.lengths {
+        let words = if from == to { count(*from) } else { format!("{} to {}", count(*from), count(*to)) };
+        let bar = |rows: u64| svg::stacked_bar(&[("p-train", rows)], most, 120.0, 10.0);
+        table.row("", &[words, count(*asked), bar(*asked), count(*answered), bar(*answered)]);
+    }
+    format!("<h3>Lengths</h3>\n{}", table.finish(""))
+}
+
+/// A few training records, so that a reader sees what was learned from.
+fn examples(data: &DataFacts) -> String {
+    if data.examples.is_empty() {
+        return String::new();
+    }
+    let mut table =
+        Table::new("The first training records, cut where they are long.", &[("Question", Column::Text), ("Answer", Column::Text)]);
+    for (asked, answered) in &data.examples {
+        table.row("", &[html(asked), html(answered)]);
+    }
+    format!("<h3>Examples</h3>\n{}", table.finish(""))
+}
+
 /// Near-duplicates, languages, and what the steps found or changed.
 fn found(data: &DataFacts) -> String {
     let mut body = String::new();
@@ -146,6 +187,28 @@ fn found(data: &DataFacts) -> String {
         );
         for (first, second, jaccard) in &data.near.examples {
             table.row("", &[html(first), html(second), format!("{jaccard:.2}")]);
+        }
+        body.push_str(&table.finish(""));
+    }
+    if data.passages.records > 0 {
+        body.push_str("<h3>Passages in several records</h3>\n");
+        let mut table = Table::new(
+            &format!("{} share a long passage with an earlier one. A few pairs.", counted(data.passages.records, "record")),
+            &[("Record", Column::Text), ("and", Column::Text), ("Words in a row", Column::Number)],
+        );
+        for (first, second, words) in &data.passages.examples {
+            table.row("", &[html(first), html(second), count(*words)]);
+        }
+        body.push_str(&table.finish(""));
+    }
+    if !data.contamination.is_empty() {
+        body.push_str("<h3>Texts that training must not know</h3>\n");
+        let mut table = Table::new(
+            "Training records that have a text in common with a held-out part or a benchmark.",
+            &[("In common with", Column::Text), ("Training records", Column::Number), ("A few of them", Column::Text)],
+        );
+        for found in &data.contamination {
+            table.row("", &[html(&found.with), count(found.records), html(&found.examples.join(", "))]);
         }
         body.push_str(&table.finish(""));
     }

@@ -221,6 +221,31 @@ fn confusion(tuned: &ArmFacts) -> String {
     )
 }
 
+/// The same task on items from another source, time or group.
+pub(super) fn near_ood(report: &Report) -> Option<Section> {
+    let facts = report.near_ood.as_ref()?;
+    let mut table = Table::new(
+        &format!(
+            "{} of the same task from elsewhere, held out from training: the tuned model's {}.",
+            counted(facts.n, "item"),
+            facts.metric
+        ),
+        &[("Items", Column::Text), ("Value", Column::Number), ("Interval", Column::Number)],
+    );
+    for (items, (value, low, high)) in [("In-domain test", facts.inside), ("From elsewhere", facts.outside)] {
+        table.row("", &[html(items), html(&percent(value)), html(&format!("{} to {}", percent(low), percent(high)))]);
+    }
+    let mut body = table.finish("Nothing was measured here.");
+    body.push_str(&super::paragraph(&format!(
+        "The difference, {:+.1} points, is what moving away from the training data costs. The two sets are different items, so their intervals are to be read side by side.",
+        100.0 * (facts.outside.0 - facts.inside.0)
+    )));
+    if facts.unknown_labels > 0 {
+        body.push_str(&note(&format!("{} with labels that training does not know were left out.", counted(facts.unknown_labels, "item"))));
+    }
+    Some(Section { id: "elsewhere", title: "The same task elsewhere", body })
+}
+
 /// Answers to messages that the model was not made for.
 pub(super) fn far_ood(report: &Report) -> Option<Section> {
     let facts = report.far_ood.as_ref()?;

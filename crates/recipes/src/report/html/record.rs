@@ -19,6 +19,7 @@ pub(super) fn sources(report: &Report) -> Option<Section> {
             ("Owner", or_blank(&source.owner)),
             ("Licence", or_blank(&source.licence)),
             ("Lawful basis", or_blank(&source.lawful_basis)),
+            ("Date", or_blank(&source.date)),
             ("Keep until", or_blank(&source.keep_until)),
             ("Rows", html(&format!("{}, {}", count(source.rows), bytes(source.bytes)))),
             ("Role", or_blank(&source.role)),
