@@ -249,18 +249,18 @@ impl Found {
         let plan = runs::plan(&run)?;
         let prepared = store::atomic::read_json(&run.join("data/prepared.json"), PREPARED_BYTES_MAX)?;
         let instruction = prepared["instruction"].as_str().unwrap_or(&plan.instruction).to_owned();
-        if trained.exists() {
-            let (base, storage) = (trained.display().to_string(), options.storage.clone());
-            return Ok(Found { base, template: plan.model.template, storage, adapter: None, instruction });
-        }
-        let base = base::beside(&plan.model.base, &runs::sources_folder(&run)?);
         // What is evaluated is what answers, unless the user says otherwise.
         let given_or = |given: &String, of_run: String| if given.is_empty() { of_run } else { given.clone() };
-        let storage = given_or(&options.storage, plan.model.storage);
         let engine = EngineChoice {
             compute: given_or(&options.compute, plan.engine.compute),
             kv_cache: given_or(&options.kv_cache, plan.engine.kv_cache),
         };
+        if trained.exists() {
+            let (base, storage) = (trained.display().to_string(), options.storage.clone());
+            return Ok(Found { base, template: plan.model.template, storage, engine, adapter: None, instruction });
+        }
+        let base = base::beside(&plan.model.base, &runs::sources_folder(&run)?);
+        let storage = given_or(&options.storage, plan.model.storage);
         Ok(Found { base, template: plan.model.template, storage, engine, adapter: Some(adapter), instruction })
     }
 }

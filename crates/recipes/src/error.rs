@@ -376,7 +376,7 @@ pub enum Error {
         name: String,
         /// What it is.
         given: String,
-        },
+    },
     /// An export that answers otherwise than what it was made of.
     #[error("the {format} export is not handed over: {what} is {given:.2e}, at most {limit:.2e}; nothing was written to {}", path.display())]
     Withheld {

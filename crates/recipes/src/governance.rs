@@ -63,11 +63,6 @@ impl<'a> Governance<'a> {
         Ok(governance)
     }
 
-    /// Of a run that began before.
-    pub(crate) fn of(context: &'a Context<'a>, id: &str) -> Governance<'a> {
-        Governance { context, id: id.to_owned() }
-    }
-
     /// Something left the project.
     pub(crate) fn exported(&self, run: &RunFolder, format: &str, artefact: Hash) -> Result<()> {
         self.both(run, &Event::Exported { run: self.id.clone(), format: format.to_owned(), artefact })

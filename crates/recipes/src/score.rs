@@ -135,7 +135,7 @@ pub(crate) fn score_records(
     observer.event(Event::Start { what: "scoring".into(), total: records.len() as u64, unit: "records" });
     let mut total = ScoreTotal::default();
     for chunk in chunks(&records) {
-        score_chunk(&mut loaded, chunk, observer, &mut |line| total.add(&line))?;
+        score_chunk(&mut loaded, base.compute(), chunk, observer, &mut |line: ScoreLine| total.add(&line))?;
     }
     observer.event(Event::End);
     Ok(total)

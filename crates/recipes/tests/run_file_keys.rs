@@ -7,8 +7,19 @@ use recipes::error::SpecError;
 use recipes::spec::{KEYS, RunFile, RunPlan};
 
 /// Sections; each of their keys has a line of its own in [`OTHERWISE`].
-const SECTIONS: &[&str] =
-    &["project", "model", "engine", "data", "data.source", "prepare", "prepare.split", "prepare.split.near_ood", "tune", "evaluate", "gate"];
+const SECTIONS: &[&str] = &[
+    "project",
+    "model",
+    "engine",
+    "data",
+    "data.source",
+    "prepare",
+    "prepare.split",
+    "prepare.split.near_ood",
+    "tune",
+    "evaluate",
+    "gate",
+];
 
 /// (key, another value than the default's), as the run file writes it.
 const OTHERWISE: &[(&str, &str)] = &[

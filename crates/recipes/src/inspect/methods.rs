@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use engine::adapter::LoraConfig;
 use engine::batch::PassLimits;
+use engine::compute::ComputePath;
 use engine::config::{Linear, ModelConfig, TensorName};
 use engine::cpu::CpuDevice;
 use engine::device::{Device, Limits, Storage};
@@ -78,7 +79,16 @@ pub(crate) fn measure(context: &Context<'_>, config: &ModelConfig) -> Result<Spe
     let (out, inner) = (out.min(4096), inner.min(4096));
     let mut device = CpuDevice::new(context.threads);
     device
-        .reserve(&Limits { rows: ROWS, chain: 1, width: inner.max(out), head_rows: 1, vocab: out, hidden: inner, rotaries: 0 })
+        .reserve(&Limits {
+            rows: ROWS,
+            chain: 1,
+            width: inner.max(out),
+            head_rows: 1,
+            vocab: out,
+            hidden: inner,
+            rotaries: 0,
+            compute: ComputePath::Exact,
+        })
         .map_err(failed)?;
     let key = random::key(1, Purpose::Sampling, &[]);
     let drawn = |count: usize| (0..count as u64).map(|i| random::uniform(key, i) - 0.5).collect::<Vec<f32>>();
