@@ -258,7 +258,7 @@ fn values_out_of_range_are_refused_by_name() {
         ("prepare.contamination_words", &["4"]),
         ("data.source.make", &["\"summaries\""]),
         ("data.source.version", &["\"v\""]),
-        ("prepare.split.near_ood", &["{ column = \"a\" }", "{ from = 2026-01-01 }"]),
+        ("prepare.split.near_ood.from", &["\"soon\"", "7"]),
         ("prepare.max_tokens", &["7"]),
         ("prepare.split.test", &["-0.1", "1.1", "nan"]),
         ("prepare.split.validation", &["-0.1", "2.0", "nan"]),

@@ -178,7 +178,8 @@ pub(crate) fn stream_checked(
 
 /// Says which strata of training are rare beside the others, unless they are to be balanced.
 fn warn_of_skew(plan: &RunPlan, finished: &Finished, facts: &mut DataFacts) {
-    let strata: Vec<(String, u64)> = finished.strata().into_iter().map(|(name, train, ..)| (name, train)).collect();
+    let short = |(name, _): &(String, u64)| name.chars().count() <= LABEL_CHARS_MAX;
+    let strata: Vec<(String, u64)> = finished.strata().into_iter().map(|(name, train, ..)| (name, train)).filter(short).collect();
     let most = strata.iter().max_by_key(|(_, count)| *count);
     let least = strata.iter().min_by_key(|(_, count)| *count);
     let (Some((often, most)), Some((rarely, least))) = (most, least) else { return };
@@ -415,7 +416,9 @@ fn count(facts: &mut DataFacts, finished: &Finished) {
         facts.warnings.push(format!("{} inputs have contradictory answers (data/rejects.jsonl names them)", facts.conflicts));
     }
     if !report.small_strata.is_empty() {
-        let names: Vec<String> = report.small_strata.iter().take(6).map(|(name, n)| format!("{name} ({n})")).collect();
+        // Where answers are texts, they are no names, and a warning is no place for them.
+        let named = report.small_strata.iter().filter(|(name, _)| name.chars().count() <= LABEL_CHARS_MAX);
+        let names: Vec<String> = named.take(6).map(|(name, n)| format!("{name} ({n})")).collect();
         let classes = report.small_strata.len();
         facts.warnings.push(format!("{classes} classes have too few records to be measured: {}", names.join(", ")));
     }
