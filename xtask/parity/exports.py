@@ -4,6 +4,8 @@ Usage:
   exports.py transformers MODEL OUT.safetensors [ADAPTER]
       ids [2, 32] and the logits that transformers (with PEFT, where an adapter is given) has for them, as the engine's own comparison reads them;
       prints the ids of a text by the folder's tokenizer.
+  exports.py ids MODEL
+      prints the ids of that text alone.
   exports.py llama.cpp FILE.gguf [ADAPTER.gguf]
       prints {"ids", "log_probs"}: llama.cpp's ids of that text and ln p of each but the first, with keys and values in f32."""
 import json
@@ -34,6 +36,12 @@ def transformers(model, out, adapter=None):
     print(json.dumps(tokenizer(TEXT).input_ids))
 
 
+def ids(model):
+    from transformers import AutoTokenizer
+
+    print(json.dumps(AutoTokenizer.from_pretrained(model)(TEXT).input_ids))
+
+
 def llama(path, adapter=None):
     import numpy
     from llama_cpp import Llama
@@ -47,4 +55,4 @@ def llama(path, adapter=None):
     print(json.dumps({"ids": ids, "log_probs": [log_probs[i - 1, ids[i]] for i in range(1, len(ids))]}))
 
 
-{"transformers": transformers, "llama.cpp": llama}[sys.argv[1]](*sys.argv[2:])
+{"transformers": transformers, "ids": ids, "llama.cpp": llama}[sys.argv[1]](*sys.argv[2:])

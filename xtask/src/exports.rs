@@ -96,9 +96,13 @@ impl Proof {
 
     /// llama.cpp with merged GGUF files.
     fn merged_files(&mut self, base: &Path, adapter: &Path) -> Result<()> {
+        let ids = json(&self.ours("exports.py", &["ids", &text(base)])?)?;
         for (format, bound) in MERGED {
             let (output, proof) = self.export(base, adapter, format, &[])?;
             let said = json(&self.ours("exports.py", &["llama.cpp", &text(&output)])?)?;
+            if format == MERGED[0].0 {
+                self.at_least(&format!("llama.cpp's ids are transformers': {}", file_name(base)), f64::from(said["ids"] == ids), 1.0);
+            }
             let mean = self.distance(&said, base, Some(adapter))?;
             let here = &proof["log_prob_difference_mean"];
             println!("     {format} of {}: {:.0} MB; in our own engine {here}", file_name(base), output.metadata()?.len() as f64 / 1e6);
