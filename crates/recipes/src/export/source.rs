@@ -9,6 +9,7 @@ use crate::base::{self, Base};
 use crate::context::{Context, Observer};
 use crate::error::{Error, Result};
 use crate::runs;
+use crate::tune_full::MODEL_FOLDER;
 
 /// An adapter and where its base is.
 pub(super) struct Source {
@@ -32,6 +33,14 @@ impl Source {
         }
         let run = runs::find(context, &options.source)?;
         let adapter = run.join("adapter");
+        let model = run.join(MODEL_FOLDER);
+        if model.exists() {
+            return Err(Error::Mismatch {
+                what: "export",
+                given: format!("a run of full fine-tuning, whose model is a Hugging Face folder already: {}", model.display()),
+                expected: "a run with an adapter".into(),
+            });
+        }
         if !adapter.exists() {
             return Err(Error::NotYet { id: runs::id(&run), what: "adapter" });
         }

@@ -43,6 +43,7 @@ fn full_fine_tuning_leaves_a_model_that_is_measured_and_answers() {
     assert_eq!(json_file(&run.join("model/config.json"))["torch_dtype"], "float32");
     let id = run.file_name().unwrap().to_str().unwrap().to_owned();
     project.tunesmith(&["audit", &id]).expect(0);
+    project.tunesmith(&["export", &id, "--output", "out"]).refused(&["full fine-tuning", "/model"]);
     let training: Value = json_file(&run.join("training.json"));
     let losses: Vec<f64> = training["steps"].as_array().unwrap().iter().map(|step| step["loss"].as_f64().unwrap()).collect();
     assert!(losses[losses.len() - 1] < losses[0], "{losses:?}");
