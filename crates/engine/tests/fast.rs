@@ -61,8 +61,10 @@ fn fast_is_near_exact_and_not_exact() {
             let tiny = tiny(model, storage);
             let tokens = sequence(1, 100);
             let [exact, fast] = [Compute::default(), FAST].map(|compute| scored(&mut asked(CpuDevice::new(2), &tiny, compute), &tokens));
-            let distance = far(&exact, &fast);
-            assert!(distance > 0.0 && distance < 0.05, "{storage:?}: {distance}");
+            // Random weights make sharp answers: what counts is the distance beside what is measured.
+            let size = exact.iter().map(|log_prob| log_prob.abs()).sum::<f64>() / exact.len() as f64;
+            let distance = far(&exact, &fast) / size;
+            assert!(distance > 0.0 && distance < 0.03, "{storage:?}: {distance} of {size}");
         }
     }
 }

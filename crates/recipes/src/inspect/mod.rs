@@ -1,7 +1,7 @@
 //! `inspect`: is this model ready to be fine-tuned here, and at what price: from its files alone.
 //!
 //! Weights are loaded only to rank several models by their loss on the user's own records. Memory is the engine's own
-//! tables, time is model FLOPs over the rate that this machine's matrix product reaches now; see [`methods`].
+//! tables, time is model FLOPs over the rate that this machine's matrix product reaches now; see `methods`.
 
 pub mod hosted;
 mod methods;
