@@ -54,17 +54,18 @@ fn far(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>() / a.len() as f64
 }
 
+/// The rows are rounded as Q8_0 rounds weights, to eight bits under one scale for 32 elements: what that moves is of the size of
+/// what rounding the weights so moves. (These models' random weights amplify both far more than a trained model's do.)
 #[test]
-fn fast_is_near_exact_and_not_exact() {
-    for storage in [Storage::Q8_0, Storage::Q4_1, Storage::Q5_0] {
-        for model in [TinyModel::llama(5), TinyModel::gemma(6), TinyModel::biased(7)] {
-            let tiny = tiny(model, storage);
-            let tokens = sequence(1, 100);
-            let [exact, fast] = [Compute::default(), FAST].map(|compute| scored(&mut asked(CpuDevice::new(2), &tiny, compute), &tokens));
-            // Random weights make sharp answers: what counts is the distance beside what is measured.
-            let size = exact.iter().map(|log_prob| log_prob.abs()).sum::<f64>() / exact.len() as f64;
-            let distance = far(&exact, &fast) / size;
-            assert!(distance > 0.0 && distance < 0.03, "{storage:?}: {distance} of {size}");
+fn fast_is_as_near_exact_as_eight_bits_are_and_not_exact() {
+    for model in [TinyModel::llama(5), TinyModel::gemma(6), TinyModel::biased(7)] {
+        let tokens = sequence(1, 100);
+        let scores = |storage, compute| scored(&mut asked(CpuDevice::new(2), &tiny(model.clone(), storage), compute), &tokens);
+        let exact = scores(Storage::Q8_0, Compute::default());
+        let of_weights = far(&scores(Storage::F32, Compute::default()), &exact);
+        for storage in [Storage::Q8_0, Storage::Q4_1, Storage::Q5_0] {
+            let distance = far(&scores(storage, Compute::default()), &scores(storage, FAST));
+            assert!(distance > 0.0 && distance < 2.0 * of_weights, "{storage:?}: {distance}, of weights {of_weights}");
         }
     }
 }
