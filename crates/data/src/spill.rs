@@ -1,7 +1,7 @@
 //! Room for what grows with the input: whoever runs the pipeline says where ([`Spill`]), and the pipeline keeps only a
 //! fixed number of bytes per record in memory.
 //!
-//! Two shapes are enough. A [`Log`] is written once from the front and read at any place; a [`Sorter`] takes entries of
+//! Two shapes are enough. A `Log` is written once from the front and read at any place; a `Sorter` takes entries of
 //! a fixed size in any order and gives them back sorted: equal hashes come out side by side, which is how duplicates,
 //! groups and near-duplicate candidates are found without a hash table of everything.
 

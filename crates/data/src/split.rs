@@ -4,7 +4,7 @@
 //! unit that is never divided. Units are put in an order that depends on the seed and their contents only, never on
 //! rows, and dealt to test, validation and training so that each stratum has its share of each.
 //!
-//! The work is done on a [`Table`] of small numbers, a few per record, so that it is the same for records in memory
+//! The work is done on a `Table` of small numbers, a few per record, so that it is the same for records in memory
 //! ([`Split::new`]) and for records that stay outside it ([`crate::pipeline`]).
 
 use crate::near::{UnionFind, fold, hash_bytes};
