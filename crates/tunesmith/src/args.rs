@@ -429,7 +429,7 @@ pub(crate) struct BenchTable {
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchGenerate {
-    /// Base model: catalogue name, folder, GGUF file or pip:…
+    /// Base model: catalogue name, folder, GGUF file, hf:org/name or pip:…
     #[arg(long)]
     pub(crate) model: String,
     /// How the weights are held in memory [default: as the files have them]
@@ -475,7 +475,7 @@ pub(crate) struct BenchFidelity {
     /// How many of its tokens, from its beginning
     #[arg(long, default_value_t = 2000)]
     pub(crate) tokens: usize,
-    /// Base model: catalogue name, folder, GGUF file or pip:…
+    /// Base model: catalogue name, folder, GGUF file, hf:org/name or pip:…
     #[arg(long)]
     pub(crate) model: String,
     /// How the weights are held in memory [default: as the files have them]
