@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use engine::compute::Compute;
 use engine::config::{ModelConfig, TensorName};
@@ -47,12 +48,12 @@ pub struct Base {
     pub described: Described,
     /// SHA-256 of its files.
     pub hashes: Vec<FileHash>,
-    /// Text to ids.
-    pub tokenizer: Tokenizer,
-    /// Where a chat template is known.
-    pub chat: Option<ChatFormat>,
     /// Ids that end a text.
     pub end_ids: Vec<u32>,
+    /// Built-in template to use instead of its own; empty: its own.
+    template: String,
+    /// Made where it is first asked for.
+    text: OnceLock<TextSide>,
     /// How weights are held where not as the file has them.
     storage: Option<Storage>,
     /// How it is asked.
@@ -62,6 +63,13 @@ pub struct Base {
     files: BaseModel,
     placed: BTreeMap<TensorName, Placed>,
     naming: Naming,
+}
+
+/// How text becomes ids.
+struct TextSide {
+    tokenizer: Tokenizer,
+    /// Where a chat template is known.
+    chat: Option<ChatFormat>,
 }
 
 /// A base's files on this computer.
@@ -238,21 +246,33 @@ impl Base {
 
     /// Finds, verifies and describes a base. `template` names a built-in one to use instead of its own; empty: its own.
     pub fn open(context: &Context<'_>, observer: &mut dyn Observer, name: &str, template: &str) -> Result<Base> {
+        Base::open_weights(context, observer, name)?.with_text(template)
+    }
+
+    /// The same without tokenizer and template, for work on ids alone.
+    pub fn open_weights(context: &Context<'_>, observer: &mut dyn Observer, name: &str) -> Result<Base> {
         let located = locate(context, observer, name, false)?;
-        Base::describe(context, name, template, located)
+        Base::describe(context, name, located)
+    }
+
+    /// With `template` instead of its own if there is one; says what is wrong with tokenizer or template.
+    fn with_text(mut self, template: &str) -> Result<Base> {
+        template.clone_into(&mut self.template);
+        self.text()?;
+        Ok(self)
     }
 
     /// The base of a plan. A relative path starts at `folder`, the run file's, or else at the current one.
     pub fn of_plan(context: &Context<'_>, observer: &mut dyn Observer, plan: &RunPlan, folder: &Path, offline: bool) -> Result<Base> {
         let located = locate(context, observer, &beside(&plan.model.base, folder), offline)?;
-        let base = Base::describe(context, &plan.model.base, &plan.model.template, located)?;
+        let base = Base::describe(context, &plan.model.base, located)?.with_text(&plan.model.template)?;
         base.held_as(&plan.model.storage)?.asked_by(&plan.engine.compute, &plan.engine.kv_cache)
     }
 
     /// The same, but never fetches.
     pub fn open_offline(context: &Context<'_>, observer: &mut dyn Observer, name: &str, template: &str) -> Result<Base> {
         let located = locate(context, observer, name, true)?;
-        Base::describe(context, name, template, located)
+        Base::describe(context, name, located)?.with_text(template)
     }
 
     /// The same base, with its weights held as `[model] storage` or `--storage` says; empty: as the file has them.
@@ -273,7 +293,7 @@ impl Base {
         self.compute
     }
 
-    fn describe(context: &Context<'_>, name: &str, template: &str, located: Located) -> Result<Base> {
+    fn describe(context: &Context<'_>, name: &str, located: Located) -> Result<Base> {
         let Located { path, entry, source, pinned } = located;
         let files = BaseModel::open(&path)?;
         let hashes = files.hashes(&mut |_| {})?;
@@ -294,24 +314,7 @@ impl Base {
             }
         };
         let placed = families::tensors::place(&described, naming, shapes())?.into_iter().map(|placed| (placed.name, placed)).collect();
-        let tokenizer = tokenizer(&files)?;
-        let (given, vocab) = (tokenizer.vocab_size(), described.config.vocab);
-        if given > vocab {
-            return Err(Error::Vocabulary { name: name.to_owned(), given: given - 1, vocab });
-        }
-        let special = files.special_tokens();
-        let template_context = TemplateContext {
-            bos_token: special.bos.clone().unwrap_or_default(),
-            eos_token: special.eos.clone().unwrap_or_default(),
-            date: None,
-        };
-        let chat = if !template.is_empty() {
-            Some(ChatTemplate::built_in(template, template_context)?)
-        } else {
-            files.chat_template().map(|source| ChatTemplate::new(source, template_context)).transpose()?
-        };
-        let chat = chat.map(|template| ChatFormat::new(tokenizer.clone(), template)).transpose()?;
-        let end_ids = special.end_ids.clone();
+        let end_ids = files.special_tokens().end_ids.clone();
         Ok(Base {
             name: name.to_owned(),
             path,
@@ -320,9 +323,9 @@ impl Base {
             pinned,
             described,
             hashes,
-            tokenizer,
-            chat,
             end_ids,
+            template: String::new(),
+            text: OnceLock::new(),
             storage: None,
             compute: Compute::default(),
             threads: context.threads,
@@ -330,6 +333,50 @@ impl Base {
             placed,
             naming,
         })
+    }
+
+    fn text(&self) -> Result<&TextSide> {
+        if let Some(text) = self.text.get() {
+            return Ok(text);
+        }
+        let tokenizer = tokenizer(&self.files)?;
+        let (given, vocab) = (tokenizer.vocab_size(), self.config().vocab);
+        if given > vocab {
+            return Err(Error::Vocabulary { name: self.name.clone(), given: given - 1, vocab });
+        }
+        let special = self.files.special_tokens();
+        let template_context = TemplateContext {
+            bos_token: special.bos.clone().unwrap_or_default(),
+            eos_token: special.eos.clone().unwrap_or_default(),
+            date: None,
+        };
+        let chat = if !self.template.is_empty() {
+            Some(ChatTemplate::built_in(&self.template, template_context)?)
+        } else {
+            self.files.chat_template().map(|source| ChatTemplate::new(source, template_context)).transpose()?
+        };
+        let chat = chat.map(|template| ChatFormat::new(tokenizer.clone(), template)).transpose()?;
+        Ok(self.text.get_or_init(|| TextSide { tokenizer, chat }))
+    }
+
+    /// Text to ids.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        Ok(&self.text()?.tokenizer)
+    }
+
+    /// The chat format, where a template is known.
+    pub fn template(&self) -> Result<Option<&ChatFormat>> {
+        Ok(self.text()?.chat.as_ref())
+    }
+
+    /// The chat format, or an error that says what to do.
+    pub fn chat(&self) -> Result<&ChatFormat> {
+        self.template()?.ok_or_else(|| Error::NoTemplate { name: self.name.clone() })
+    }
+
+    /// Whether tokenizer and template have been made, which take memory.
+    pub(crate) fn has_text(&self) -> bool {
+        self.text.get().is_some()
     }
 
     /// Loads the weights.
@@ -404,11 +451,6 @@ impl Base {
     /// The engine's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.described.config
-    }
-
-    /// The chat format, or an error that says what to do.
-    pub fn chat(&self) -> Result<&ChatFormat> {
-        self.chat.as_ref().ok_or_else(|| Error::NoTemplate { name: self.name.clone() })
     }
 
     /// How every tensor is held.
@@ -562,6 +604,7 @@ fn meta_value(value: &GgufValue) -> MetaValue {
         GgufValue::Bool(value) => MetaValue::Bool(*value),
         GgufValue::Text(value) => MetaValue::Text(value.clone()),
         GgufValue::Array(values) => MetaValue::Length(values.len()),
+        GgufValue::Texts(texts) => MetaValue::Length(texts.len()),
     }
 }
 

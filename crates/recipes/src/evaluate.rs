@@ -418,7 +418,8 @@ pub(crate) fn answer_tokens(plan: &RunPlan, base: &Base, prepared: &Prepared) ->
         .train
         .records()
         .iter()
-        .filter_map(|record| base.tokenizer.encode(&record.answer.to_text(), text::Specials::AsText).ok().map(|ids| ids.len()));
+        .filter_map(|record| base.tokenizer().ok()?.encode(&record.answer.to_text(), text::Specials::AsText).ok())
+        .map(|ids| ids.len());
     let longest = longest.max().unwrap_or(plan.evaluate.answer_tokens);
     plan.evaluate.answer_tokens.min(longest + longest / 2 + 8)
 }

@@ -287,10 +287,10 @@ pub(crate) fn base_artefacts(base: &Base) -> Result<BTreeMap<String, Artefact>> 
         let hash: Hash = format!("sha256:{}", file.sha256).parse()?;
         artefacts.insert(format!("base/{}", file.name), Artefact { role: Role::Base, hash, bytes: file.bytes });
     }
-    let tokenizer = base.tokenizer.canonical_bytes();
+    let tokenizer = base.tokenizer()?.canonical_bytes();
     artefacts
         .insert("text/tokenizer".into(), Artefact { role: Role::Tokenizer, hash: Hash::of(&tokenizer), bytes: tokenizer.len() as u64 });
-    if let Some(chat) = &base.chat {
+    if let Some(chat) = base.template()? {
         let template = chat.template().canonical_bytes();
         artefacts
             .insert("text/template".into(), Artefact { role: Role::Template, hash: Hash::of(&template), bytes: template.len() as u64 });

@@ -302,7 +302,7 @@ pub(crate) fn memory_facts(
 pub(crate) fn process_lines(context: &Context<'_>, base: &Base) -> [(String, u64); 3] {
     let per_token = if base.is_gguf() { GGUF_TOKENIZER_BYTES_PER_TOKEN } else { TOKENIZER_BYTES_PER_TOKEN };
     [
-        ("tokenizer and template".into(), base.config().vocab as u64 * per_token),
+        ("tokenizer and template".into(), if base.has_text() { base.config().vocab as u64 * per_token } else { 0 }),
         ("threads".into(), context.threads as u64 * THREAD_BYTES),
         ("program".into(), PROGRAM_BYTES),
     ]

@@ -44,8 +44,55 @@ pub enum GgufValue {
     Bool(bool),
     /// UTF-8 text.
     Text(String),
-    /// Elements of one kind.
+    /// Elements of one kind that are not texts.
     Array(Vec<GgufValue>),
+    /// Texts: a vocabulary, for one.
+    Texts(Texts),
+}
+
+/// Texts in one piece, because vocabularies have hundreds of thousands and stay in memory as long as the file is open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts {
+    together: String,
+    /// Where each one ends.
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The one at `index`.
+    pub fn get(&self, index: usize) -> Option<&str> {
+        let end = *self.ends.get(index)?;
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.together.get(start..end)
+    }
+
+    /// All in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.len()).filter_map(|index| self.get(index))
+    }
+
+    fn push(&mut self, text: &str) {
+        self.together.push_str(text);
+        self.ends.push(self.together.len());
+    }
+}
+
+impl<S: AsRef<str>> FromIterator<S> for Texts {
+    fn from_iter<I: IntoIterator<Item = S>>(texts: I) -> Texts {
+        let mut all = Texts::default();
+        texts.into_iter().for_each(|text| all.push(text.as_ref()));
+        all
+    }
 }
 
 impl GgufValue {
@@ -57,6 +104,7 @@ impl GgufValue {
             Self::Bool(_) => "a boolean",
             Self::Text(_) => "a text",
             Self::Array(_) => "an array",
+            Self::Texts(_) => "an array of texts",
         }
     }
 
@@ -323,6 +371,14 @@ impl<R: Read> Cursor<R> {
             given => return Err(Fault::ValueType { key: shown(key), given }.into()),
         };
         self.enough("an array", count * smallest)?; // both are small: no overflow
+        if kind == 8 {
+            let mut texts = Texts { together: String::new(), ends: Vec::with_capacity(count as usize) };
+            for _ in 0..count {
+                texts.push(&self.text_of(MAX_TEXT_BYTES, "a text", || format!("the text of key {:?}", shown(key)))?);
+            }
+            texts.together.shrink_to_fit();
+            return Ok(GgufValue::Texts(texts));
+        }
         let mut values = Vec::with_capacity(count as usize);
         for _ in 0..count {
             values.push(self.value(key, kind, depth + 1)?);
@@ -395,7 +451,7 @@ mod tests {
     fn no_cut_and_no_flipped_byte_panics() {
         let metadata = BTreeMap::from([
             ("general.alignment".to_owned(), GgufValue::Unsigned(32)),
-            ("k".into(), GgufValue::Array(vec![GgufValue::Text("ab".into()), GgufValue::Text("c".into())])),
+            ("k".into(), GgufValue::Texts(["ab", "", "c"].into_iter().collect())),
             ("n".into(), GgufValue::Array(vec![GgufValue::Array(vec![GgufValue::Float(0.5)])])),
         ]);
         let tensors = ["t", "u"].map(|name| GgufTensor { name, dtype: Dtype::F32, shape: &[2, 2], bytes: &[0; 16] });

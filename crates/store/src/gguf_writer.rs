@@ -100,7 +100,7 @@ fn kind_of(value: &GgufValue) -> u32 {
         GgufValue::Float(_) => 6,
         GgufValue::Bool(_) => 7,
         GgufValue::Text(_) => 8,
-        GgufValue::Array(_) => 9,
+        GgufValue::Array(_) | GgufValue::Texts(_) => 9,
     }
 }
 
@@ -118,6 +118,11 @@ fn put_value(out: &mut Vec<u8>, value: &GgufValue, kind: u32) {
             out.extend(kind.to_le_bytes());
             out.extend((values.len() as u64).to_le_bytes());
             values.iter().for_each(|v| put_value(out, v, kind));
+        }
+        (GgufValue::Texts(texts), _) => {
+            out.extend(8u32.to_le_bytes());
+            out.extend((texts.len() as u64).to_le_bytes());
+            texts.iter().for_each(|text| put_text(out, text));
         }
     }
 }

@@ -436,10 +436,7 @@ fn gguf_special_tokens(keys: &BTreeMap<String, GgufValue>) -> SpecialTokens {
     let id =
         |name: &str| keys.get(&format!("tokenizer.ggml.{name}_token_id")).and_then(GgufValue::unsigned).and_then(|n| u32::try_from(n).ok());
     let text = |name: &str| match (id(name), keys.get("tokenizer.ggml.tokens")) {
-        (Some(id), Some(GgufValue::Array(tokens))) => match tokens.get(id as usize) {
-            Some(GgufValue::Text(token)) => Some(token.clone()),
-            _ => None,
-        },
+        (Some(id), Some(GgufValue::Texts(tokens))) => tokens.get(id as usize).map(str::to_owned),
         _ => None,
     };
     let ends: BTreeSet<u32> = ["eos", "eot", "eom"].into_iter().filter_map(id).collect();
@@ -472,15 +469,17 @@ fn vocabulary(keys: &BTreeMap<String, GgufValue>) -> std::result::Result<GgufVoc
     };
     let array = |name: &str| match get(name) {
         Some(GgufValue::Array(values)) => Ok(&values[..]),
+        Some(GgufValue::Texts(texts)) if texts.is_empty() => Ok(&[][..]), // an empty array is of any kind
         Some(other) => Err(wrong(name, other.kind(), "an array")),
         None => Ok(&[][..]),
     };
-    let texts = |name: &str| {
-        let element = |v: &GgufValue| match v {
-            GgufValue::Text(text) => Ok(text.clone()),
-            other => Err(wrong(name, other.kind(), "an array of texts")),
-        };
-        array(name)?.iter().map(element).collect::<std::result::Result<Vec<_>, _>>()
+    let texts = |name: &str| match get(name) {
+        Some(GgufValue::Texts(texts)) => Ok(texts.iter().map(str::to_owned).collect()),
+        Some(GgufValue::Array(values)) => {
+            values.first().map_or(Ok(Vec::new()), |other| Err(wrong(name, other.kind(), "an array of texts")))
+        }
+        Some(other) => Err(wrong(name, other.kind(), "an array of texts")),
+        None => Ok(Vec::new()),
     };
     let integer = |v: &GgufValue| match v {
         GgufValue::Signed(n) => i32::try_from(*n).ok(),

@@ -18,9 +18,12 @@ fn what_is_written_comes_back() {
         ("a.negative".into(), GgufValue::Signed(-7)),
         ("a.float".into(), GgufValue::Float(0.5)),
         ("a.flag".into(), GgufValue::Bool(true)),
-        ("a.texts".into(), GgufValue::Array(vec![GgufValue::Text("ä".into()), GgufValue::Text(String::new())])),
+        ("a.texts".into(), GgufValue::Texts(["ä", ""].into_iter().collect())),
         ("a.numbers".into(), GgufValue::Array(vec![GgufValue::Unsigned(1), GgufValue::Unsigned(1 << 40)])),
-        ("a.nested".into(), GgufValue::Array(vec![GgufValue::Array(vec![GgufValue::Signed(-1)]), GgufValue::Array(vec![])])),
+        (
+            "a.nested".into(),
+            GgufValue::Array(vec![GgufValue::Array(vec![GgufValue::Signed(-1)]), GgufValue::Texts(std::iter::empty::<&str>().collect())]),
+        ),
     ]);
     let bytes: Vec<u8> = (0..=255).collect();
     let tensors = [

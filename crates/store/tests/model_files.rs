@@ -87,7 +87,7 @@ fn the_template_is_found_in_every_place() {
 }
 
 fn vocabulary() -> BTreeMap<String, GgufValue> {
-    let texts = |texts: &[&str]| GgufValue::Array(texts.iter().map(|t| GgufValue::Text((*t).into())).collect());
+    let texts = |texts: &[&str]| GgufValue::Texts(texts.iter().collect());
     BTreeMap::from([
         ("general.architecture".to_owned(), GgufValue::Text("llama".into())),
         ("general.license".into(), GgufValue::Text("apache-2.0".into())),

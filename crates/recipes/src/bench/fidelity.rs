@@ -74,7 +74,7 @@ pub struct Fidelity {
 pub fn fidelity(context: &Context<'_>, observer: &mut dyn Observer, options: &BenchFidelityOptions<'_>) -> Result<BenchFidelity> {
     let bytes = store::atomic::read(options.file, FILE_BYTES_MAX)?;
     let base = Base::open(context, observer, options.model, "")?.held_as(options.storage)?;
-    let mut ids = base.tokenizer.encode(&String::from_utf8_lossy(&bytes), Specials::AsText)?;
+    let mut ids = base.tokenizer()?.encode(&String::from_utf8_lossy(&bytes), Specials::AsText)?;
     let limit = ids.len().min(base.config().context);
     if options.tokens < 2 || options.tokens > limit {
         let expected = format!("from 2 to {limit}, what the text and the context have");

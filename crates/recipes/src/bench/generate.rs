@@ -68,7 +68,7 @@ pub struct BenchGenerate {
 pub fn generate(context: &Context<'_>, observer: &mut dyn Observer, options: &BenchGenerateOptions<'_>) -> Result<BenchGenerate> {
     let base = Base::open(context, observer, options.model, "")?.held_as(options.storage)?;
     let base = base.asked_by(options.compute, options.kv_cache)?;
-    let ids = base.tokenizer.encode(&SENTENCE.repeat(SENTENCES), Specials::AsText)?;
+    let ids = base.tokenizer()?.encode(&SENTENCE.repeat(SENTENCES), Specials::AsText)?;
     let prefill_tokens = PREFILL.min(base.config().context - 1);
     if ids.len() < prefill_tokens || prefill_tokens < PROMPT + NEW {
         let given = ids.len().min(prefill_tokens).to_string();

@@ -132,7 +132,7 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
         ("--rank", options.rank, 1),
         ("--steps", options.steps, 2),
     ])?;
-    let base = Base::open(context, observer, options.model, "")?.held_as(options.storage)?;
+    let base = Base::open_weights(context, observer, options.model)?.held_as(options.storage)?;
     let config = base.config().clone();
     let ids = match options.ids {
         Some(file) => read_ids(file, options, config.vocab)?,

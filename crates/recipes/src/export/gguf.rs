@@ -37,7 +37,7 @@ pub(super) fn write(export: &Export<'_, '_>, observer: &mut dyn Observer) -> Res
     if mixture.is_quantized() {
         metadata.insert("general.quantization_version".into(), GgufValue::Unsigned(QUANTIZATION_VERSION));
     }
-    if let Some(chat) = &export.base.chat {
+    if let Some(chat) = export.base.template()? {
         metadata.insert("tokenizer.chat_template".into(), text(chat.template().source()));
     }
     let merged = Merged::new(export, Naming::Gguf)?;
@@ -126,7 +126,7 @@ fn tokenizer(base: &Base) -> Result<Vec<(String, GgufValue)>> {
     };
     let config = files.tokenizer_config().map(|value| TokenizerConfig::from_json(value.to_string().as_bytes())).transpose()?;
     let vocabulary = GgufVocabulary::from_json(&json, config.as_ref(), base.config().vocab)?;
-    let texts = |texts: Vec<String>| GgufValue::Array(texts.into_iter().map(GgufValue::Text).collect());
+    let texts = |texts: Vec<String>| GgufValue::Texts(texts.into_iter().collect());
     let mut keys = vec![
         ("model", text(&vocabulary.model)),
         ("pre", text(if vocabulary.pre.is_empty() { "default" } else { &vocabulary.pre })),
@@ -140,7 +140,7 @@ fn tokenizer(base: &Base) -> Result<Vec<(String, GgufValue)>> {
     }
     // Of the tokens that end a text, the files name the tokenizer's own, one that ends a turn and one that ends a message.
     let mut ends = base.end_ids.iter().copied().filter(|id| Some(*id) != vocabulary.eos);
-    let turn = base.chat.as_ref().map(|chat| chat.end_of_turn()).filter(|id| Some(*id) != vocabulary.eos).or_else(|| ends.next());
+    let turn = base.template()?.map(|chat| chat.end_of_turn()).filter(|id| Some(*id) != vocabulary.eos).or_else(|| ends.next());
     let message = ends.find(|id| Some(*id) != turn);
     for (key, id) in [
         ("bos_token_id", vocabulary.bos),

@@ -118,8 +118,8 @@ fn config(export: &Export<'_, '_>, dtype: Dtype) -> Result<Value> {
         Description::HuggingFace(config) => config.clone(),
         Description::Gguf(_) => {
             let mut config = families::hugging_face::to_config_json(&export.base.described)?;
-            config["bos_token_id"] = json!(export.base.tokenizer.bos());
-            config["eos_token_id"] = json!(export.base.tokenizer.eos());
+            config["bos_token_id"] = json!(export.base.tokenizer()?.bos());
+            config["eos_token_id"] = json!(export.base.tokenizer()?.eos());
             config
         }
     };
@@ -135,7 +135,7 @@ fn config(export: &Export<'_, '_>, dtype: Dtype) -> Result<Value> {
 
 fn tokenizer_files(export: &Export<'_, '_>, pending: &PendingFolder) -> Result<()> {
     let base = export.base;
-    let template = base.chat.as_ref().map(|chat| chat.template().source());
+    let template = base.template()?.map(|chat| chat.template().source());
     if !base.is_gguf() {
         for name in TAKEN_ALONG {
             if name == "chat_template.jinja" && !export.source.template.is_empty() {
@@ -153,12 +153,12 @@ fn tokenizer_files(export: &Export<'_, '_>, pending: &PendingFolder) -> Result<(
         return Ok(());
     }
     let special = base.files().special_tokens();
-    pending.write("tokenizer.json", &base.tokenizer.to_json())?;
+    pending.write("tokenizer.json", &base.tokenizer()?.to_json())?;
     let mut config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": base.config().context,
         "clean_up_tokenization_spaces": false,
-        "add_bos_token": !base.tokenizer.around_document().0.is_empty(),
+        "add_bos_token": !base.tokenizer()?.around_document().0.is_empty(),
     });
     for (key, token) in [("bos_token", &special.bos), ("eos_token", &special.eos), ("pad_token", &special.pad), ("unk_token", &special.unk)]
     {
@@ -167,7 +167,8 @@ fn tokenizer_files(export: &Export<'_, '_>, pending: &PendingFolder) -> Result<(
         }
     }
     pending.write("tokenizer_config.json", pretty(&config).as_bytes())?;
-    let generation = json!({ "bos_token_id": base.tokenizer.bos(), "eos_token_id": base.end_ids, "pad_token_id": base.tokenizer.pad() });
+    let generation =
+        json!({ "bos_token_id": base.tokenizer()?.bos(), "eos_token_id": base.end_ids, "pad_token_id": base.tokenizer()?.pad() });
     pending.write("generation_config.json", pretty(&generation).as_bytes())?;
     if let Some(template) = template {
         pending.write("chat_template.jinja", template.as_bytes())?;

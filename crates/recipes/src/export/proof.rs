@@ -238,7 +238,7 @@ impl Prompt {
                 base.chat()?.render("of the proof", messages, LossOn::Last, None)?.ids
             }
             Prompt::Conversation(messages) => base.chat()?.prompt_ids("of the proof", messages)?,
-            Prompt::Document(text) => base.tokenizer.encode_document(text, Specials::AsText)?,
+            Prompt::Document(text) => base.tokenizer()?.encode_document(text, Specials::AsText)?,
         };
         ids.truncate(TOKENS_MAX.min(base.config().context));
         Ok(ids)
@@ -247,7 +247,7 @@ impl Prompt {
 
 /// The prompts and where they come from.
 fn prompts(export: &Export<'_, '_>) -> Result<(&'static str, Vec<Prompt>)> {
-    let chat = export.base.chat.is_some();
+    let chat = export.base.template()?.is_some();
     let conversation = |messages: Vec<Message>| {
         if chat {
             return Prompt::Conversation(messages);

@@ -320,7 +320,7 @@ fn describe(local: &mut Local, base: &Base, template_works: bool) -> Result<()> 
         let what = format!("the tokenizer does not give back {} of {} texts", local.tokenizer.round_trip_failures, ROUND_TRIP.len());
         local.problems.push(Problem { what, hint: Some("an uncased or lossy tokenizer cannot learn exact answers".into()) });
     }
-    local.template = if template_works { template(base) } else { TemplateFacts { own: true, ..TemplateFacts::default() } };
+    local.template = if template_works { template(base)? } else { TemplateFacts { own: true, ..TemplateFacts::default() } };
     if !local.template.own {
         let hint = "name one in the run file: [model] template = \"chatml\", \"gemma\" or \"plain\"";
         local.problems.push(Problem { what: "the files have no chat template".into(), hint: Some(hint.into()) });
@@ -330,7 +330,7 @@ fn describe(local: &mut Local, base: &Base, template_works: bool) -> Result<()> 
 }
 
 fn tokenizer(base: &Base) -> Result<TokenizerFacts> {
-    let tokenizer = &base.tokenizer;
+    let tokenizer = base.tokenizer()?;
     let mut failures = 0;
     for text in ROUND_TRIP {
         let ids = tokenizer.encode(text, Specials::AsText)?;
@@ -346,8 +346,8 @@ fn tokenizer(base: &Base) -> Result<TokenizerFacts> {
     })
 }
 
-fn template(base: &Base) -> TemplateFacts {
-    let Some(chat) = &base.chat else { return TemplateFacts::default() };
+fn template(base: &Base) -> Result<TemplateFacts> {
+    let Some(chat) = base.template()? else { return Ok(TemplateFacts::default()) };
     let says = |role, shown: &str| {
         let messages = [Message::new(role, shown), Message::new(Role::User, "question")];
         chat.template().render(&messages, true).is_ok_and(|text| text.contains(shown) && text.contains("question"))
@@ -356,13 +356,13 @@ fn template(base: &Base) -> TemplateFacts {
     if says(Role::System, "instruction") {
         roles.insert(0, "system");
     }
-    TemplateFacts {
+    Ok(TemplateFacts {
         own: true,
         roles,
-        end_of_turn: base.tokenizer.token_text(chat.end_of_turn()).unwrap_or_default(),
+        end_of_turn: base.tokenizer()?.token_text(chat.end_of_turn()).unwrap_or_default(),
         // `ChatFormat` could not be made of one whose prompts are no beginnings of whole conversations.
         trainable: true,
-    }
+    })
 }
 
 /// Who serves the base with a plain LoRA adapter trained here.

@@ -83,13 +83,13 @@ impl Sample {
     pub(crate) fn facts(&self, base: &Base) -> Result<DataFacts> {
         let (mut tokens, mut words, mut bytes, mut longest, mut too_long, mut changed) = (0, 0, 0, 0, 0, 0);
         for text in &self.texts {
-            let ids = base.tokenizer.encode(text, Specials::AsText)?;
+            let ids = base.tokenizer()?.encode(text, Specials::AsText)?;
             tokens += ids.len();
             words += text.split_whitespace().count();
             bytes += text.len();
             longest = longest.max(ids.len());
             too_long += u64::from(ids.len() > base.config().context);
-            changed += u64::from(base.tokenizer.decode(&ids, false)? != *text);
+            changed += u64::from(base.tokenizer()?.decode(&ids, false)? != *text);
         }
         Ok(DataFacts {
             texts: self.texts.len() as u64,
