@@ -136,7 +136,7 @@ fn a_gguf_file_and_a_folder_with_only_that() {
 fn a_vocabulary_of_the_wrong_kind_is_refused_by_key() {
     let folder = Scratch::new("model-vocabulary");
     for (key, value, expected) in [
-        ("tokens", GgufValue::Unsigned(1), "\"tokenizer.ggml.tokens\" holds an integer, an array expected"),
+        ("tokens", GgufValue::Unsigned(1), "\"tokenizer.ggml.tokens\" holds an integer, an array of texts expected"),
         ("tokens", GgufValue::Array(vec![GgufValue::Bool(true)]), "holds a boolean, an array of texts expected"),
         ("tokens", GgufValue::Array(vec![]), "\"tokenizer.ggml.tokens\" holds nothing"),
         ("token_type", GgufValue::Array(vec![GgufValue::Signed(1)]), "another length than the tokens"),
