@@ -350,6 +350,50 @@ pub fn pass_table(segments: &[Segment], pass: &Range<usize>, first: &Range<usize
     table
 }
 
+/// The rows of a pass whose output is asked for: in the last block only they go on after keys and values.
+///
+/// Of each run they are all rows from the first to the last that is asked for, because a run's queries lie side by side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NeededRows {
+    /// Their places among the pass's rows, in order.
+    pub rows: Vec<u32>,
+    /// Their positions.
+    pub positions: Vec<u32>,
+    /// Their keys of random draws, where the pass has some.
+    pub draw_keys: Vec<u64>,
+    /// Their chains; queries are counted among the needed rows.
+    pub runs: RunTable,
+}
+
+impl NeededRows {
+    /// What `asked`, rows of a pass in order, needs of the pass with these runs, positions and draw keys.
+    pub fn of(runs: &RunTable, positions: &[u32], draw_keys: &[u64], asked: &[u32]) -> NeededRows {
+        let mut needed = NeededRows::default();
+        for run in &runs.runs {
+            let here = |row: u32| asked.partition_point(|&asked| asked < row);
+            let asked = &asked[here(run.rows.start as u32)..here(run.rows.end as u32)];
+            let (Some(&first), Some(&last)) = (asked.first(), asked.last()) else { continue };
+            let (begin, spans) = (needed.rows.len(), needed.runs.spans.len());
+            needed.rows.extend(first..=last);
+            needed.runs.spans.extend_from_slice(&runs.spans[run.spans.clone()]);
+            // The last query's key is the last that the run's own span has.
+            let own = needed.runs.spans.last_mut().expect("a run has its own span");
+            own.end -= run.rows.end - 1 - last as usize;
+            needed.runs.runs.push(Run { rows: begin..needed.rows.len(), spans: spans..needed.runs.spans.len() });
+        }
+        needed.positions = needed.rows.iter().map(|&row| positions[row as usize]).collect();
+        if !draw_keys.is_empty() {
+            needed.draw_keys = needed.rows.iter().map(|&row| draw_keys[row as usize]).collect();
+        }
+        needed
+    }
+
+    /// Where each of `asked` lies among the needed rows.
+    pub fn places(&self, asked: &[u32]) -> Vec<u32> {
+        asked.iter().map(|row| self.rows.partition_point(|needed| needed < row) as u32).collect()
+    }
+}
+
 /// Entries as the head wants them: the distinct rows in order, and each entry by its place among them.
 pub fn head_entries(entries: &[LossEntry]) -> (Vec<u32>, Vec<HeadEntry>) {
     let mut rows: Vec<u32> = Vec::with_capacity(entries.len());
@@ -449,5 +493,22 @@ mod tests {
         let (rows, head) = head_entries(&[entry(2, 5), entry(2, 6), entry(7, 1)]);
         assert_eq!(rows, vec![2, 7]);
         assert_eq!(head, vec![HeadEntry { row: 0, target: 5 }, HeadEntry { row: 0, target: 6 }, HeadEntry { row: 1, target: 1 }]);
+    }
+
+    #[test]
+    fn of_each_run_the_rows_between_the_first_and_the_last_asked_for_are_needed() {
+        // A root of two rows, a child of three and one of two, behind a prefix of four.
+        let runs = run_table(&[segment(0..2, None), segment(2..5, Some(0)), segment(5..7, Some(0))], 4);
+        let needed = NeededRows::of(&runs, &[4, 5, 6, 7, 8, 6, 7], &[10, 11, 12, 13, 14, 15, 16], &[2, 3, 6]);
+        assert_eq!(needed.rows, [2, 3, 6]);
+        assert_eq!((needed.positions, needed.draw_keys), (vec![6, 7, 7], vec![12, 13, 16]));
+        let spans = |run: usize| needed.runs.spans[needed.runs.runs[run].spans.clone()].to_vec();
+        // The own span ends with the last query; ancestors are read whole.
+        assert_eq!((spans(0), spans(1)), (vec![0..4, 4..6, 6..8], vec![0..4, 4..6, 9..11]));
+        assert_eq!(needed.runs.runs.iter().map(|run| run.rows.clone()).collect::<Vec<_>>(), [0..2, 2..3]);
+
+        let between = NeededRows::of(&runs, &[0; 7], &[], &[2, 4]);
+        assert_eq!((between.rows.clone(), between.places(&[2, 4])), (vec![2, 3, 4], vec![0, 2]));
+        assert_eq!(NeededRows::of(&runs, &[0; 7], &[], &[]), NeededRows::default());
     }
 }

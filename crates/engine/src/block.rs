@@ -20,11 +20,14 @@
 //! y = x2 + rms_norm(Wd h)               MlpOut, NormMlpOut, RstdMlpOut
 //! ```
 //!
+//! In the last block only the rows that the head reads are needed: [`Pass::needed`]. The first norm, keys and values are of all rows of
+//! the pass, everything after them of the needed ones, `Query` included.
+//!
 //! What the backward needs is a *set of saved tensors*. What is needed and not saved is computed again by
 //! the same calls on the same shapes, so that a policy never changes a bit.
 
 use crate::{
-    batch::RunTable,
+    batch::{NeededRows, RunTable},
     compute::KvType,
     config::{Linear, LinearSet, ModelConfig},
     device::{AttentionShape, Device, Product, Slot, WeightId},
@@ -560,6 +563,17 @@ pub struct Pass<'a> {
     pub dropout: Option<(&'a [u64], f32)>,
     /// Keys and values.
     pub keys: Keys<'a>,
+    /// Rows whose output is asked for, where those are not all.
+    pub needed: Option<&'a NeededRows>,
+}
+
+impl<'a> Pass<'a> {
+    /// What goes on after keys and values.
+    fn after_keys(&self) -> Pass<'a> {
+        let Some(needed) = self.needed else { return *self };
+        let dropout = self.dropout.map(|(_, p)| (&needed.draw_keys[..], p));
+        Pass { m: needed.rows.len(), positions: &needed.positions, runs: &needed.runs, dropout, needed: None, ..*self }
+    }
 }
 
 /// Places of a block's forward tensors, for as many rows as planned.
@@ -569,13 +583,15 @@ pub struct Slots {
     pub forward: [Option<Slot>; ACTIVATIONS],
     /// `drop(x)`, as wide as the widest input; where dropout is on.
     pub dropped: Option<Slot>,
+    /// Normed input of the needed rows, `[m, hidden]`.
+    pub needed: Option<Slot>,
     /// Which of them have a place for every row in memory; the others belong to the pass at work.
     pub saved: ActivationSet,
 }
 
 impl Default for Slots {
     fn default() -> Slots {
-        Slots { forward: [None; ACTIVATIONS], dropped: None, saved: ActivationSet::EMPTY }
+        Slots { forward: [None; ACTIVATIONS], dropped: None, needed: None, saved: ActivationSet::EMPTY }
     }
 }
 
@@ -584,6 +600,13 @@ impl Slots {
     fn at(&self, activation: Activation, pass: &Pass<'_>, width: usize) -> Slot {
         let before = if self.saved.has(activation) { pass.first } else { 0 };
         self.whole(activation, (before + pass.m) * width).part(before * width, pass.m * width)
+    }
+
+    /// The needed rows of the normed block input.
+    fn gather_needed<D: Device>(&self, device: &mut D, needed: &NeededRows, norm: Slot, hidden: usize) -> Slot {
+        let place = self.needed.expect("uses have a place for it").part(0, needed.rows.len() * hidden);
+        device.gather(place, norm, &needed.rows, hidden);
+        place
     }
 
     /// The first `len` elements of the place of `activation`.
@@ -623,6 +646,8 @@ pub struct GradientSlots {
     pub dquery_raw: Option<Slot>,
     /// Gradient of `KeyRaw`, where there is one.
     pub dkey_raw: Option<Slot>,
+    /// Gradients of needed rows on their way to their places, `[m, hidden]`.
+    pub dneeded: Slot,
 }
 
 impl Block<'_> {
@@ -663,16 +688,19 @@ impl Block<'_> {
 }
 
 /// The block forward: makes the tensors of `make` in `slots`, reading `x[m, hidden]` and whatever of
-/// `slots` is not in `make`. `Output` goes to `y`, which may not be `x`.
+/// `slots` is not in `make`. `Output` goes to `y`, which may not be `x`: where not all rows are needed, those that are.
 pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, slots: &Slots, x: Slot, y: Slot, make: ActivationSet) {
     use Activation::*;
-    let (c, m) = (block.config, pass.m);
+    let (c, m, after) = (block.config, pass.m, &pass.after_keys());
     let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-    let at = |activation: Activation| slots.at(activation, pass, activation.width(c, 0));
-    let project = Project { block, pass, slots, make, dunscaled: None };
+    let at_all = |activation: Activation| slots.at(activation, pass, activation.width(c, 0));
+    let at = |activation: Activation| slots.at(activation, after, activation.width(c, 0));
+    let project_all = Project { block, pass, slots, make, dunscaled: None };
+    let project = Project { pass: after, ..project_all };
+    let y = y.part(0, after.m * c.hidden);
 
     if make.has(NormAttention) || make.has(RstdAttention) {
-        device.rms_norm(at(NormAttention), at(RstdAttention), x, block.gains.attention, m, c.hidden, c.norm_eps);
+        device.rms_norm(at_all(NormAttention), at_all(RstdAttention), x, block.gains.attention, m, c.hidden, c.norm_eps);
     }
     let before = match pass.keys {
         Keys::Prefix { rows, .. } => rows,
@@ -682,57 +710,67 @@ pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, sl
     let (key_own, value_own) = (key.part(before * kv_width, m * kv_width), value.part(before * kv_width, m * kv_width));
     let parts = block.parts();
     if parts.qk_norms {
-        project.forward(device, Linear::Query, QueryRaw, || (at(QueryRaw), at(NormAttention)), false);
-        if make.has(Query) || make.has(RstdQuery) {
-            let gain = block.gains.query.expect(GAIN);
-            device.rms_norm(at(Query), at(RstdQuery), at(QueryRaw), gain, m * c.heads, c.head_dim, c.norm_eps);
-            block.turn(device, at(Query), pass, c.heads, false);
-        }
-        project.forward(device, Linear::Key, KeyRaw, || (at(KeyRaw), at(NormAttention)), false);
+        project_all.forward(device, Linear::Key, KeyRaw, || (at_all(KeyRaw), at_all(NormAttention)), false);
         if make.has(Key) || make.has(RstdKey) {
             let gain = block.gains.key.expect(GAIN);
-            device.rms_norm(key_own, at(RstdKey), at(KeyRaw), gain, m * c.kv_heads, c.head_dim, c.norm_eps);
-            block.turn(device, key_own, pass, c.kv_heads, false);
+            device.rms_norm(key_own, at_all(RstdKey), at_all(KeyRaw), gain, m * c.kv_heads, c.head_dim, c.norm_eps);
         }
     } else {
-        project.forward(device, Linear::Query, Query, || (at(Query), at(NormAttention)), false);
-        if make.has(Query) {
-            block.turn(device, at(Query), pass, c.heads, false);
-        }
-        project.forward(device, Linear::Key, Key, || (key_own, at(NormAttention)), false);
-        if make.has(Key) {
-            block.turn(device, key_own, pass, c.kv_heads, false);
-        }
+        project_all.forward(device, Linear::Key, Key, || (key_own, at_all(NormAttention)), false);
     }
-    project.forward(device, Linear::Value, Value, || (value_own, at(NormAttention)), false);
+    if make.has(Key) || (parts.qk_norms && make.has(RstdKey)) {
+        block.turn(device, key_own, pass, c.kv_heads, false);
+    }
+    project_all.forward(device, Linear::Value, Value, || (value_own, at_all(NormAttention)), false);
+    let mut shape = block.attention_shape();
+    let (key, value) = match pass.keys {
+        Keys::Prefix { rows, key: prefix_key, value: prefix_value } if make.has(Mixed) || make.has(LogSum) => {
+            device.copy(key.part(0, rows * kv_width), prefix_key.part(0, rows * kv_width));
+            device.copy(value.part(0, rows * kv_width), prefix_value.part(0, rows * kv_width));
+            (key, value)
+        }
+        Keys::Cache { rows, key: cache_key, value: cache_value, kv } if make.has(Key) && make.has(Value) => {
+            shape.kv = kv;
+            device.store_keys(cache_key, key, rows, shape);
+            device.store_keys(cache_value, value, rows, shape);
+            (cache_key, cache_value)
+        }
+        _ => (key, value),
+    };
+    if after.m == 0 {
+        return;
+    }
+    let query_made = if parts.qk_norms { QueryRaw } else { Query };
+    let query_input = match pass.needed {
+        Some(needed) if [query_made, Low(Linear::Query), Unscaled(Linear::Query)].iter().any(|&made| make.has(made)) => {
+            slots.gather_needed(device, needed, at_all(NormAttention), c.hidden)
+        }
+        _ => at(NormAttention),
+    };
+    project.forward(device, Linear::Query, query_made, || (at(query_made), query_input), false);
+    if make.has(Query) || (parts.qk_norms && make.has(RstdQuery)) {
+        if parts.qk_norms {
+            let gain = block.gains.query.expect(GAIN);
+            device.rms_norm(at(Query), at(RstdQuery), at(QueryRaw), gain, after.m * c.heads, c.head_dim, c.norm_eps);
+        }
+        block.turn(device, at(Query), after, c.heads, false);
+    }
     if make.has(Mixed) || make.has(LogSum) {
-        let mut shape = block.attention_shape();
-        let (key, value) = match pass.keys {
-            Keys::Own => (key, value),
-            Keys::Prefix { rows, key: prefix_key, value: prefix_value } => {
-                device.copy(key.part(0, rows * kv_width), prefix_key.part(0, rows * kv_width));
-                device.copy(value.part(0, rows * kv_width), prefix_value.part(0, rows * kv_width));
-                (key, value)
-            }
-            Keys::Cache { rows, key: cache_key, value: cache_value, kv } => {
-                shape.kv = kv;
-                device.store_keys(cache_key, key, rows, shape);
-                device.store_keys(cache_value, value, rows, shape);
-                (cache_key, cache_value)
-            }
-        };
-        device.attention(at(Mixed), at(LogSum), at(Query), key, value, pass.runs, shape);
+        device.attention(at(Mixed), at(LogSum), at(Query), key, value, after.runs, shape);
     }
     debug_assert_eq!(q_width, Mixed.width(c, 0));
     if parts.post_norms {
         project.forward(device, Linear::Output, AttentionOut, || (at(AttentionOut), at(Mixed)), false);
         if make.has(NormAttentionOut) || make.has(RstdAttentionOut) {
             let gain = block.gains.post_attention.expect(GAIN);
-            device.rms_norm(at(NormAttentionOut), at(RstdAttentionOut), at(AttentionOut), gain, m, c.hidden, c.norm_eps);
+            device.rms_norm(at(NormAttentionOut), at(RstdAttentionOut), at(AttentionOut), gain, after.m, c.hidden, c.norm_eps);
         }
     }
     if make.has(Middle) {
-        device.copy(at(Middle), x);
+        match pass.needed {
+            None => device.copy(at(Middle), x),
+            Some(needed) => device.gather(at(Middle), x, &needed.rows, c.hidden),
+        }
         if parts.post_norms {
             device.add(at(Middle), at(NormAttentionOut));
         }
@@ -741,7 +779,7 @@ pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, sl
         project.forward(device, Linear::Output, Middle, || (at(Middle), at(Mixed)), true);
     }
     if make.has(NormMlp) || make.has(RstdMlp) {
-        device.rms_norm(at(NormMlp), at(RstdMlp), at(Middle), block.gains.mlp, m, c.hidden, c.norm_eps);
+        device.rms_norm(at(NormMlp), at(RstdMlp), at(Middle), block.gains.mlp, after.m, c.hidden, c.norm_eps);
     }
     project.forward(device, Linear::Gate, Gate, || (at(Gate), at(NormMlp)), false);
     project.forward(device, Linear::Up, Up, || (at(Up), at(NormMlp)), false);
@@ -752,7 +790,7 @@ pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, sl
         project.forward(device, Linear::Down, MlpOut, || (at(MlpOut), at(Inner)), false);
         if make.has(NormMlpOut) || make.has(RstdMlpOut) {
             let gain = block.gains.post_mlp.expect(GAIN);
-            device.rms_norm(at(NormMlpOut), at(RstdMlpOut), at(MlpOut), gain, m, c.hidden, c.norm_eps);
+            device.rms_norm(at(NormMlpOut), at(RstdMlpOut), at(MlpOut), gain, after.m, c.hidden, c.norm_eps);
         }
     }
     if make.has(Output) {
@@ -766,7 +804,7 @@ pub fn forward<D: Device>(device: &mut D, block: &Block<'_>, pass: &Pass<'_>, sl
     }
 }
 
-/// The block backward: `gradients.dx` holds dy on entry and, if `dx` is asked for, the gradient of the block
+/// The block backward: `gradients.dx` holds dy of the needed rows on entry and, if `dx` is asked for, the gradient of the block
 /// input on return. Gradients of the adapters are added to. Everything in
 /// [`ActivationSet::read_by_backward`] must be in `slots`.
 pub fn backward<D: Device>(
@@ -779,13 +817,118 @@ pub fn backward<D: Device>(
     dx: bool,
 ) {
     use Activation::*;
-    let (c, m) = (block.config, pass.m);
-    let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-    let at = |activation: Activation| slots.at(activation, pass, activation.width(c, 0));
+    let (c, m, after) = (block.config, pass.m, &pass.after_keys());
+    let kv_width = c.kv_heads * c.head_dim;
+    let at_all = |activation: Activation| slots.at(activation, pass, activation.width(c, 0));
+    let at = |activation: Activation| slots.at(activation, after, activation.width(c, 0));
     let parts = block.parts();
     let (reach, learned) = (Reach::of(parts, dx), &block.gradients);
-    let project = Project { block, pass, slots, make: ActivationSet::EMPTY, dunscaled: gradients.dunscaled };
+    let project_all = Project { block, pass, slots, make: ActivationSet::EMPTY, dunscaled: gradients.dunscaled };
+    let project = Project { pass: after, ..project_all };
     let dlow = gradients.dlow;
+    let own = |slot: Slot| slot.part(pass.first * kv_width, m * kv_width);
+    let (dkey, dvalue) = (own(gradients.dkey), own(gradients.dvalue));
+    if after.m > 0 {
+        backward_to_attention_out(device, &project, gradients, reach);
+    }
+    if !reach.attention {
+        return;
+    }
+    if !gradients.read_by_others {
+        device.zero(dkey);
+        device.zero(dvalue);
+    }
+    // mixed = attention(q, k, v)
+    let q_width = c.heads * c.head_dim;
+    let dquery = gradients.dquery.part(0, after.m * q_width);
+    if after.m > 0 {
+        let keys = (pass.first + m) * kv_width;
+        device.attention_backward(
+            dquery,
+            gradients.dkey.part(0, keys),
+            gradients.dvalue.part(0, keys),
+            gradients.dmixed.part(0, after.m * q_width),
+            at(Mixed),
+            at(LogSum),
+            at(Query),
+            slots.whole(Key, keys),
+            slots.whole(Value, keys),
+            after.runs,
+            block.attention_shape(),
+        );
+    }
+    // q, k, v = Wq n1, Wk n1, Wv n1
+    let dnorm = gradients.dnorm.part(0, m * c.hidden);
+    let dnorm_attention = reach.norm_attention.then_some(dnorm);
+    project_all.backward(device, Linear::Value, dnorm_attention, dvalue, at_all(NormAttention), dlow, false);
+    let dkey = if reach.key {
+        block.turn(device, dkey, pass, c.kv_heads, true);
+        // key = rms_norm(key_raw)
+        let gain = block.gains.key.filter(|_| parts.qk_norms);
+        gain.map_or(dkey, |gain| {
+            let dkey_raw = gradients.dkey_raw.expect(GAIN).part(0, m * kv_width);
+            device.zero(dkey_raw);
+            device.rms_norm_backward(dkey_raw, dkey, at_all(KeyRaw), gain, at_all(RstdKey), m * c.kv_heads, c.head_dim);
+            gain_gradient(device, learned.key, dkey, at_all(KeyRaw), at_all(RstdKey));
+            dkey_raw
+        })
+    } else {
+        dkey
+    };
+    project_all.backward(device, Linear::Key, dnorm_attention, dkey, at_all(NormAttention), dlow, true);
+    if after.m > 0 {
+        let dquery = if reach.query {
+            block.turn(device, dquery, after, c.heads, true);
+            // query = rms_norm(query_raw)
+            let gain = block.gains.query.filter(|_| parts.qk_norms);
+            gain.map_or(dquery, |gain| {
+                let dquery_raw = gradients.dquery_raw.expect(GAIN).part(0, after.m * q_width);
+                device.zero(dquery_raw);
+                device.rms_norm_backward(dquery_raw, dquery, at(QueryRaw), gain, at(RstdQuery), after.m * c.heads, c.head_dim);
+                gain_gradient(device, learned.query, dquery, at(QueryRaw), at(RstdQuery));
+                dquery_raw
+            })
+        } else {
+            dquery
+        };
+        match pass.needed {
+            None => project.backward(device, Linear::Query, dnorm_attention, dquery, at(NormAttention), dlow, true),
+            Some(needed) => {
+                let input = slots.gather_needed(device, needed, at_all(NormAttention), c.hidden);
+                let dneeded = gradients.dneeded.part(0, after.m * c.hidden);
+                project.backward(device, Linear::Query, dnorm_attention.map(|_| dneeded), dquery, input, dlow, false);
+                if let Some(dnorm) = dnorm_attention {
+                    device.scatter_add(dnorm, dneeded, &needed.rows, c.hidden);
+                }
+            }
+        }
+    }
+    // n1 = rms_norm(x): dstream becomes the gradient of x
+    if reach.norm_attention {
+        gain_gradient(device, learned.attention, dnorm, x, at_all(RstdAttention));
+    }
+    if dx {
+        let dstream = gradients.dx.part(0, m * c.hidden);
+        if let Some(needed) = pass.needed {
+            // From side by side to their places.
+            let dneeded = gradients.dneeded.part(0, after.m * c.hidden);
+            device.copy(dneeded, dstream.part(0, after.m * c.hidden));
+            device.zero(dstream);
+            device.scatter_add(dstream, dneeded, &needed.rows, c.hidden);
+        }
+        device.rms_norm_backward(dstream, dnorm, x, block.gains.attention, at_all(RstdAttention), m, c.hidden);
+    }
+}
+
+/// From the block's output to what attention mixed: the part of [`backward`] that is of the needed rows alone, which are
+/// `project.pass`.
+fn backward_to_attention_out<D: Device>(device: &mut D, project: &Project<'_>, gradients: &GradientSlots, reach: Reach) {
+    use Activation::*;
+    let Project { block, pass, slots, .. } = *project;
+    let (c, m) = (block.config, pass.m);
+    let q_width = c.heads * c.head_dim;
+    let at = |activation: Activation| slots.at(activation, pass, activation.width(c, 0));
+    let (parts, learned, dlow) = (block.parts(), &block.gradients, gradients.dlow);
     let dstream = gradients.dx.part(0, m * c.hidden);
     let dnorm = gradients.dnorm.part(0, m * c.hidden);
 
@@ -801,7 +944,7 @@ pub fn backward<D: Device>(
     };
     // mlp_out = Wd inner
     let dinner = gradients.dinner.part(0, m * c.intermediate);
-    project.backward(device, Linear::Down, reach.gate_up.then_some(dinner), dmlp_out, Inner, dlow, false);
+    project.backward(device, Linear::Down, reach.gate_up.then_some(dinner), dmlp_out, at(Inner), dlow, false);
     if !reach.gate_up {
         return;
     }
@@ -810,8 +953,8 @@ pub fn backward<D: Device>(
     device.gate_backward(dgate, dup, dinner, at(Gate), at(Up), c.gate);
     // gate, up = Wg n2, Wu n2
     let dnorm_mlp = reach.middle.then_some(dnorm);
-    project.backward(device, Linear::Up, dnorm_mlp, dup, NormMlp, dlow, false);
-    project.backward(device, Linear::Gate, dnorm_mlp, dgate, NormMlp, dlow, true);
+    project.backward(device, Linear::Up, dnorm_mlp, dup, at(NormMlp), dlow, false);
+    project.backward(device, Linear::Gate, dnorm_mlp, dgate, at(NormMlp), dlow, true);
     if !reach.middle {
         return;
     }
@@ -830,73 +973,7 @@ pub fn backward<D: Device>(
     };
     // attention_out = Wo mixed
     let dmixed = gradients.dmixed.part(0, m * q_width);
-    project.backward(device, Linear::Output, reach.attention.then_some(dmixed), dattention_out, Mixed, dlow, false);
-    if !reach.attention {
-        return;
-    }
-    // mixed = attention(q, k, v)
-    let dquery = gradients.dquery.part(0, m * q_width);
-    let keys = |slot: Slot| slot.part(0, (pass.first + m) * kv_width);
-    let own = |slot: Slot| slot.part(pass.first * kv_width, m * kv_width);
-    let (dkey, dvalue) = (own(gradients.dkey), own(gradients.dvalue));
-    if !gradients.read_by_others {
-        device.zero(dkey);
-        device.zero(dvalue);
-    }
-    let (key, value) = (slots.whole(Key, (pass.first + m) * kv_width), slots.whole(Value, (pass.first + m) * kv_width));
-    device.attention_backward(
-        dquery,
-        keys(gradients.dkey),
-        keys(gradients.dvalue),
-        dmixed,
-        at(Mixed),
-        at(LogSum),
-        at(Query),
-        key,
-        value,
-        pass.runs,
-        block.attention_shape(),
-    );
-    // q, k, v = Wq n1, Wk n1, Wv n1
-    let dnorm_attention = reach.norm_attention.then_some(dnorm);
-    project.backward(device, Linear::Value, dnorm_attention, dvalue, NormAttention, dlow, false);
-    let dkey = if reach.key {
-        block.turn(device, dkey, pass, c.kv_heads, true);
-        // key = rms_norm(key_raw)
-        let gain = block.gains.key.filter(|_| parts.qk_norms);
-        gain.map_or(dkey, |gain| {
-            let dkey_raw = gradients.dkey_raw.expect(GAIN).part(0, m * kv_width);
-            device.zero(dkey_raw);
-            device.rms_norm_backward(dkey_raw, dkey, at(KeyRaw), gain, at(RstdKey), m * c.kv_heads, c.head_dim);
-            gain_gradient(device, learned.key, dkey, at(KeyRaw), at(RstdKey));
-            dkey_raw
-        })
-    } else {
-        dkey
-    };
-    project.backward(device, Linear::Key, dnorm_attention, dkey, NormAttention, dlow, true);
-    let dquery = if reach.query {
-        block.turn(device, dquery, pass, c.heads, true);
-        // query = rms_norm(query_raw)
-        let gain = block.gains.query.filter(|_| parts.qk_norms);
-        gain.map_or(dquery, |gain| {
-            let dquery_raw = gradients.dquery_raw.expect(GAIN).part(0, m * q_width);
-            device.zero(dquery_raw);
-            device.rms_norm_backward(dquery_raw, dquery, at(QueryRaw), gain, at(RstdQuery), m * c.heads, c.head_dim);
-            gain_gradient(device, learned.query, dquery, at(QueryRaw), at(RstdQuery));
-            dquery_raw
-        })
-    } else {
-        dquery
-    };
-    project.backward(device, Linear::Query, dnorm_attention, dquery, NormAttention, dlow, true);
-    // n1 = rms_norm(x): dstream becomes the gradient of x
-    if reach.norm_attention {
-        gain_gradient(device, learned.attention, dnorm, x, at(RstdAttention));
-    }
-    if dx {
-        device.rms_norm_backward(dstream, dnorm, x, block.gains.attention, at(RstdAttention), m, c.hidden);
-    }
+    project.backward(device, Linear::Output, reach.attention.then_some(dmixed), dattention_out, at(Mixed), dlow, false);
 }
 
 /// dgain += Σ dy · x · rstd, where the gain is trained.
@@ -907,6 +984,7 @@ fn gain_gradient<D: Device>(device: &mut D, dgain: Option<Slot>, dy: Slot, x: Sl
 }
 
 /// A linear layer with its adapter and its bias: y = W x + s · B (A drop(x)) + b, or with magnitudes as the module says.
+#[derive(Clone, Copy)]
 struct Project<'a> {
     block: &'a Block<'a>,
     pass: &'a Pass<'a>,
@@ -981,21 +1059,12 @@ impl Project<'_> {
     /// Without an adapter: dW += dyᵀ x and db += Σ dy where they are trained, and dx = (or +=) dy W. With one:
     /// dB += s duᵀ low, dA += (s du B)ᵀ drop(x), and dx = (or +=) dy W + drop(s du B A), where du is dy without magnitudes. With
     /// them it is g · dy, dm += Σ dy · u / ‖V‖, and dx = (or +=) du W, or dy W + drop((du − dy) W) under dropout.
-    fn backward<D: Device>(
-        &self,
-        device: &mut D,
-        linear: Linear,
-        dx: Option<Slot>,
-        dy: Slot,
-        input: Activation,
-        dlow: Slot,
-        accumulate: bool,
-    ) {
+    fn backward<D: Device>(&self, device: &mut D, linear: Linear, dx: Option<Slot>, dy: Slot, x: Slot, dlow: Slot, accumulate: bool) {
         let (m, (n, k)) = (self.pass.m, self.block.config.linear_shape(linear));
         let w = self.block.linears[linear as usize];
         let Some(lora) = self.block.lora[linear as usize] else {
             if let Some(dw) = self.block.gradients.linears[linear as usize] {
-                device.matmul(dw, dy, self.slots.at(input, self.pass, k), product(n, k, m, true, false, 1.0, true));
+                device.matmul(dw, dy, x, product(n, k, m, true, false, 1.0, true));
             }
             if let Some(dbias) = self.block.gradients.biases[linear as usize] {
                 device.column_sums(dbias, dy, None, None, None);
@@ -1026,7 +1095,7 @@ impl Project<'_> {
         };
         device.matmul(db, du, low, product(n, r, m, true, false, s, true));
         device.matmul(dlow, du, lora.b, product(m, r, n, false, false, s, false));
-        let x = self.dropped(device, linear, self.slots.at(input, self.pass, k), k);
+        let x = self.dropped(device, linear, x, k);
         device.matmul(da, dlow, x, product(r, k, m, true, false, 1.0, true));
         let Some(dx) = dx else { return };
         match self.pass.dropout {

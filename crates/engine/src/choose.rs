@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, ops::ControlFlow};
 
 use crate::{
-    batch::{LossEntry, MAX_DEPTH, Segment, head_entries, run_table},
+    batch::{LossEntry, MAX_DEPTH, NeededRows, Segment, head_entries, run_table},
     block::{Keys, Pass},
     compute::KvType,
     config::ModelConfig,
@@ -98,7 +98,9 @@ impl<D: Device> Model<D> {
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
         let segments = [Segment { rows: 0..tokens.len(), parent: None }];
         let runs = run_table(&segments, 0);
-        let pass = Pass { m: tokens.len(), first: 0, positions: &positions, runs: &runs, dropout: None, keys: Keys::Own };
+        let none = NeededRows::default();
+        let pass =
+            Pass { m: tokens.len(), first: 0, positions: &positions, runs: &runs, dropout: None, keys: Keys::Own, needed: Some(&none) };
         let cache = self.workspace(Kind::Scoring).expect("checked before").cache.clone();
         let keys = |layer: usize| Keys::Cache { rows: &positions, key: cache[layer].0, value: cache[layer].1, kv: KvType::F32 };
         self.forward_blocks(Kind::Scoring, tokens, pass, keys);
@@ -178,7 +180,7 @@ impl<D: Device> Passes<'_, D> {
         }
         let (head_rows, head) = head_entries(&entries);
         let runs = run_table(&trie.segments, self.prefix);
-        let prepared = Prepared { rows: 0..trie.tokens.len(), first: 0, runs, of_batch: 0..entries.len(), head_rows, entries: head };
+        let prepared = Prepared::new(0..trie.tokens.len(), 0, runs, &trie.positions, &[], 0..entries.len(), &head_rows, head);
         let batch = trie.batch(&entries);
         let log_prob = self.model.score(&batch, &prepared, self.prefix);
         for path in paths {

@@ -13,7 +13,7 @@ use kernels::simd::Level;
 use rayon::prelude::*;
 
 use crate::{
-    batch::{Run, RunTable},
+    batch::{NeededRows, Run, RunTable},
     block::{Keys, Pass},
     choose::shared_beginning,
     config::ModelConfig,
@@ -242,8 +242,9 @@ impl<D: Device> Model<D> {
         }
         let positions: Vec<u32> = (start as u32..tokens.len() as u32).collect();
         let runs = RunTable { runs: vec![Run { rows: 0..new, spans: 0..1 }], spans: std::iter::once(0..tokens.len()).collect() };
-        let stream = forward(self, &tokens[start..], &positions, &positions, &runs);
-        self.forward_logits(stream, &(0..new as u32).collect::<Vec<_>>(), logits);
+        let rows: Vec<u32> = (0..new as u32).collect();
+        let stream = forward(self, &tokens[start..], &positions, &positions, &runs, &rows);
+        self.forward_logits(stream, &rows, logits);
         Ok(())
     }
 }
@@ -323,7 +324,7 @@ impl Writer {
             let rows = start..self.root.min(start + self.use_.rows);
             let runs = RunTable { runs: vec![Run { rows: 0..rows.len(), spans: 0..1 }], spans: std::iter::once(0..rows.end).collect() };
             let positions: Vec<u32> = rows.clone().map(|row| row as u32).collect();
-            forward(model, &prompts[0].tokens[rows], &positions, &positions, &runs);
+            forward(model, &prompts[0].tokens[rows], &positions, &positions, &runs, &[]);
         }
     }
 
@@ -357,9 +358,10 @@ impl Writer {
                 rows.push(tokens.len() as u32 - 1);
             }
         }
-        let stream = forward(model, &tokens, &positions, &cache_rows, &runs);
+        let stream = forward(model, &tokens, &positions, &cache_rows, &runs, &rows);
         if !rows.is_empty() {
-            model.forward_logits(stream, &rows, &mut self.logits);
+            let places: Vec<u32> = (0..rows.len() as u32).collect();
+            model.forward_logits(stream, &places, &mut self.logits);
         }
         ready
     }
@@ -377,10 +379,13 @@ impl Writer {
     }
 }
 
-/// New rows through all blocks, their keys and values into the cache.
-fn forward<D: Device>(model: &mut Model<D>, tokens: &[u32], positions: &[u32], cache_rows: &[u32], runs: &RunTable) -> Slot {
+/// New rows through all blocks, their keys and values into the cache; returns where the output of the `asked` ones lies, at most one of
+/// a run or all of it.
+fn forward<D: Device>(model: &mut Model<D>, tokens: &[u32], positions: &[u32], cache_rows: &[u32], runs: &RunTable, asked: &[u32]) -> Slot {
     let cache = model.workspace(Kind::Generation).expect("checked before").cache.clone();
-    let pass = Pass { m: tokens.len(), first: 0, positions, runs, dropout: None, keys: Keys::Own };
+    let needed = NeededRows::of(runs, positions, &[], asked);
+    let fewer = Some(&needed).filter(|needed| needed.rows.len() < tokens.len());
+    let pass = Pass { m: tokens.len(), first: 0, positions, runs, dropout: None, keys: Keys::Own, needed: fewer };
     let kv = model.uses().compute.kv;
     let keys = |layer: usize| Keys::Cache { rows: cache_rows, key: cache[layer].0, value: cache[layer].1, kv };
     model.forward_blocks(Kind::Generation, tokens, pass, keys)

@@ -498,7 +498,9 @@ pub(crate) struct Layout {
     shared: [Option<usize>; ACTIVATIONS],
     kept: [Option<usize>; ACTIVATIONS],
     dropped: Option<usize>,
-    gradients: Option<[usize; 10]>,
+    /// Normed input of the last block's needed rows.
+    needed: usize,
+    gradients: Option<[usize; 11]>,
     /// Whether keys and values outlive a pass, for others to read.
     several_passes: bool,
     /// Whether the gradient goes on below the blocks, to the embedding.
@@ -620,6 +622,7 @@ impl Layout {
             shared: [None; ACTIVATIONS],
             kept: [None; ACTIVATIONS],
             dropped: None,
+            needed: 0,
             gradients: None,
             several_passes,
             embedding: false,
@@ -635,6 +638,8 @@ impl Layout {
         if first_saved < config.layers {
             layout.inputs = Some(layout.push("input", vec![config.layers - first_saved, m, config.hidden], ALWAYS, Lifetime::Pass));
         }
+        let training = if first_saved < config.layers { 1 << (AGAIN + QKV) | 1 << back(QKV) } else { 0 };
+        layout.needed = layout.push("needed", vec![m, config.hidden], 1 << QKV | training, Lifetime::Block);
         let lora = trained.lora;
         let low = lora.map_or(0, LoraConfig::low_width);
         // An adapter may leave layers out, but the parts of what is made in any layer have a place.
@@ -702,6 +707,7 @@ impl Layout {
             push("d_key", kv, from_to(back(ATTENTION), back(QKV))),
             push("d_value", kv, from_to(back(ATTENTION), back(QKV))),
             push("d_low", low, from_to(back(DOWN), back(QKV))),
+            push("d_needed", config.hidden, from_to(back(QKV), back(NORM_ATTENTION))),
         ];
         if several_passes {
             for i in [gradients[D_KEY], gradients[D_VALUE]] {
@@ -781,7 +787,8 @@ impl Layout {
             slot(i).part(place * one, one)
         };
         let blocks = (0..config.layers).map(|layer| {
-            let mut slots = Slots { dropped: self.dropped.map(slot), saved: self.saved[layer], ..Slots::default() };
+            let mut slots =
+                Slots { dropped: self.dropped.map(slot), needed: Some(slot(self.needed)), saved: self.saved[layer], ..Slots::default() };
             for (index, activation) in Activation::ALL.into_iter().enumerate() {
                 slots.forward[index] = if self.saved[layer].has(activation) {
                     let place = self.saved[..layer].iter().filter(|saved| saved.has(activation)).count();
@@ -805,7 +812,7 @@ impl Layout {
             blocks: blocks.collect(),
             gradients: self.gradients.map_or(Vec::new(), |gradients| {
                 let of_layer = |layer: usize| {
-                    let [dx, dnorm, dinner, dgate, dup, dmixed, dquery, .., dlow] = gradients.map(slot);
+                    let [dx, dnorm, dinner, dgate, dup, dmixed, dquery, .., dlow, dneeded] = gradients.map(slot);
                     let own = |i: usize| if self.several_passes { layer_of(i, layer - self.first_saved) } else { slot(i) };
                     let (dkey, dvalue) = (own(gradients[D_KEY]), own(gradients[D_VALUE]));
                     let [dquery_raw, dkey_raw] = self.raw_gradients.map_or([None; 2], |raw| raw.map(|i| Some(slot(i))));
@@ -825,6 +832,7 @@ impl Layout {
                         dunscaled: self.unscaled_gradient.map(slot),
                         dquery_raw,
                         dkey_raw,
+                        dneeded,
                     }
                 };
                 (self.first_saved..config.layers).map(of_layer).collect()

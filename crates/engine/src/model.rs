@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use crate::{
     adapter::{Adapter, LoraConfig, LoraPair, LoraTensors},
-    batch::{Batch, BatchError, HeadEntry, RunTable, head_entries, pass_table, run_table},
+    batch::{Batch, BatchError, HeadEntry, NeededRows, RunTable, head_entries, pass_table, run_table},
     block::{self, ActivationSet, Block, BlockGradients, DoraSlots, Gains, GradientSlots, Keys, LoraSlots, Pass},
     config::{Linear, ModelConfig, TensorName},
     device::{Device, Slot, Storage, WeightId},
@@ -218,11 +218,36 @@ pub(crate) struct Prepared {
     /// Rows in memory before them.
     pub(crate) first: usize,
     pub(crate) runs: RunTable,
+    /// Its rows that the head asks for.
+    pub(crate) needed: NeededRows,
     /// Which of the batch's entries are on its rows.
     pub(crate) of_batch: Range<usize>,
-    /// Rows of the pass with entries.
+    /// Where those with entries are among them.
     pub(crate) head_rows: Vec<u32>,
     pub(crate) entries: Vec<HeadEntry>,
+}
+
+impl Prepared {
+    /// `asked`: rows of the pass with entries.
+    pub(crate) fn new(
+        rows: Range<usize>,
+        first: usize,
+        runs: RunTable,
+        positions: &[u32],
+        draw_keys: &[u64],
+        of_batch: Range<usize>,
+        asked: &[u32],
+        entries: Vec<HeadEntry>,
+    ) -> Prepared {
+        let needed = NeededRows::of(&runs, positions, draw_keys, asked);
+        let head_rows = needed.places(asked);
+        Prepared { rows, first, runs, needed, of_batch, head_rows, entries }
+    }
+
+    /// The needed rows, where those are not all.
+    pub(crate) fn fewer(&self) -> Option<&NeededRows> {
+        Some(&self.needed).filter(|needed| needed.rows.len() < self.rows.len())
+    }
 }
 
 impl<D: Device> Model<D> {
@@ -502,12 +527,14 @@ impl<D: Device> Model<D> {
             let (mut head_rows, entries) = head_entries(&batch.entries[of_batch.clone()]);
             head_rows.iter_mut().for_each(|row| *row -= rows.start as u32);
             let first = if rows.start == 0 { 0 } else { passes[0].len() };
-            Prepared { rows: rows.clone(), first, runs: pass_table(batch.segments, rows, &passes[0]), of_batch, head_rows, entries }
+            let keys = if batch.draw_keys.is_empty() { &[] } else { &batch.draw_keys[rows.clone()] };
+            let runs = pass_table(batch.segments, rows, &passes[0]);
+            Prepared::new(rows.clone(), first, runs, &batch.positions[rows.clone()], keys, of_batch, &head_rows, entries)
         };
         Ok(passes.iter().map(prepare).collect())
     }
 
-    /// All blocks forward; returns where the last block's output lies. `keys` says where each layer's keys are.
+    /// All blocks forward; returns where the last block's output of the needed rows lies. `keys` says where each layer's keys are.
     pub(crate) fn forward_blocks<'a>(
         &mut self,
         kind: Kind,
@@ -530,7 +557,8 @@ impl<D: Device> Model<D> {
             }
             for layer in 0..config.layers {
                 let block = block_of(config, weights, adapter.as_ref(), layer, None);
-                let pass = Pass { keys: keys(layer), ..pass };
+                let needed = pass.needed.filter(|_| layer + 1 == config.layers);
+                let pass = Pass { keys: keys(layer), needed, ..pass };
                 let (x, y) = (rows(workspace.input(layer)), rows(workspace.input(layer + 1)));
                 block::forward(device, &block, &pass, &workspace.blocks[layer], x, y, ActivationSet::all(block.parts()));
             }
@@ -632,7 +660,6 @@ impl<D: Device> Model<D> {
 
         device.scope(|device| {
             let dstream = of_stream.dx.part(0, m * c);
-            device.zero(dstream);
             if head_m > 0 {
                 // head: log_prob = head(rms_norm(gathered rows))
                 let head = &workspace.head;
@@ -654,7 +681,9 @@ impl<D: Device> Model<D> {
                     let (w, cap) = (weights.head, config.logit_softcap);
                     device.head_weight_backward(dw, norm, w, entries, log_prob, slope, coefficients, head_m, cap);
                 }
-                device.scatter_add(dstream, dx, &prepared.head_rows, c);
+                let dneeded = dstream.part(0, prepared.needed.rows.len() * c);
+                device.zero(dneeded);
+                device.scatter_add(dneeded, dx, &prepared.head_rows, c);
             }
 
             // blocks, last first, down to the lowest adapter
@@ -664,6 +693,7 @@ impl<D: Device> Model<D> {
                     block.gradients = places.block(gradient, layer);
                 }
                 let (slots, x) = (&workspace.blocks[layer], workspace.input(layer).part(pass.first * c, m * c));
+                let pass = Pass { needed: pass.needed.filter(|_| layer + 1 == config.layers), ..pass };
                 let (parts, dx) = (block.parts(), layer > workspace.first_saved || workspace.embedding);
                 let again = ActivationSet::needed_for(ActivationSet::read_by_backward(parts, dx), workspace.saved[layer], parts);
                 block::forward(device, &block, &pass, slots, x, x, again);
@@ -688,6 +718,7 @@ impl<D: Device> Model<D> {
             runs: &prepared.runs,
             dropout: (dropout > 0.0).then(|| (&batch.draw_keys[prepared.rows.clone()], dropout)),
             keys: Keys::Own,
+            needed: prepared.fewer(),
         }
     }
 
@@ -701,11 +732,22 @@ impl<D: Device> Model<D> {
             return Err(EngineError::Limit { what: "row of logits", given: row as usize, limit: batch.tokens.len() });
         }
         let runs = run_table(batch.segments, 0);
-        let pass = Pass { m: batch.tokens.len(), first: 0, positions: batch.positions, runs: &runs, dropout: None, keys: Keys::Own };
+        let mut asked = rows.to_vec();
+        asked.sort_unstable();
+        let needed = NeededRows::of(&runs, batch.positions, &[], &asked);
+        let pass = Pass {
+            m: batch.tokens.len(),
+            first: 0,
+            positions: batch.positions,
+            runs: &runs,
+            dropout: None,
+            keys: Keys::Own,
+            needed: Some(&needed),
+        };
         let stream = self.forward_blocks(Kind::Generation, batch.tokens, pass, |_| Keys::Own);
         let mut logits = Vec::new();
         let mut part = Vec::new();
-        for rows in rows.chunks(limits.head_rows) {
+        for rows in needed.places(rows).chunks(limits.head_rows) {
             self.forward_logits(stream, rows, &mut part);
             logits.extend_from_slice(&part);
         }

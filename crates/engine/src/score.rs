@@ -37,8 +37,15 @@ impl<D: Device> Model<D> {
 
     /// ln p of the entries of a prepared batch that stands after `prefix` cached rows.
     pub(crate) fn score(&mut self, batch: &Batch<'_>, prepared: &Prepared, prefix: usize) -> Vec<f64> {
-        let pass =
-            Pass { m: batch.tokens.len(), first: 0, positions: batch.positions, runs: &prepared.runs, dropout: None, keys: Keys::Own };
+        let pass = Pass {
+            m: batch.tokens.len(),
+            first: 0,
+            positions: batch.positions,
+            runs: &prepared.runs,
+            dropout: None,
+            keys: Keys::Own,
+            needed: prepared.fewer(),
+        };
         let cache = if prefix > 0 { self.workspace(Kind::Scoring).expect("prepared before").cache.clone() } else { Vec::new() };
         let keys = |layer: usize| match cache.get(layer) {
             Some(&(key, value)) => Keys::Prefix { rows: prefix, key, value },
