@@ -38,6 +38,8 @@ const THREAD_BYTES: u64 = 1 << 20;
 const TOKENIZER_BYTES_PER_TOKEN: u64 = 270;
 /// The same from a GGUF file, whose vocabulary is rebuilt as a tokenizer.json on the way.
 const GGUF_TOKENIZER_BYTES_PER_TOKEN: u64 = 600;
+/// Of that, what the open file keeps where no tokenizer is made of it.
+const GGUF_VOCABULARY_BYTES_PER_TOKEN: u64 = 90;
 
 /// The run file at a path: the file itself, or `tunesmith.toml` in a folder; and the folder.
 pub fn locate(path: &Path) -> Result<(PathBuf, PathBuf)> {
@@ -300,9 +302,14 @@ pub(crate) fn memory_facts(
 
 /// What the process takes beside the engine's tables, by line.
 pub(crate) fn process_lines(context: &Context<'_>, base: &Base) -> [(String, u64); 3] {
-    let per_token = if base.is_gguf() { GGUF_TOKENIZER_BYTES_PER_TOKEN } else { TOKENIZER_BYTES_PER_TOKEN };
+    let per_token = match (base.has_text(), base.is_gguf()) {
+        (true, true) => GGUF_TOKENIZER_BYTES_PER_TOKEN,
+        (true, false) => TOKENIZER_BYTES_PER_TOKEN,
+        (false, true) => GGUF_VOCABULARY_BYTES_PER_TOKEN,
+        (false, false) => 0,
+    };
     [
-        ("tokenizer and template".into(), if base.has_text() { base.config().vocab as u64 * per_token } else { 0 }),
+        ("tokenizer and template".into(), base.config().vocab as u64 * per_token),
         ("threads".into(), context.threads as u64 * THREAD_BYTES),
         ("program".into(), PROGRAM_BYTES),
     ]
