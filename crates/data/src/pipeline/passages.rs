@@ -1,6 +1,9 @@
 //! Passages that stand in several records, and what training has in common with texts it must not know.
 
-use super::{Finished, Pipeline, entry, line, read_entry, take};
+use super::decide::take;
+use super::row::entry;
+use super::stored::{line, read_entry, row_id};
+use super::{Finished, Pipeline};
 use crate::near::{self, fold};
 use crate::spill::Sorter;
 use crate::split::Part;
@@ -97,7 +100,7 @@ impl<E: From<DataError> + Send> Pipeline<'_, E> {
             decided = Some(row);
             report.records += 1;
             if report.examples.len() < EXAMPLES {
-                let id = |pipeline: &mut Self, row| super::row_id(&mut pipeline.records, &pipeline.rows, row);
+                let id = |pipeline: &mut Self, row| row_id(&mut pipeline.records, &pipeline.rows, row);
                 report.examples.push((id(self, earlier)?, id(self, row)?, shared as u64));
             }
             if passages.policy == Policy::Drop {
