@@ -1,7 +1,7 @@
 //! From documents to a split set of records, in two passes, in memory that hardly grows with the input.
 //!
 //! The first pass ([`Pipeline::source`]) takes documents in order, makes records of them on all threads, and keeps of
-//! each about fifty bytes in memory; the record itself, and the hashes by which it is compared with the others, go to
+//! each about ninety bytes in memory; the record itself, and the hashes by which it is compared with the others, go to
 //! scratch files ([`Spill`]). [`Pipeline::finish`] sorts the hashes, so that duplicates, groups and candidates stand
 //! side by side, and decides what is dropped and where each record goes. The second pass ([`Finished::records`]) reads
 //! the records once more and hands them out.
@@ -21,7 +21,7 @@ pub use near_duplicates::NearReport;
 pub use passages::{Contaminated, PassageReport, Passages};
 
 use crate::clean::{Clean, Outdated, day};
-use crate::near::Nearness;
+use crate::near::{Nearness, SketchBits};
 use crate::record::{ColumnKind, Head};
 use crate::spill::{Log, Sorter, Spill};
 use crate::split::{NONE, SourceRole, SplitPlan};
@@ -176,6 +176,8 @@ struct Rows {
     stratum: Vec<u32>,
     /// Words of what is asked and of the answer, as [`length_class`]es.
     lengths: Vec<[u8; 2]>,
+    /// Bits of its sketch, where near-duplicates are looked for.
+    bits: Vec<SketchBits>,
 }
 
 /// What was rejected: lines, and counts.
@@ -306,6 +308,9 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
         self.rows.start.push(self.records.push(&kept.entry)?);
         self.rows.role.push(Some(role));
         self.rows.lengths.push(kept.lengths);
+        if self.steps.near.is_some() {
+            self.rows.bits.push(kept.bits);
+        }
         self.keys.push(&[kept.content.as_slice(), &kept.naive.to_be_bytes()].concat())?;
         self.ids.push(entry(kept.id, row))?;
         self.contents.push(entry(short(&kept.content), row))?;

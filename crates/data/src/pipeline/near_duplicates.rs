@@ -3,51 +3,38 @@
 use super::stored::{line, read_entry, row_id};
 use super::{NearPolicy, Pipeline};
 use crate::DataError;
-use crate::near::{self, Nearness, UnionFind, fold};
-use crate::split::NONE;
+use crate::near::{self, BitLimits, Nearness, SketchBits, UnionFind, fold};
+use crate::spill::Sorted;
+use crate::split::{NONE, SourceRole};
 use crate::steps::Reason;
 use rayon::prelude::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Bytes of records whose shingles are compared at a time.
 const COMPARED_BYTES: usize = 8 << 20;
-/// Pairs that are compared at a time.
-const COMPARED_PAIRS: usize = 1 << 14;
+/// Rows of buckets that are gathered before their pairs are looked at.
+const GATHERED_ROWS: usize = 1 << 20;
+/// Pairs that turned out not to be near and are remembered, so that the next band does not compare them again.
+const REMEMBERED_PAIRS: usize = 1 << 20;
+
 impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
     /// Near-duplicates: candidates of each band in turn, compared shingle by shingle. Pairs that are known to be of one
     /// cluster already are not compared again.
     pub(super) fn near(&mut self, text: &[u32]) -> Result<Near, DataError> {
         let Some((nearness, policy)) = self.steps.near else { return Ok(Near { class: vec![NONE; text.len()], ..Near::default() }) };
         let rows = self.rows.start.len();
-        let mut sets = NearSets { all: UnionFind::new(rows), alike: UnionFind::new(rows), matched: HashMap::new(), compared: 0 };
+        let mut sets = NearSets::new(rows);
+        let bits = std::mem::take(&mut self.rows.bits);
         for sorter in std::mem::take(&mut self.bands) {
-            let mut pairs: Vec<(u32, u32)> = Vec::new();
             let mut sorted = sorter.sorted()?;
-            let mut pending: Vec<Vec<u32>> = Vec::new();
-            // Buckets are gathered, then compared, because comparing reads the records.
-            let role = &self.rows.role;
-            sorted.equal(|bucket| {
-                let there: Vec<u32> = bucket.iter().copied().filter(|row| role[*row as usize].is_some()).collect();
-                if there.len() > 1 {
-                    pending.push(there);
-                }
-                Ok(())
-            })?;
-            drop(sorted);
-            pending.sort_unstable();
-            for bucket in pending {
-                near::bucket_pairs(&bucket, |a, b| {
-                    if sets.alike.root(a) != sets.alike.root(b) {
-                        pairs.push((a, b));
-                    }
-                    Ok(())
-                })?;
-                if pairs.len() >= COMPARED_PAIRS {
-                    self.compare(&mut pairs, &nearness, &mut sets)?;
-                }
+            let mut buckets = Buckets::default();
+            // Buckets are gathered, then looked at on all threads, then compared, because comparing reads the records.
+            while buckets.gather(&mut sorted, &self.rows.role)? {
+                let mut pairs = buckets.pairs(&bits, BitLimits::new(nearness.jaccard), &sets);
+                self.compare(&mut pairs, &nearness, &mut sets)?;
             }
-            self.compare(&mut pairs, &nearness, &mut sets)?;
         }
+        drop(bits);
         let mut report = NearReport { compared: sets.compared, ..NearReport::default() };
         let mut sizes: HashMap<u32, u32> = HashMap::new();
         let mut class = vec![NONE; rows];
@@ -91,6 +78,7 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
     fn compare(&mut self, pairs: &mut Vec<(u32, u32)>, nearness: &Nearness, sets: &mut NearSets) -> Result<(), DataError> {
         pairs.sort_unstable();
         pairs.dedup();
+        pairs.retain(|pair| !sets.apart.contains(pair));
         let mut rest = pairs.as_slice();
         while !rest.is_empty() {
             // As many pairs as their texts fit.
@@ -131,6 +119,12 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
                 .collect();
             sets.compared += now.len() as u64;
             for ((a, b), (jaccard, alike)) in now.iter().zip(similar) {
+                if jaccard < nearness.jaccard || !alike {
+                    if sets.apart.len() >= REMEMBERED_PAIRS {
+                        sets.apart.clear();
+                    }
+                    sets.apart.insert((*a, *b));
+                }
                 if jaccard < nearness.jaccard {
                     continue;
                 }
@@ -156,6 +150,60 @@ struct NearSets {
     /// For a row, an earlier one that it is near, and how near.
     matched: HashMap<u32, (u32, f64)>,
     compared: u64,
+    /// Pairs that were compared and are not alike.
+    apart: HashSet<(u32, u32)>,
+}
+
+impl NearSets {
+    fn new(rows: usize) -> Self {
+        let (all, alike) = (UnionFind::new(rows), UnionFind::new(rows));
+        Self { all, alike, matched: HashMap::new(), compared: 0, apart: HashSet::new() }
+    }
+}
+
+/// Rows that agree on a band, bucket by bucket.
+#[derive(Default)]
+struct Buckets {
+    rows: Vec<u32>,
+    /// Where each bucket ends among the rows.
+    ends: Vec<usize>,
+}
+
+impl Buckets {
+    /// Takes the next buckets in place of those it has; false if there are none. `role` says which rows are still there.
+    fn gather(&mut self, sorted: &mut Sorted<12>, role: &[Option<SourceRole>]) -> Result<bool, DataError> {
+        self.rows.clear();
+        self.ends.clear();
+        while self.rows.len() < GATHERED_ROWS {
+            let begin = self.rows.len();
+            if !sorted.next_equal(&mut |row| {
+                if role[row as usize].is_some() {
+                    self.rows.push(row);
+                }
+            })? {
+                break;
+            }
+            match self.rows.len() - begin {
+                0 | 1 => self.rows.truncate(begin),
+                _ => self.ends.push(self.rows.len()),
+            }
+        }
+        Ok(!self.rows.is_empty())
+    }
+
+    /// Pairs that may be near by their sketches' bits and are not known to be alike already.
+    fn pairs(&self, bits: &[SketchBits], limits: BitLimits, sets: &NearSets) -> Vec<(u32, u32)> {
+        let of_bucket = |index: usize| {
+            let begin = if index == 0 { 0 } else { self.ends[index - 1] };
+            let rows = &self.rows[begin..self.ends[index]];
+            let gathered: Vec<(u32, SketchBits)> = rows.iter().map(|row| (sets.alike.find(*row), bits[*row as usize])).collect();
+            let maybe = |i: usize, j: usize| gathered[i].0 != gathered[j].0 && limits.may_be_near(&gathered[i].1, &gathered[j].1);
+            let mut pairs = Vec::new();
+            near::bucket_pairs(rows, maybe, |a, b| pairs.push((a, b)));
+            pairs
+        };
+        (0..self.ends.len()).into_par_iter().with_min_len(64).flat_map_iter(of_bucket).collect()
+    }
 }
 
 #[derive(Default)]

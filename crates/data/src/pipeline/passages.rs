@@ -61,12 +61,8 @@ impl<E: From<DataError> + Send> Pipeline<'_, E> {
         let sorter: Sorter<'_, 12> = take(&mut self.passages);
         sorter.sorted()?.equal(|bucket| {
             let there: Vec<u32> = bucket.iter().copied().filter(|row| role[*row as usize].is_some()).collect();
-            near::bucket_pairs(&there, |a, b| {
-                if a != b && role[a as usize] == role[b as usize] {
-                    pairs.push((b, a));
-                }
-                Ok(())
-            })?;
+            let one_use = |i: usize, j: usize| there[i] != there[j] && role[there[i] as usize] == role[there[j] as usize];
+            near::bucket_pairs(&there, one_use, |a, b| pairs.push((b, a)));
             // Two records share many windows.
             if pairs.len() >= limit {
                 pairs.sort_unstable();

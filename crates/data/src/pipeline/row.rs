@@ -3,7 +3,7 @@
 use super::passages;
 use super::{Check, SourcePlan, Steps};
 use crate::clean::Findings;
-use crate::near::{self, band_keys, fold, hash_bytes};
+use crate::near::{self, SketchBits, band_keys, fold, hash_bytes};
 use crate::record::Maker;
 use crate::split::{SourceRole, naive_key};
 use crate::steps::{Reason, asks_nothing};
@@ -45,6 +45,7 @@ pub(super) struct Kept {
     pub(super) answer: u64,
     pub(super) answer_name: Option<String>,
     pub(super) bands: Vec<u64>,
+    pub(super) bits: SketchBits,
     pub(super) passages: Vec<u64>,
     pub(super) lengths: [u8; 2],
     /// What it is a version of, and which.
@@ -165,7 +166,11 @@ fn kept(document: &Document, record: Record, plan: &SourcePlan<'_>, steps: &Step
     let mut entry = (record.id.len() as u32).to_be_bytes().to_vec();
     entry.extend_from_slice(record.id.as_bytes());
     wire::write_open_record(&mut entry, &record);
-    let bands = steps.near.and_then(|(nearness, _)| Some(band_keys(&near::sketch(&nearness.shingles.of(&folded))?, &nearness)));
+    let sketched = steps.near.and_then(|(nearness, _)| {
+        let sketch = near::sketch(&nearness.shingles.of(&folded))?;
+        Some((band_keys(&sketch, &nearness), SketchBits::of(&sketch)))
+    });
+    let (bands, bits) = sketched.unwrap_or_default();
     let seed = steps.split.seed;
     let draw = blake3::hash(format!("draw {seed} {}", record.id).as_bytes());
     let version = plan.versions.and_then(|versions| {
@@ -184,7 +189,8 @@ fn kept(document: &Document, record: Record, plan: &SourcePlan<'_>, steps: &Step
         answer: hash_bytes(answer.as_bytes()),
         answer_name: (answer.len() <= ANSWER_BYTES_MAX).then_some(answer),
         stratum: record.stratum,
-        bands: bands.unwrap_or_default(),
+        bands,
+        bits,
         passages: steps.passages.map(|passages| passages::keys(&folded, passages.words)).unwrap_or_default(),
         version,
         lengths,
