@@ -3,7 +3,7 @@
 use super::passages;
 use super::{Check, SourcePlan, Steps};
 use crate::clean::Findings;
-use crate::near::{self, SketchBits, band_keys, fold, hash_bytes};
+use crate::near::{self, SketchBits, band_keys, fold, hash_bytes, hash_twice};
 use crate::record::Maker;
 use crate::split::{SourceRole, naive_key};
 use crate::steps::{Reason, asks_nothing};
@@ -19,7 +19,16 @@ const ANSWER_BYTES_MAX: usize = 1 << 10;
 
 /// A text's length as a power of two: class 0 has no word, class n from 2ⁿ⁻¹ to 2ⁿ − 1 of them.
 fn length_class(text: &str) -> u8 {
-    let words = text.split_whitespace().count() as u64;
+    let words = if text.is_ascii() {
+        // A word begins where white space ends.
+        let begins = |(blank, words): (bool, u64), byte: u8| match byte {
+            b' ' | 0x09..=0x0D => (true, words),
+            _ => (false, words + u64::from(blank)),
+        };
+        text.bytes().fold((true, 0), begins).1
+    } else {
+        text.split_whitespace().count() as u64
+    };
     (u64::BITS - words.leading_zeros()) as u8
 }
 
@@ -161,6 +170,7 @@ fn record_of<E: From<DataError>>(
 
 fn kept(document: &Document, record: Record, plan: &SourcePlan<'_>, steps: &Steps) -> Kept {
     let (asked, answer) = (record.asked(), record.answer.to_text());
+    let input = record.input_key();
     let folded = fold(&asked);
     let lengths = [length_class(&asked), length_class(&answer)];
     let mut entry = (record.id.len() as u32).to_be_bytes().to_vec();
@@ -182,9 +192,9 @@ fn kept(document: &Document, record: Record, plan: &SourcePlan<'_>, steps: &Step
         id: short_hash(record.id.as_bytes()),
         naive: naive_key(seed, &record.id),
         draw: u64::from_be_bytes(draw.as_bytes()[..8].try_into().unwrap_or_default()),
-        content: record.content_key(),
-        input: short(&record.input_key()),
-        text: (!folded.is_empty()).then(|| short_hash(folded.as_bytes())),
+        content: record.content_key_of(&input),
+        input: short(&input),
+        text: (!folded.is_empty()).then(|| hash_twice(folded.as_bytes())),
         group: record.group.as_ref().map(|group| short_hash(group.as_bytes())),
         answer: hash_bytes(answer.as_bytes()),
         answer_name: (answer.len() <= ANSWER_BYTES_MAX).then_some(answer),
