@@ -4,20 +4,17 @@
 //! Unicode, masked secrets), and says what it found in it, or gives a reason to reject it. It is a pure function of the
 //! record, so that what happened to a row can be replayed.
 
-use crate::near::fold;
+use crate::language::language;
+use crate::near::{fold, hash_bytes, mix};
 use crate::steps::{Policy, Reason};
 use crate::{Answer, Document, FieldValue, Record, Value};
 use regex::Regex;
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::LazyLock;
 use text::Role;
 use unicode_normalization::{UnicodeNormalization, is_nfc_quick};
 
-/// A text with fewer letters says too little about its language.
-const LANGUAGE_LETTERS: usize = 24;
-/// Characters from which a language is told; more cost time and change nothing.
-const LANGUAGE_SAMPLE: usize = 1000;
 /// Texts of fewer words are not judged by shares of words and lines.
 const QUALITY_WORDS: usize = 20;
 /// Longest run of one character, other than white space, in a usable text.
@@ -191,11 +188,13 @@ fn judged(
 /// NFC; `\r\n` and `\r` as `\n`; no control, zero-width or direction characters; runs of blanks as one, none at the end of
 /// a line; at most one empty line in a row; the same line at most twice in a row; nothing around the whole.
 pub fn normalise(text: &str) -> Cow<'_, str> {
-    let plain = |byte: &u8| matches!(byte, b' '..=b'~');
-    if text.bytes().all(|byte| plain(&byte)) && !text.contains("  ") && text.trim().len() == text.len() {
+    // Without early ends, so that it is done many bytes at a time.
+    let plain = text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
+    if plain && !text.contains("  ") && text.trim().len() == text.len() {
         return Cow::Borrowed(text);
     }
     let nfc: Cow<'_, str> = match is_nfc_quick(text.chars()) {
+        _ if text.is_ascii() => Cow::Borrowed(text),
         unicode_normalization::IsNormalized::Yes => Cow::Borrowed(text),
         _ => Cow::Owned(text.nfc().collect()),
     };
@@ -256,32 +255,27 @@ fn cut(text: &str) -> Option<&'static str> {
 /// The rule by which a text is no running text, after the heuristics of C4 (Raffel et al., arXiv 1910.10683, §2.2) and
 /// Gopher (Rae et al., arXiv 2112.11446, table A1), kept to those that hold for short texts in any language.
 pub fn poor(text: &str) -> Option<&'static str> {
-    let (mut letters, mut others, mut run, mut longest, mut last) = (0usize, 0usize, 0usize, 0usize, '\0');
-    for character in text.chars().filter(|character| !character.is_whitespace()) {
-        if character.is_alphabetic() {
-            letters += 1;
-        } else if !character.is_numeric() {
-            others += 1;
-        }
-        run = if character == last { run + 1 } else { 1 };
-        longest = longest.max(run);
-        last = character;
-    }
-    if longest > QUALITY_RUN {
+    // A character of ASCII is a byte, and most texts are nothing else.
+    let marks = if text.is_ascii() { Marks::of(text.bytes().map(char::from)) } else { Marks::of(text.chars()) };
+    if marks.longest_run > QUALITY_RUN {
         return Some("one character repeated");
     }
-    if letters + others >= 40 && others > letters {
+    if marks.letters + marks.others >= 40 && marks.others > marks.letters {
         return Some("more symbols than letters");
     }
     let words: Vec<&str> = text.split_whitespace().collect();
     if words.len() < QUALITY_WORDS {
         return None;
     }
-    let length: usize = words.iter().map(|word| word.chars().count()).sum();
+    let length = marks.characters;
     if length > 40 * words.len() {
         return Some("words of more than 40 characters on average");
     }
-    if text.to_lowercase().contains("lorem ipsum") {
+    let placeholder = |pair: &[&str]| {
+        let end = pair[0].len().checked_sub(5).and_then(|at| pair[0].get(at..));
+        end.is_some_and(|end| end.eq_ignore_ascii_case("lorem")) && pair[1].get(..5).is_some_and(|word| word.eq_ignore_ascii_case("ipsum"))
+    };
+    if words.windows(2).any(placeholder) {
         return Some("placeholder text");
     }
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -291,45 +285,49 @@ pub fn poor(text: &str) -> Option<&'static str> {
             return Some("more than 30 % of its lines are repeated");
         }
     }
-    // The most frequent pair of words, by the characters it covers.
-    let mut pairs: HashMap<(&str, &str), usize> = HashMap::new();
-    for pair in words.windows(2) {
-        *pairs.entry((pair[0], pair[1])).or_default() += 1;
-    }
-    let covered = |((a, b), count): (&(&str, &str), &usize)| if *count > 1 { (a.chars().count() + b.chars().count()) * count } else { 0 };
-    let most = pairs.iter().map(covered).max().unwrap_or(0);
+    // The most frequent pair of words, by the characters it covers; pairs by their hashes, with their characters.
+    let hashed: Vec<(u64, usize)> = words.iter().map(|word| (hash_bytes(word.as_bytes()), word.chars().count())).collect();
+    let mut pairs: Vec<(u64, usize)> =
+        hashed.windows(2).map(|pair| (mix(pair[0].0.rotate_left(1) ^ pair[1].0), pair[0].1 + pair[1].1)).collect();
+    pairs.sort_unstable();
+    let covered = |equal: &[(u64, usize)]| if equal.len() > 1 { equal[0].1 * equal.len() } else { 0 };
+    let most = pairs.chunk_by(|a, b| a.0 == b.0).map(covered).max().unwrap_or(0);
     (5 * most > 2 * length).then_some("one pair of words makes up more than 40 % of it")
+}
+
+/// What kinds of characters a text has, white space not counted.
+#[derive(Default)]
+struct Marks {
+    characters: usize,
+    letters: usize,
+    /// Neither letters nor numbers.
+    others: usize,
+    /// Most of one character in a row.
+    longest_run: usize,
+}
+
+impl Marks {
+    fn of(characters: impl Iterator<Item = char>) -> Self {
+        let (mut marks, mut run, mut last) = (Self::default(), 0, '\0');
+        for character in characters.filter(|character| !character.is_whitespace()) {
+            marks.characters += 1;
+            if character.is_alphabetic() {
+                marks.letters += 1;
+            } else if !character.is_numeric() {
+                marks.others += 1;
+            }
+            run = if character == last { run + 1 } else { 1 };
+            marks.longest_run = marks.longest_run.max(run);
+            last = character;
+        }
+        marks
+    }
 }
 
 /// Whether a folded text contains a listed word, or a listed phrase of at most four words.
 fn contains(folded: &str, listed: &HashSet<String>) -> bool {
     let words: Vec<&str> = folded.split(' ').collect();
     (1..=4).any(|n| words.windows(n).any(|window| listed.contains(&window.join(" "))))
-}
-
-/// The language of a text as an ISO 639-3 code, where there is enough of it and one is clearly likelier than the others.
-pub fn language(text: &str) -> Option<&'static str> {
-    let sample = text.char_indices().nth(LANGUAGE_SAMPLE).map_or(text, |(at, _)| &text[..at]);
-    if sample.chars().filter(|character| character.is_alphabetic()).take(LANGUAGE_LETTERS).count() < LANGUAGE_LETTERS {
-        return None;
-    }
-    whatlang::detect(sample).filter(whatlang::Info::is_reliable).map(|info| info.lang().code())
-}
-
-/// Two-letter codes (ISO 639-1) of languages that can be told.
-#[rustfmt::skip] // a table
-const TWO_LETTERS: &[(&str, &str)] = &[
-    ("ar", "ara"), ("bg", "bul"), ("bn", "ben"), ("ca", "cat"), ("cs", "ces"), ("da", "dan"), ("de", "deu"), ("el", "ell"),
-    ("en", "eng"), ("es", "spa"), ("et", "est"), ("fi", "fin"), ("fr", "fra"), ("he", "heb"), ("hi", "hin"), ("hr", "hrv"),
-    ("hu", "hun"), ("id", "ind"), ("it", "ita"), ("ja", "jpn"), ("ko", "kor"), ("lt", "lit"), ("lv", "lav"), ("nb", "nob"),
-    ("nl", "nld"), ("no", "nob"), ("pl", "pol"), ("pt", "por"), ("ro", "ron"), ("ru", "rus"), ("sk", "slk"), ("sl", "slv"),
-    ("sr", "srp"), ("sv", "swe"), ("th", "tha"), ("tr", "tur"), ("uk", "ukr"), ("vi", "vie"), ("zh", "cmn"),
-];
-
-/// The ISO 639-3 code of a language that can be told, from that code or the one of two letters.
-pub fn language_code(given: &str) -> Option<&'static str> {
-    let code = TWO_LETTERS.iter().find(|(two, _)| *two == given).map_or(given, |(_, three)| three);
-    whatlang::Lang::from_code(code).map(|language| language.code())
 }
 
 /// Kinds of secrets and how they look; formats as their issuers publish them.
@@ -452,17 +450,5 @@ mod tests {
         };
         assert_eq!(apply("2025-12-31"), Err(("outdated", Reason::Outdated { until: "2025-12-31".into() })));
         assert_eq!((apply("2026-01-01"), apply(""), apply("soon")), (Ok(()), Ok(()), Ok(())));
-    }
-
-    #[test]
-    fn languages_of_sentences() {
-        let english = "The parcel that I ordered three weeks ago has not arrived yet, and nobody in your office could tell me where it is \
-                       or when it will be delivered to my address.";
-        let german = "Das Paket, das ich vor drei Wochen bestellt habe, ist immer noch nicht angekommen, und niemand in Ihrem Büro konnte \
-                      mir sagen, wo es ist oder wann es geliefert wird.";
-        assert_eq!((language(english), language(german)), (Some("eng"), Some("deu")));
-        assert_eq!(language("ok thanks"), None);
-        assert_eq!((language_code("fr"), language_code("fra"), language_code("klingon")), (Some("fra"), Some("fra"), None));
-        assert!(TWO_LETTERS.iter().all(|(two, three)| language_code(two) == Some(three)));
     }
 }

@@ -1,7 +1,7 @@
 //! Bytes to documents, records and packed batches: knows no model, no disk.
 //!
 //! In the order data flows: [`read`] (bytes to [`Document`]s), [`mod@derive`] (their parts: chunks, questions, replies), [`RecordRecipe`] (documents to [`Record`]s),
-//! [`clean`] (one record alone: form, language, quality, secrets), [`steps`] (duplicates, conflicts, empty, too long: kept or [`Rejected`] with a reason), [`near`] (near-duplicates), [`windows`] (passages in common),
+//! [`clean`] (one record alone: form, [`mod@language`], quality, secrets), [`steps`] (duplicates, conflicts, empty, too long: kept or [`Rejected`] with a reason), [`near`] (near-duplicates), [`windows`] (passages in common),
 //! [`split`] ([`TrainSet`] and [`HeldOut`] are different types), [`pack`] ([`TokenRow`]s to [`PackedBatch`]es).
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ pub mod derive;
 mod document;
 pub mod error;
 pub mod label_errors;
+pub mod language;
 pub mod near;
 pub mod pack;
 pub mod pipeline;

@@ -3,6 +3,7 @@
 use crate::document::json_text;
 use crate::steps::Reason;
 use crate::{DataError, Dataset, Document, Rejected, Shape, Value};
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use text::{Message, Role};
 
@@ -123,36 +124,49 @@ impl Record {
     }
 
     /// All that is asked, without the system message; the answer where nothing is asked.
-    pub fn asked(&self) -> String {
-        let asked = self.messages.iter().filter(|message| message.role != Role::System);
-        let asked = asked.map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n");
-        if asked.trim().is_empty() { self.answer.to_text() } else { asked }
+    pub fn asked(&self) -> Cow<'_, str> {
+        let mut texts = self.messages.iter().filter(|message| message.role != Role::System).map(|message| message.content.as_str());
+        let first = texts.next().unwrap_or_default();
+        let asked = texts.fold(Cow::Borrowed(first), |mut asked, text| {
+            asked.to_mut().push('\n');
+            asked.to_mut().push_str(text);
+            asked
+        });
+        if asked.trim().is_empty() { self.answer.to_text().into() } else { asked }
     }
 
     /// Equal for records that ask the same, up to white space.
     pub fn input_key(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
+        let mut words = Vec::new();
         for message in &self.messages {
-            hash_words(&mut hasher, message.role.name(), &message.content);
+            write_words(&mut words, message.role.name(), &message.content);
         }
-        *hasher.finalize().as_bytes()
+        *blake3::hash(&words).as_bytes()
     }
 
     /// Equal for records that ask the same and want the same answer, up to white space.
     pub fn content_key(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.input_key());
-        hash_words(&mut hasher, "answer", &self.answer.to_text());
-        *hasher.finalize().as_bytes()
+        self.content_key_of(&self.input_key())
+    }
+
+    /// The same where [`Record::input_key`] is known already.
+    pub(crate) fn content_key_of(&self, input: &[u8; 32]) -> [u8; 32] {
+        let mut words = input.to_vec();
+        write_words(&mut words, "answer", &self.answer.to_text());
+        *blake3::hash(&words).as_bytes()
     }
 }
 
-fn hash_words(hasher: &mut blake3::Hasher, name: &str, text: &str) {
-    hasher.update(name.as_bytes()).update(&[0]);
+/// A name and the words of a text, in a form in which no two lists of them are the same bytes.
+fn write_words(bytes: &mut Vec<u8>, name: &str, text: &str) {
+    bytes.reserve(name.len() + text.len() + 3);
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.push(0);
     for word in text.split_whitespace() {
-        hasher.update(word.as_bytes()).update(b" ");
+        bytes.extend_from_slice(word.as_bytes());
+        bytes.push(b' ');
     }
-    hasher.update(&[0xFF]);
+    bytes.push(0xFF);
 }
 
 /// How documents become records.

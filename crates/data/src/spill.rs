@@ -6,6 +6,7 @@
 //! groups and near-duplicate candidates are found without a hash table of everything.
 
 use crate::DataError;
+use rayon::slice::ParallelSliceMut;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
@@ -142,8 +143,7 @@ impl<'a, const N: usize> Sorter<'a, N> {
     }
 
     fn write_run(&mut self) -> Result<(), DataError> {
-        use rayon::slice::ParallelSliceMut;
-        self.entries.par_sort_unstable();
+        sort(&mut self.entries);
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(self.spill.create().map_err(failed)?),
@@ -157,10 +157,9 @@ impl<'a, const N: usize> Sorter<'a, N> {
 
     /// All entries in order.
     pub(crate) fn sorted(mut self) -> Result<Sorted<N>, DataError> {
-        use rayon::slice::ParallelSliceMut;
         if self.runs.is_empty() {
-            self.entries.par_sort_unstable();
-            return Ok(Sorted { memory: self.entries.into_iter(), file: None, runs: Vec::new(), heap: BinaryHeap::new() });
+            sort(&mut self.entries);
+            return Ok(Sorted { memory: self.entries.into_iter(), file: None, runs: Vec::new(), heap: BinaryHeap::new(), peeked: None });
         }
         if !self.entries.is_empty() {
             self.write_run()?;
@@ -172,12 +171,18 @@ impl<'a, const N: usize> Sorter<'a, N> {
             runs.push(Run { next: begin, left: *entries, buffer: Vec::new(), at: 0 });
             begin += (entries * N) as u64;
         }
-        let mut sorted = Sorted { memory: Vec::new().into_iter(), file: self.file, runs, heap: BinaryHeap::new() };
+        let mut sorted = Sorted { memory: Vec::new().into_iter(), file: self.file, runs, heap: BinaryHeap::new(), peeked: None };
         for run in 0..sorted.runs.len() {
             sorted.refill(run)?;
         }
         Ok(sorted)
     }
+}
+
+/// Entries in the order of their bytes. The first eight are compared as a number, which nearly always settles it.
+fn sort<const N: usize>(entries: &mut [[u8; N]]) {
+    let number = |entry: &[u8; N]| entry.first_chunk::<8>().map(|first| u64::from_be_bytes(*first));
+    entries.par_sort_unstable_by(|a, b| number(a).cmp(&number(b)).then_with(|| a.cmp(b)));
 }
 
 struct Run<const N: usize> {
@@ -193,6 +198,8 @@ pub(crate) struct Sorted<const N: usize> {
     file: Option<Box<dyn SpillFile>>,
     runs: Vec<Run<N>>,
     heap: BinaryHeap<Reverse<([u8; N], usize)>>,
+    /// An entry that was taken to see that it is of the next group.
+    peeked: Option<[u8; N]>,
 }
 
 impl<const N: usize> Sorted<N> {
@@ -229,19 +236,36 @@ impl<const N: usize> Sorted<N> {
     /// Calls `each` with the row numbers (the last four bytes, big-endian) of entries whose first bytes are equal, in
     /// order; only where there are at least two.
     pub(crate) fn equal(&mut self, mut each: impl FnMut(&[u32]) -> Result<(), DataError>) -> Result<(), DataError> {
-        let (mut rows, mut current) = (Vec::new(), None::<[u8; N]>);
-        while let Some(entry) = self.take()? {
-            if current.is_none_or(|current| current[..N - 4] != entry[..N - 4]) {
-                if rows.len() > 1 {
-                    each(&rows)?;
-                }
-                rows.clear();
-                current = Some(entry);
+        let mut rows = Vec::new();
+        while self.next_equal(&mut |row| rows.push(row))? {
+            if rows.len() > 1 {
+                each(&rows)?;
             }
-            let row = &entry[N - 4..];
-            rows.push(u32::from_be_bytes([row[0], row[1], row[2], row[3]]));
+            rows.clear();
         }
-        if rows.len() > 1 { each(&rows) } else { Ok(()) }
+        Ok(())
+    }
+
+    /// Hands out the rows of the next entries whose first bytes are equal; false if no entry is left.
+    pub(crate) fn next_equal(&mut self, each: &mut impl FnMut(u32)) -> Result<bool, DataError> {
+        let Some(first) = (match self.peeked.take() {
+            Some(entry) => Some(entry),
+            None => self.take()?,
+        }) else {
+            return Ok(false);
+        };
+        let mut entry = first;
+        loop {
+            let row = &entry[N - 4..];
+            each(u32::from_be_bytes([row[0], row[1], row[2], row[3]]));
+            match self.take()? {
+                Some(next) if next[..N - 4] == first[..N - 4] => entry = next,
+                next => {
+                    self.peeked = next;
+                    return Ok(true);
+                }
+            }
+        }
     }
 }
 

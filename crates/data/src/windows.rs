@@ -21,17 +21,27 @@ pub fn words(folded: &str) -> Vec<u64> {
 
 /// Hashes of all windows of `n` words, in order; none of a shorter text.
 pub fn windows(words: &[u64], n: usize) -> Vec<u64> {
+    rolled(words.iter().copied(), n)
+}
+
+/// Hashes of all windows of `n` units, in order; none of fewer units.
+pub(crate) fn rolled(units: impl Iterator<Item = u64> + Clone, n: usize) -> Vec<u64> {
     let n = n.max(1);
-    if words.len() < n {
+    let mut enters = units.clone();
+    let (mut hash, mut count) = (0u64, 0);
+    for unit in enters.by_ref().take(n) {
+        hash = hash.wrapping_mul(BASE).wrapping_add(unit);
+        count += 1;
+    }
+    if count < n {
         return Vec::new();
     }
     let highest = (1..n).fold(1u64, |power, _| power.wrapping_mul(BASE));
-    let mut rolled = words[..n].iter().fold(0u64, |hash, word| hash.wrapping_mul(BASE).wrapping_add(*word));
-    let mut hashes = Vec::with_capacity(words.len() - n + 1);
-    hashes.push(mix(rolled));
-    for (leaves, enters) in words.iter().zip(&words[n..]) {
-        rolled = rolled.wrapping_sub(leaves.wrapping_mul(highest)).wrapping_mul(BASE).wrapping_add(*enters);
-        hashes.push(mix(rolled));
+    let mut hashes = Vec::with_capacity(1 + enters.size_hint().0);
+    hashes.push(mix(hash));
+    for (leaves, enters) in units.zip(enters) {
+        hash = hash.wrapping_sub(leaves.wrapping_mul(highest)).wrapping_mul(BASE).wrapping_add(enters);
+        hashes.push(mix(hash));
     }
     hashes
 }

@@ -246,7 +246,7 @@ fn fresh(output: &Path) -> Result<()> {
 fn texts(run: &Path) -> Result<HashMap<String, (String, String)>> {
     let mut texts = HashMap::new();
     each_record(run, |_, record| {
-        texts.insert(record.id.clone(), (record.asked(), record.group.clone().unwrap_or_default()));
+        texts.insert(record.id.clone(), (record.asked().into_owned(), record.group.clone().unwrap_or_default()));
         Ok(())
     })?;
     Ok(texts)

@@ -1308,7 +1308,7 @@ fn languages(given: Vec<String>) -> Result<Vec<String>, SpecError> {
         };
     }
     let code = |given: String| {
-        let code = data::clean::language_code(&given);
+        let code = data::language::language_code(&given);
         code.map(str::to_owned).ok_or_else(|| range("prepare.languages", given, "codes such as \"en\", \"de\", \"fra\", or \"any\""))
     };
     given.into_iter().map(code).collect()

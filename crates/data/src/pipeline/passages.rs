@@ -1,6 +1,9 @@
 //! Passages that stand in several records, and what training has in common with texts it must not know.
 
-use super::{Finished, Pipeline, entry, line, read_entry, take};
+use super::decide::take;
+use super::row::entry;
+use super::stored::{line, read_entry, row_id};
+use super::{Finished, Pipeline};
 use crate::near::{self, fold};
 use crate::spill::Sorter;
 use crate::split::Part;
@@ -58,12 +61,8 @@ impl<E: From<DataError> + Send> Pipeline<'_, E> {
         let sorter: Sorter<'_, 12> = take(&mut self.passages);
         sorter.sorted()?.equal(|bucket| {
             let there: Vec<u32> = bucket.iter().copied().filter(|row| role[*row as usize].is_some()).collect();
-            near::bucket_pairs(&there, |a, b| {
-                if a != b && role[a as usize] == role[b as usize] {
-                    pairs.push((b, a));
-                }
-                Ok(())
-            })?;
+            let one_use = |i: usize, j: usize| there[i] != there[j] && role[there[i] as usize] == role[there[j] as usize];
+            near::bucket_pairs(&there, one_use, |a, b| pairs.push((b, a)));
             // Two records share many windows.
             if pairs.len() >= limit {
                 pairs.sort_unstable();
@@ -97,7 +96,7 @@ impl<E: From<DataError> + Send> Pipeline<'_, E> {
             decided = Some(row);
             report.records += 1;
             if report.examples.len() < EXAMPLES {
-                let id = |pipeline: &mut Self, row| super::row_id(&mut pipeline.records, &pipeline.rows, row);
+                let id = |pipeline: &mut Self, row| row_id(&mut pipeline.records, &pipeline.rows, row);
                 report.examples.push((id(self, earlier)?, id(self, row)?, shared as u64));
             }
             if passages.policy == Policy::Drop {

@@ -45,7 +45,7 @@ pub(super) fn look(plan: &RunPlan, finished: &mut Finished, facts: &mut DataFact
     // A label that training does not know cannot be predicted, and would only be called wrong.
     records.retain(|(_, _, record)| place.contains_key(record.answer.to_text().as_str()));
     let given: Vec<usize> = records.iter().map(|(_, _, record)| place[record.answer.to_text().as_str()]).collect();
-    let texts: Vec<String> = records.iter().map(|(_, _, record)| record.asked()).collect();
+    let texts: Vec<String> = records.iter().map(|(_, _, record)| record.asked().into_owned()).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let clusters = Clusters::from_groups(records.iter().map(|(_, _, record)| record.group.as_deref()));
     let probabilities = TextClassifier::out_of_fold(&texts, &given, &labels, &clusters, plan.project.seed)?;
