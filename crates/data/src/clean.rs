@@ -4,6 +4,7 @@
 //! Unicode, masked secrets), and says what it found in it, or gives a reason to reject it. It is a pure function of the
 //! record, so that what happened to a row can be replayed.
 
+use crate::forms::Forms;
 use crate::near::fold;
 use crate::steps::{Policy, Reason};
 use crate::{Answer, Document, FieldValue, Record, Value};
@@ -93,6 +94,8 @@ pub struct Clean {
     pub words_policy: Option<Policy>,
     /// Texts that break off.
     pub incomplete: Option<Policy>,
+    /// Dates, numbers and units of what is asked, each in one form.
+    pub forms: Forms,
 }
 
 /// What was found in a record, or done to it: (step, what), to be counted.
@@ -107,6 +110,7 @@ impl Clean {
         if let Some(policy) = self.secrets {
             self.secrets(record, policy, findings)?;
         }
+        self.forms.apply(record, findings);
         let asked = record.asked();
         if let Some(policy) = self.incomplete
             && let Some(problem) = cut(&asked).or_else(|| cut(&record.answer.to_text()))

@@ -9,8 +9,11 @@
 //! Nothing depends on the number of threads: documents are worked on in chunks of a fixed size, results are taken in
 //! their order, and whatever is compared is compared in an order given by content or row.
 
+mod augment;
 mod passages;
+mod strata;
 
+pub use augment::Augmented;
 pub use passages::{Contaminated, PassageReport, Passages};
 
 use crate::clean::{Clean, Findings, Outdated, day};
@@ -50,7 +53,7 @@ const COMPARED_PAIRS: usize = 1 << 14;
 pub enum NearPolicy {
     /// Counted only.
     Report,
-    /// All stay, on one side of the split.
+    /// All stay, on one side of the split where it is dealt. Between declared sources they are counted.
     Together,
     /// The first of each cluster stays, of those that are answered nearly alike.
     Drop,
@@ -165,6 +168,8 @@ pub struct Pipeline<'a, E> {
     answers: HashMap<u64, u32>,
     answer_names: Vec<Option<String>>,
     strata: HashMap<String, u32>,
+    /// Records whose stratum is too long for the name of a class.
+    nameless: u64,
 }
 
 /// What is kept of each record, by row.
@@ -177,6 +182,8 @@ struct Rows {
     stratum: Vec<u32>,
     /// Words of what is asked and of the answer, as [`length_class`]es.
     lengths: Vec<[u8; 2]>,
+    /// How much each counts; empty where all count the same, and 1 for those after its end.
+    weight: Vec<f32>,
 }
 
 /// A text's length as a power of two: class 0 has no word, class n from 2ⁿ⁻¹ to 2ⁿ − 1 of them.
@@ -231,6 +238,7 @@ struct Kept {
     bands: Vec<u64>,
     passages: Vec<u64>,
     lengths: [u8; 2],
+    weight: Option<f32>,
     /// What it is a version of, and which.
     version: Option<([u8; 16], [u8; 16])>,
     /// It is held out as near out of distribution.
@@ -285,6 +293,7 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
             answers: HashMap::new(),
             answer_names: Vec::new(),
             strata: HashMap::new(),
+            nameless: 0,
         })
     }
 
@@ -396,26 +405,8 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
         self.rows.answer.push(answer);
         let stratum = kept.stratum.map_or(NONE, |name| self.stratum(name));
         self.rows.stratum.push(stratum);
+        strata::weigh(&mut self.rows.weight, row as usize, kept.weight);
         Ok(())
-    }
-
-    fn stratum(&mut self, name: String) -> u32 {
-        let next = self.strata.len() as u32;
-        *self.strata.entry(name).or_insert(next)
-    }
-
-    /// Without a column to stratify by, answers are the strata if every one stands for at least two records on average.
-    fn stratify_by_answer(&mut self, first_row: usize) {
-        let answers: HashSet<u32> = self.rows.answer[first_row..].iter().copied().collect();
-        if answers.contains(&NONE) || 2 * answers.len() > self.rows.answer.len() - first_row {
-            return;
-        }
-        for row in first_row..self.rows.answer.len() {
-            let name = self.answer_names[self.rows.answer[row] as usize].clone().unwrap_or_default();
-            if !name.trim().is_empty() {
-                self.rows.stratum[row] = self.stratum(name);
-            }
-        }
     }
 
     /// The seeded draw of `limit` and `limit_per_class`; what is left out is rejected with that reason.
@@ -464,6 +455,7 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
     fn finished(mut self) -> Result<Finished, DataError> {
         self.unique_ids()?;
         self.superseded()?;
+        self.no_free_strata();
         self.duplicates()?;
         let (input, conflicts) = self.inputs_and_conflicts()?;
         let text = self.classes(|pipeline| &mut pipeline.texts, NONE)?;
@@ -488,6 +480,7 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
             strata: names.into_iter().map(|(name, _)| name).collect(),
             answer: std::mem::take(&mut self.rows.answer),
             near_together: self.steps.near.is_some_and(|(_, policy)| policy != NearPolicy::Report),
+            near_dropped: self.steps.near.is_some_and(|(_, policy)| policy == NearPolicy::Drop),
         };
         let Dealt { place, left_out, report } = table.split(&self.steps.split, &mut self.keys)?;
         for left in left_out {
@@ -509,6 +502,7 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
             stratum: table.stratum,
             strata: table.strata,
             lengths: self.rows.lengths,
+            weight: self.rows.weight,
             records: self.records,
             documents: self.documents,
             rejects: self.rejects,
@@ -843,7 +837,7 @@ fn parts(entry: &[u8]) -> Result<(&str, &[u8]), DataError> {
 
 fn read_entry(entry: &[u8]) -> Result<Record, DataError> {
     let mut line = parts(entry)?.1.to_vec();
-    wire::close_record(&mut line, None);
+    wire::close_record(&mut line, None, None);
     wire::read_record(&line).map_err(|problem| DataError::Spill { problem })
 }
 
@@ -948,13 +942,19 @@ fn record_of<E: From<DataError>>(
     }
 }
 
+/// A record as it is kept outside memory: see [`parts`].
+fn entry_of(record: &Record) -> Vec<u8> {
+    let mut entry = (record.id.len() as u32).to_be_bytes().to_vec();
+    entry.extend_from_slice(record.id.as_bytes());
+    wire::write_open_record(&mut entry, record);
+    entry
+}
+
 fn kept(document: &Document, record: Record, plan: &SourcePlan<'_>, steps: &Steps) -> Kept {
     let (asked, answer) = (record.asked(), record.answer.to_text());
     let folded = fold(&asked);
     let lengths = [length_class(&asked), length_class(&answer)];
-    let mut entry = (record.id.len() as u32).to_be_bytes().to_vec();
-    entry.extend_from_slice(record.id.as_bytes());
-    wire::write_open_record(&mut entry, &record);
+    let entry = entry_of(&record);
     let bands = steps.near.and_then(|(nearness, _)| Some(band_keys(&near::sketch(&nearness.shingles.of(&folded))?, &nearness)));
     let seed = steps.split.seed;
     let draw = blake3::hash(format!("draw {seed} {}", record.id).as_bytes());
@@ -978,6 +978,7 @@ fn kept(document: &Document, record: Record, plan: &SourcePlan<'_>, steps: &Step
         passages: steps.passages.map(|passages| passages::keys(&folded, passages.words)).unwrap_or_default(),
         version,
         lengths,
+        weight: record.weight,
         outside: steps.near_ood.as_ref().is_some_and(|outside| outside.holds(document)),
         entry,
     }
@@ -991,6 +992,7 @@ pub struct Finished {
     stratum: Vec<u32>,
     strata: Vec<String>,
     lengths: Vec<[u8; 2]>,
+    weight: Vec<f32>,
     records: Log,
     documents: Log,
     rejects: Rejects,
@@ -1057,8 +1059,8 @@ impl Finished {
         named.map(|(name, (train, validation, test))| (name.clone(), train, validation, test)).collect()
     }
 
-    /// Balances training: of each stratum at most `ratio` times as many records stay as the smallest one has, drawn by the
-    /// seed. What is held out stays as it is in life.
+    /// Balances training by sampling: of each stratum at most `ratio` times as many records stay as the smallest one has, drawn
+    /// by the seed. What is held out stays as it is in life.
     pub fn balance(&mut self, ratio: f64) -> Result<(), DataError> {
         let trained = |(row, place): (usize, &Option<Part>)| (*place == Some(Part::Train) && self.stratum[row] != NONE).then_some(row);
         let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
@@ -1101,7 +1103,8 @@ impl Finished {
             line.clear();
             line.extend_from_slice(parts(piece)?.1);
             let stratum = self.stratum[row];
-            wire::close_record(&mut line, (stratum != NONE).then(|| self.strata[stratum as usize].as_str()));
+            let weight = self.weight.get(row).copied().filter(|weight| *weight != 1.0);
+            wire::close_record(&mut line, (stratum != NONE).then(|| self.strata[stratum as usize].as_str()), weight);
             line.push(b'\n');
             each(row as u32, part, &line)
         })
