@@ -147,6 +147,7 @@ pub(crate) fn stream_checked(
             versions: (!source.make.version_of.is_empty()).then(|| Versions { of: &source.make.version_of, version: &source.make.version }),
         };
         let report = pipeline.source(&taken, sources::items(&mut opened, source, length))?;
+        opened.unchanged(source, folder)?;
         facts.rows += report.rows;
         facts.sources.push(sources::facts(&opened, source, &report));
         let kinds = survey.kinds.iter().map(|(name, kind)| (name.clone(), kind.name().to_owned())).collect();
