@@ -4,6 +4,7 @@
 //! Unicode, masked secrets), and says what it found in it, or gives a reason to reject it. It is a pure function of the
 //! record, so that what happened to a row can be replayed.
 
+use crate::forms::Forms;
 use crate::language::language;
 use crate::near::{fold, hash_bytes, mix};
 use crate::steps::{Policy, Reason};
@@ -90,6 +91,8 @@ pub struct Clean {
     pub words_policy: Option<Policy>,
     /// Texts that break off.
     pub incomplete: Option<Policy>,
+    /// Dates, numbers and units of what is asked, each in one form.
+    pub forms: Forms,
 }
 
 /// What was found in a record, or done to it: (step, what), to be counted.
@@ -98,12 +101,20 @@ pub type Findings = Vec<(&'static str, Cow<'static, str>)>;
 impl Clean {
     /// Cleans a record. Rejects carry the step's name.
     pub fn apply(&self, record: &mut Record, findings: &mut Findings) -> Result<(), (&'static str, Reason)> {
+        let answer = match &record.answer {
+            Answer::Text(text) => hidden(text),
+            Answer::Fields(fields) => fields.iter().find_map(|(_, value)| hidden(&value.to_text())),
+        };
+        if let Some(what) = record.messages.iter().find_map(|message| hidden(&message.content)).or(answer) {
+            findings.push(("hidden", what.into()));
+        }
         if self.normalise && self.texts(record, normalise) {
             findings.push(("normalise", "changed".into()));
         }
         if let Some(policy) = self.secrets {
             self.secrets(record, policy, findings)?;
         }
+        self.forms.apply(record, findings);
         let asked = record.asked();
         if let Some(policy) = self.incomplete
             && let Some(problem) = cut(&asked).or_else(|| cut(&record.answer.to_text()))
@@ -185,6 +196,19 @@ fn judged(
     if policy == Policy::Drop { Err((step, reason())) } else { Ok(()) }
 }
 
+/// Characters that a person does not see and a model reads: tags, which write whole sentences (a flag of a region has a few, and is
+/// found too), and signs that turn the direction of what follows.
+fn hidden(text: &str) -> Option<&'static str> {
+    if text.is_ascii() {
+        return None;
+    }
+    text.chars().find_map(|character| match character {
+        '\u{E0000}'..='\u{E007F}' => Some("tag characters"),
+        '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => Some("signs that turn the direction"),
+        _ => None,
+    })
+}
+
 /// NFC; `\r\n` and `\r` as `\n`; no control, zero-width or direction characters; runs of blanks as one, none at the end of
 /// a line; at most one empty line in a row; the same line at most twice in a row; nothing around the whole.
 pub fn normalise(text: &str) -> Cow<'_, str> {
@@ -207,7 +231,12 @@ pub fn normalise(text: &str) -> Cow<'_, str> {
         let mut blank = false;
         for character in body.chars() {
             match character {
-                '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2064}' | '\u{FEFF}' | '\u{AD}' => {}
+                '\u{200B}'..='\u{200F}'
+                | '\u{202A}'..='\u{202E}'
+                | '\u{2060}'..='\u{2069}'
+                | '\u{FEFF}'
+                | '\u{AD}'
+                | '\u{E0000}'..='\u{E007F}' => {}
                 _ if character.is_whitespace() => blank = true,
                 _ if character.is_control() => {}
                 _ => {
@@ -382,6 +411,8 @@ mod tests {
 
     #[test]
     fn normalised_texts_look_the_same_and_compare_equal() {
+        assert_eq!(normalise("a\u{E0049}\u{E0067}b \u{202E}c\u{2069}"), "ab c");
+        assert_eq!((hidden("a\u{E0049}"), hidden("\u{2067}a").is_some(), hidden("Köln 👍🏽")), (Some("tag characters"), true, None));
         assert_eq!(normalise("cafe\u{301}  au\u{200B} lait \r\n\r\n\r\nnext\tline\u{7}"), "café au lait\n\nnext line");
         assert_eq!(normalise("  indented\n    code"), "  indented\n    code");
         assert_eq!(normalise("a\na\na\na\nb"), "a\na\nb");

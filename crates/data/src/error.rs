@@ -32,6 +32,16 @@ pub enum DataError {
         /// What it is called.
         format: &'static str,
     },
+    /// A file of terms or templates with a line that is not what it should be.
+    #[error("{file} line {line}: {problem}")]
+    ListFile {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
     /// A label of no encoding.
     #[error("no encoding is called {label:?}; use a name such as utf-8, windows-1252, iso-8859-15, utf-16le or shift_jis")]
     UnknownEncoding {

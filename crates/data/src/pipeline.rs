@@ -9,13 +9,16 @@
 //! Nothing depends on the number of threads: documents are worked on in chunks of a fixed size, results are taken in
 //! their order, and whatever is compared is compared in an order given by content or row.
 
+mod augment;
 mod decide;
 mod finished;
 mod near_duplicates;
 mod passages;
 mod row;
 mod stored;
+mod strata;
 
+pub use augment::Augmented;
 pub use finished::Finished;
 pub use near_duplicates::NearReport;
 pub use passages::{Contaminated, PassageReport, Passages};
@@ -29,7 +32,7 @@ use crate::steps::{Policy, Reason};
 use crate::{DataError, Document, Item, Record, RecordRecipe, Rejected, Shape, Value, wire};
 use rayon::prelude::*;
 use row::{Kept, columns_of, entry, next_chunk, process, short};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use stored::row_id;
 
@@ -49,7 +52,7 @@ const REASONS_SHOWN: usize = 3;
 pub enum NearPolicy {
     /// Counted only.
     Report,
-    /// All stay, on one side of the split.
+    /// All stay, on one side of the split where it is dealt. Between declared sources they are counted.
     Together,
     /// The first of each cluster stays, of those that are answered nearly alike.
     Drop,
@@ -164,6 +167,8 @@ pub struct Pipeline<'a, E> {
     answers: HashMap<u64, u32>,
     answer_names: Vec<Option<String>>,
     strata: HashMap<String, u32>,
+    /// Records whose stratum is too long for the name of a class.
+    nameless: u64,
 }
 
 /// What is kept of each record, by row.
@@ -178,6 +183,8 @@ struct Rows {
     lengths: Vec<[u8; 2]>,
     /// Bits of its sketch, where near-duplicates are looked for.
     bits: Vec<SketchBits>,
+    /// How much each counts; empty where all count the same, and 1 for those after its end.
+    weight: Vec<f32>,
 }
 
 /// What was rejected: lines, and counts.
@@ -233,6 +240,7 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
             answers: HashMap::new(),
             answer_names: Vec::new(),
             strata: HashMap::new(),
+            nameless: 0,
         })
     }
 
@@ -347,26 +355,8 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
         self.rows.answer.push(answer);
         let stratum = kept.stratum.map_or(NONE, |name| self.stratum(name));
         self.rows.stratum.push(stratum);
+        strata::weigh(&mut self.rows.weight, row as usize, kept.weight);
         Ok(())
-    }
-
-    fn stratum(&mut self, name: String) -> u32 {
-        let next = self.strata.len() as u32;
-        *self.strata.entry(name).or_insert(next)
-    }
-
-    /// Without a column to stratify by, answers are the strata if every one stands for at least two records on average.
-    fn stratify_by_answer(&mut self, first_row: usize) {
-        let answers: HashSet<u32> = self.rows.answer[first_row..].iter().copied().collect();
-        if answers.contains(&NONE) || 2 * answers.len() > self.rows.answer.len() - first_row {
-            return;
-        }
-        for row in first_row..self.rows.answer.len() {
-            let name = self.answer_names[self.rows.answer[row] as usize].clone().unwrap_or_default();
-            if !name.trim().is_empty() {
-                self.rows.stratum[row] = self.stratum(name);
-            }
-        }
     }
 
     /// The seeded draw of `limit` and `limit_per_class`; what is left out is rejected with that reason.

@@ -88,6 +88,17 @@ pub struct Lineage {
     pub source: String,
     /// Its row in the source, from 1.
     pub row: u64,
+    /// What it is an augmented copy of, if it is one.
+    pub change: Option<Change>,
+}
+
+/// How a record was made of another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The id of that record.
+    pub parent: String,
+    /// The kind of change.
+    pub kind: String,
 }
 
 /// One item to learn from or to be measured on.
@@ -101,6 +112,8 @@ pub struct Record {
     pub answer: Answer,
     /// OpenAI's weight of the answer.
     pub answer_weight: Option<f32>,
+    /// How much it counts in training beside the others; none: 1.
+    pub weight: Option<f32>,
     /// What never straddles a split.
     pub group: Option<String>,
     /// What the split is stratified by.
@@ -169,6 +182,14 @@ fn write_words(bytes: &mut Vec<u8>, name: &str, text: &str) {
     bytes.push(0xFF);
 }
 
+/// Longest label in characters; what is longer is a text.
+const LABEL_CHARS_MAX: usize = 80;
+
+/// Whether a value is short enough to name a class.
+pub(crate) fn is_label(value: &str) -> bool {
+    value.len() <= LABEL_CHARS_MAX || value.chars().nth(LABEL_CHARS_MAX).is_none()
+}
+
 /// How documents become records.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct RecordRecipe {
@@ -185,7 +206,12 @@ pub struct RecordRecipe {
     pub stratify: Option<String>,
     /// Column with ids.
     pub id: Option<String>,
+    /// Column that says how much a record counts in training: above 0, at most [`WEIGHT_MAX`]; an empty cell is 1.
+    pub weight: Option<String>,
 }
+
+/// The most that a record can count beside another.
+pub const WEIGHT_MAX: f32 = 1000.0;
 
 /// What JSON type the values of a target column become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,7 +287,7 @@ impl Maker<'_> {
     /// Whether a record is made of this column, among others.
     pub fn uses(&self, column: &str) -> bool {
         let recipe = self.recipe;
-        let named = recipe.target.iter().chain(&recipe.group).chain(&recipe.stratify).chain(&recipe.id);
+        let named = recipe.target.iter().chain(&recipe.group).chain(&recipe.stratify).chain(&recipe.id).chain(&recipe.weight);
         match &self.input {
             Some(input) => {
                 let templates = std::iter::once(input).chain(&self.answer);
@@ -278,7 +304,7 @@ impl Maker<'_> {
             Some(input) => self.recipe.columns(input, self.answer.as_ref(), self.kinds, document),
             None => conversation(self.shape, document),
         };
-        Ok(self.recipe.record(content?, document))
+        self.recipe.record(content?, document)
     }
 }
 
@@ -340,7 +366,7 @@ impl RecordRecipe {
             _ => None,
         };
         let several = if answer.is_some() { &[] } else { self.target.as_slice() };
-        for column in several.iter().chain(&self.group).chain(&self.stratify).chain(&self.id) {
+        for column in several.iter().chain(&self.group).chain(&self.stratify).chain(&self.id).chain(&self.weight) {
             known(head, column)?;
         }
         if input.is_none() && (!self.target.is_empty() || head.shape == Shape::Columns) {
@@ -375,7 +401,7 @@ impl RecordRecipe {
         Ok(Content { messages: vec![Message::new(Role::User, input.text(document))], answer, answer_weight: None })
     }
 
-    fn record(&self, content: Content, document: &Document) -> Record {
+    fn record(&self, content: Content, document: &Document) -> Result<Record, Reason> {
         let mut messages = content.messages;
         if let Some(instruction) = &self.instruction
             && messages.first().is_none_or(|message| message.role != Role::System)
@@ -387,29 +413,38 @@ impl RecordRecipe {
             (!text.is_empty()).then_some(text)
         };
         let origin = &document.origin;
-        Record {
+        let weight = text(&self.weight).map(|text| weight(&text)).transpose()?;
+        Ok(Record {
             id: text(&self.id).unwrap_or_else(|| document.id.clone()),
             messages,
             answer: content.answer,
             answer_weight: content.answer_weight,
+            weight,
             group: text(&self.group),
             stratum: text(&self.stratify),
-            lineage: Lineage { document: document.id.clone(), source: origin.source.clone(), row: origin.row },
-        }
+            lineage: Lineage { document: document.id.clone(), source: origin.source.clone(), row: origin.row, change: None },
+        })
     }
 
-    /// Without a column to stratify by, answers are the strata if every one stands for at least two records on average.
+    /// Without a column to stratify by, answers are the strata if they are labels: short ones, of which every one stands for
+    /// at least two records on average.
     fn stratify_by_answer(&self, records: &mut [Record]) {
         if self.stratify.is_some() || self.target.len() > 1 {
             return;
         }
         let answers: HashSet<String> = records.iter().map(|record| record.answer.to_text()).collect();
-        if 2 * answers.len() <= records.len() {
+        if answers.iter().all(|answer| is_label(answer)) && 2 * answers.len() <= records.len() {
             for record in records.iter_mut().filter(|record| !record.answer.is_empty()) {
                 record.stratum = Some(record.answer.to_text());
             }
         }
     }
+}
+
+/// How much a record counts, as its column says.
+fn weight(text: &str) -> Result<f32, Reason> {
+    let weight = text.parse::<f32>().ok().filter(|weight| *weight > 0.0 && *weight <= WEIGHT_MAX);
+    weight.ok_or_else(|| Reason::Malformed { problem: format!("its weight is no number above 0 and at most {WEIGHT_MAX}") })
 }
 
 /// An error with the nearest name if a source lacks a column.

@@ -1,6 +1,7 @@
 //! Records, documents and rejects as lines of JSON, and records back. Keys stand in alphabetical order, values that
 //! have to come back exactly (numbers of an answer) as text with their kind.
 
+use crate::record::Change;
 use crate::steps::Conflict;
 use crate::{Answer, Document, FieldValue, Lineage, Origin, Record, Rejected, Value};
 use serde_json::Value as Json;
@@ -34,10 +35,10 @@ fn list<T>(line: &mut Vec<u8>, items: &[T], mut item: impl FnMut(&mut Vec<u8>, &
 /// Appends a record without its newline.
 pub fn write_record(line: &mut Vec<u8>, record: &Record) {
     write_open_record(line, record);
-    close_record(line, record.stratum.as_deref());
+    close_record(line, record.stratum.as_deref(), record.weight);
 }
 
-/// Everything before the stratum, which is the last key, and may be known only when all records are.
+/// Everything before the stratum and the weight, which are the last keys, and may be known only when all records are.
 pub fn write_open_record(line: &mut Vec<u8>, record: &Record) {
     line.extend_from_slice(b"{\"answer\":");
     match &record.answer {
@@ -56,8 +57,18 @@ pub fn write_open_record(line: &mut Vec<u8>, record: &Record) {
     optional(line, record.group.as_deref());
     line.extend_from_slice(b",\"id\":");
     string(line, &record.id);
-    line.extend_from_slice(b",\"lineage\":{\"document\":");
+    line.extend_from_slice(b",\"lineage\":{");
+    if let Some(change) = &record.lineage.change {
+        line.extend_from_slice(b"\"change\":");
+        string(line, &change.kind);
+        line.push(b',');
+    }
+    line.extend_from_slice(b"\"document\":");
     string(line, &record.lineage.document);
+    if let Some(change) = &record.lineage.change {
+        line.extend_from_slice(b",\"parent\":");
+        string(line, &change.parent);
+    }
     line.extend_from_slice(format!(",\"row\":{},\"source\":", record.lineage.row).as_bytes());
     string(line, &record.lineage.source);
     line.extend_from_slice(b"},\"messages\":");
@@ -73,9 +84,13 @@ pub fn write_open_record(line: &mut Vec<u8>, record: &Record) {
     line.extend_from_slice(b",\"stratum\":");
 }
 
-/// The stratum, and the end of the record.
-pub(crate) fn close_record(line: &mut Vec<u8>, stratum: Option<&str>) {
+/// The stratum, the weight where there is one, and the end of the record.
+pub(crate) fn close_record(line: &mut Vec<u8>, stratum: Option<&str>, counts: Option<f32>) {
     optional(line, stratum);
+    if counts.is_some() {
+        line.extend_from_slice(b",\"weight\":");
+        weight(line, counts);
+    }
     line.push(b'}');
 }
 
@@ -221,12 +236,17 @@ pub fn read_record(line: &[u8]) -> Result<Record, String> {
         messages: messages.collect::<Result<_, String>>()?,
         answer,
         answer_weight: value["answer_weight"].as_f64().map(|weight| weight as f32),
+        weight: value["weight"].as_f64().map(|weight| weight as f32),
         group: optional("group"),
         stratum: optional("stratum"),
         lineage: Lineage {
             document: text(&value["lineage"], "document")?,
             source: text(&value["lineage"], "source")?,
             row: value["lineage"]["row"].as_u64().ok_or("no row")?,
+            change: match &value["lineage"]["parent"] {
+                Json::Null => None,
+                _ => Some(Change { parent: text(&value["lineage"], "parent")?, kind: text(&value["lineage"], "change")? }),
+            },
         },
     })
 }
@@ -263,9 +283,15 @@ mod tests {
                 ("d".into(), FieldValue::Json("[1]".into())),
             ]),
             answer_weight: None,
+            weight: Some(0.3),
             group: Some("g".into()),
             stratum: None,
-            lineage: Lineage { document: "d".into(), source: "s.csv".into(), row: 3 },
+            lineage: Lineage {
+                document: "d".into(),
+                source: "s.csv".into(),
+                row: 3,
+                change: Some(Change { parent: "p".into(), kind: "typos".into() }),
+            },
         };
         let mut line = Vec::new();
         write_record(&mut line, &record);

@@ -351,3 +351,47 @@ fn json_of_one_object_has_rows_by_key() {
     assert_eq!(one.len(), 1);
     assert!(one[0].field("messages").is_some());
 }
+
+/// The plain formats, as LibreOffice, pandas, markdownify, ElementTree and git write them.
+#[test]
+fn plain_formats_of_other_programs() {
+    check_policy(&read("policy-libreoffice.html").documents[0], &HEADINGS);
+    check_policy(&read("policy-markdownify.md").documents[0], &HEADINGS);
+    let plain = read("policy-libreoffice.txt");
+    let plain = text(&plain.documents[0], "text");
+    assert!(
+        plain.starts_with("Refund policy\n") && plain.contains("• The goods are broken") && plain.contains("naïve café, 5 €"),
+        "{plain}"
+    );
+    for (name, separator) in [("tickets-libreoffice.csv", ";"), ("tickets-pandas.tsv", "")] {
+        let all = read(name);
+        check_messages(&all);
+        assert!(found(&all, "delimiter") == separator || name.ends_with("tsv"), "{name}: {}", found(&all, "delimiter"));
+    }
+    for name in ["tickets-pandas.json", "tickets-pandas.jsonl"] {
+        let all = read(name);
+        check_messages(&all);
+        assert!(all.reader.is_typed());
+        assert_eq!(all.documents[2].field("priority"), Some(&Value::Number("3".into())));
+    }
+    let tickets = ReadOptions { xml_record: Some("export/ticket".into()), ..options() };
+    let all = read_with("tickets-elementtree.xml", &tickets).unwrap();
+    check_messages(&all);
+    assert_eq!((text(&all.documents[1], "@id"), text(&all.documents[1], "@priority")), ("T-2", "1"));
+}
+
+/// A source tree, each file with its language, of both archives that git makes.
+#[test]
+fn source_trees_of_git() {
+    for name in ["source-git.zip", "source-git.tar"] {
+        let all = read(name);
+        let language = |document: &Document| document.field("language").map(Value::to_text).unwrap_or_default();
+        let files: Vec<(&str, String)> =
+            all.documents.iter().map(|document| (document.origin.inner.as_str(), language(document))).collect();
+        let expected =
+            [("pump/README.md", ""), ("pump/src/main.rs", "Rust"), ("pump/src/pump.py", "Python"), ("pump/web/pump.js", "JavaScript")];
+        assert_eq!(files, expected.map(|(file, language)| (file, language.to_owned())), "{name}");
+        assert!(text(&all.documents[1], "text").contains("println!(\"on\")"));
+        assert_eq!(all.rejected, [], "{name}");
+    }
+}

@@ -241,3 +241,81 @@ fn deep_and_odd_pages_and_mails_end() {
         format!("Content-Type: multipart/mixed; boundary=x\n\n{}", "--x\nContent-Type: multipart/mixed; boundary=x\n\n".repeat(20_000));
     assert!(open("a.eml", nested.as_bytes()).is_err());
 }
+
+/// Lengths, counts and offsets that lie: each byte of a Parquet file's end, where they stand, and of its first page, as another one.
+#[test]
+fn lengths_in_parquet_that_lie_are_errors_or_other_values() {
+    for name in ["tickets-snappy.parquet", "chats.parquet"] {
+        let bytes = file(name);
+        let whole = open(name, &bytes).unwrap().0.len();
+        let places = (0..bytes.len().min(200)).chain(bytes.len().saturating_sub(600)..bytes.len());
+        for (at, flip) in places.flat_map(|at| [(at, 0x80u8), (at, 0x7F), (at, 1)]) {
+            let mut lying = bytes.clone();
+            lying[at] ^= flip;
+            if let Ok((documents, rejected)) = open(name, &lying) {
+                assert!(documents.len() + rejected.len() <= 100 * whole, "{name} byte {at} ^ {flip}: {} rows", documents.len());
+            }
+        }
+    }
+}
+
+/// A tar of more members than anyone has, made as it is read.
+struct ManyMembers {
+    at: u64,
+    members: u64,
+}
+
+impl ManyMembers {
+    fn header(member: u64) -> [u8; 512] {
+        let mut header = [0u8; 512];
+        let name = format!("{member}.txt");
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        for (at, text) in [
+            (100, "0000644\0"),
+            (108, "0000000\0"),
+            (116, "0000000\0"),
+            (124, "00000000000\0"),
+            (136, "00000000000\0"),
+            (257, "ustar\x0000"),
+        ] {
+            header[at..at + text.len()].copy_from_slice(text.as_bytes());
+        }
+        header[156] = b'0';
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        header
+    }
+}
+
+impl Read for ManyMembers {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let member = self.at / 512;
+        if member >= self.members || buffer.is_empty() {
+            return Ok(0);
+        }
+        let rest = &Self::header(member)[(self.at % 512) as usize..];
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        self.at += length as u64;
+        Ok(length)
+    }
+}
+
+impl Seek for ManyMembers {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.at = match to {
+            SeekFrom::Start(at) => at,
+            SeekFrom::End(by) => (512 * self.members).saturating_add_signed(by),
+            SeekFrom::Current(by) => self.at.saturating_add_signed(by),
+        };
+        Ok(self.at)
+    }
+}
+
+#[test]
+fn archives_of_too_many_members_are_refused() {
+    let members = ManyMembers { at: 0, members: 1_000_100 };
+    let error = read::open("a.tar", Box::new(members), &options()).and_then(|reader| reader.collect::<Result<Vec<_>, _>>()).unwrap_err();
+    assert!(matches!(error, DataError::TooLarge { what: "members", limit: 1_000_000, .. }), "{error}");
+}

@@ -181,6 +181,9 @@ fn the_manifest_itself() {
     let text = honest.manifest.clone().unwrap();
     let with = |manifest: Option<String>| Folder { manifest, ..honest.clone() }.audit().findings;
     assert_eq!(with(None), [Finding::ManifestMissing]);
+    // A run that never had one is not tampered with: it is not that far.
+    let young = Folder { manifest: None, run_ledger: String::new(), project_ledger: String::new(), ..honest.clone() };
+    assert!(!young.audit().findings.contains(&Finding::ManifestMissing) && young.audit().remarks[0].contains("not written yet"));
     assert_eq!(with(Some(text.replacen(": 7", ":  7", 1))), [Finding::ManifestReformatted]);
     assert!(matches!(with(Some(text.replacen(": 7", ": 8", 1)))[..], [Finding::ManifestChanged { .. }]));
     assert!(matches!(with(Some(text[..40].to_owned()))[..], [Finding::ManifestUnreadable { .. }]));

@@ -15,7 +15,14 @@ pub(crate) fn arm(evaluator: &Evaluator<'_>, observer: &mut dyn Observer) -> Res
     let records = prepared.split.train.records();
     let items = &prepared.split.held_out.in_domain;
     let texts: Vec<&str> = records.iter().map(Record::input).collect();
-    let groups = Clusters::from_groups(records.iter().map(|record| record.group.as_deref()));
+    let copies = records.iter().any(|record| record.lineage.change.is_some());
+    // A record and its copies are one thing when the classifier's own settings are chosen.
+    let cluster = |record: &'_ Record| -> Option<String> {
+        let parent = || record.lineage.change.as_ref().map_or(&record.id, |change| &change.parent);
+        record.group.clone().or_else(|| copies.then(|| parent().clone()))
+    };
+    let clusters: Vec<Option<String>> = records.iter().map(cluster).collect();
+    let groups = Clusters::from_groups(clusters.iter().map(Option::as_deref));
     let seed = evaluator.plan.project.seed;
     let started = evaluator.context.clock.seconds();
     observer.event(Event::Start { what: "classical".into(), total: items.len() as u64, unit: "answers" });

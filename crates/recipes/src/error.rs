@@ -160,6 +160,12 @@ pub enum Error {
         /// How many were dropped for which reason.
         reasons: String,
     },
+    /// A source that is another one after it was read.
+    #[error("{} changed while it was read", path.display())]
+    SourceChanged {
+        /// The file or folder.
+        path: PathBuf,
+    },
     /// A benchmark without a text that could be found again.
     #[error("no text of at least {words} words is in the benchmark {}", path.display())]
     EmptyBenchmark {
@@ -538,6 +544,7 @@ impl Error {
             Error::PersonName { .. } => "give a name such as --by \"Ada Example\"".into(),
             Error::NoId { .. } | Error::IdTwice { .. } => "leave the column `id` as it was exported, a row for each record".into(),
             Error::LabelTooLong { .. } => "a label is a word or a short answer".into(),
+            Error::SourceChanged { .. } => "copy it first: what is still being written, or is the system's own, has no hash".into(),
             Error::EmptyBenchmark { .. } => "name the file with the benchmark's questions in [prepare] benchmarks".into(),
             Error::Vocabulary { .. } => "take the tokenizer.json that was published with these weights".into(),
             Error::OtherBase { .. } => "name the base that it was trained on: adapter_config.json says which".into(),

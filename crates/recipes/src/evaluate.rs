@@ -21,7 +21,7 @@ use crate::base::Base;
 use crate::compute;
 use crate::context::{Context, Observer};
 use crate::error::{Error, Result};
-use crate::prepare::Prepared;
+use crate::prepare::{Prepared, originals};
 use crate::responder::Responder;
 use crate::spec::{Mode, RunPlan, defaults};
 
@@ -235,7 +235,8 @@ impl<'a> Evaluator<'a> {
     /// So many examples per class (0: what fits), within what the longest record may have.
     fn examples(&self, amount: usize) -> Result<Examples> {
         let chat = self.base.chat()?;
-        let records = self.prepared.split.train.records();
+        // What people wrote: a copy with typing errors would be a poor example.
+        let records = originals(self.prepared.split.train.records());
         let ids = |record: &Record| chat.render(&record.id, &record.conversation(), text::LossOn::Last, None).map(|rendered| rendered.ids);
         // An example stands after the instruction, which is there once: it costs what it has beyond the common beginning.
         let beginning = match records {

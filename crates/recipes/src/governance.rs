@@ -13,7 +13,6 @@ use crate::compute;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::evaluate::Arm;
-use crate::prepare::Prepared;
 use crate::report::facts::{DataFacts, Report, TrainingFacts};
 use crate::spec::RunPlan;
 
@@ -111,7 +110,7 @@ impl<'a> Governance<'a> {
     }
 
     /// Writes `manifest.json` from what is in the run folder now; gives its hash and anchors the run's ledger.
-    pub(crate) fn manifest(&self, run: &RunFolder, plan: &RunPlan, base: &Base, prepared: &Prepared) -> Result<String> {
+    pub(crate) fn manifest(&self, run: &RunFolder, plan: &RunPlan, base: &Base, instruction: &str, facts: &DataFacts) -> Result<String> {
         let mut manifest = Manifest::new(
             &self.id,
             Hash::of_value(plan)?,
@@ -121,9 +120,9 @@ impl<'a> Governance<'a> {
         );
         manifest.versions = versions();
         manifest.artefacts.extend(base_artefacts(base)?);
-        let instruction = project_key(self.context)?.hash(&prepared.instruction);
-        manifest.add("text/instruction", Artefact { role: Role::Records, hash: instruction, bytes: prepared.instruction.len() as u64 })?;
-        for source in &prepared.facts.sources {
+        let hash = project_key(self.context)?.hash(instruction);
+        manifest.add("text/instruction", Artefact { role: Role::Records, hash, bytes: instruction.len() as u64 })?;
+        for source in &facts.sources {
             let hash: Hash = source.hash.parse()?;
             manifest.add(format!("source/{}", source.path), Artefact { role: Role::Source, hash, bytes: source.bytes })?;
         }
@@ -137,6 +136,24 @@ impl<'a> Governance<'a> {
         run.write("manifest.json", manifest.to_json()?.as_bytes())?;
         self.both(run, &Event::ManifestWritten { run: self.id.clone(), manifest: hash })?;
         Ok(hash.to_string())
+    }
+
+    /// A file that came into the run folder after its manifest, by the program's own hand, is listed in it too. A manifest that is not
+    /// the recorded one is left as it is: what was changed would be signed anew.
+    pub(crate) fn added(&self, run: &RunFolder, name: &str, role: Role) -> Result<()> {
+        let Ok(text) = store::atomic::read_text(&run.file("manifest.json"), FILE_BYTES_MAX) else { return Ok(()) };
+        let mut manifest = Manifest::from_json(&text)?;
+        let recorded = events(run, &self.id)?.into_iter().rev().find_map(|event| match event {
+            Event::ManifestWritten { manifest, .. } => Some(manifest),
+            _ => None,
+        });
+        if recorded != Some(manifest.hash()?) {
+            return Ok(());
+        }
+        manifest.replace(name, Artefact { role, ..hash_file(&run.file(name))? });
+        let hash = manifest.hash()?;
+        run.write("manifest.json", manifest.to_json()?.as_bytes())?;
+        self.both(run, &Event::ManifestWritten { run: self.id.clone(), manifest: hash })
     }
 
     /// Head of the project's ledger: printed in the report, and worth keeping elsewhere (`tunesmith audit --head`).

@@ -144,7 +144,9 @@ pub fn import(context: &Context<'_>, run: &Path, sheet: &Path, annotator: &str) 
     let folder = RunFolder::open(run)?;
     folder.write(LABELS_FILE, lines.as_bytes())?;
     let sheet = Hash::of(&store::atomic::read(sheet, SHEET_BYTES_MAX)?);
-    Governance::of(context, &runs::id(run)).both(&folder, &Event::Labelled { run: runs::id(run), sheet, annotator, labels: count })?;
+    let governance = Governance::of(context, &runs::id(run));
+    governance.both(&folder, &Event::Labelled { run: runs::id(run), sheet, annotator, labels: count })?;
+    governance.added(&folder, LABELS_FILE, govern::Role::Records)?;
     Ok(count)
 }
 

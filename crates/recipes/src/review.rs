@@ -109,7 +109,8 @@ pub fn reviewed(context: &Context<'_>, run: &Path, sheet: &Path, by: &str) -> Re
     let bytes = store::atomic::read(sheet, SHEET_BYTES_MAX)?;
     let folder = RunFolder::open(run)?;
     let hash = Hash::of(&bytes);
-    folder.write(&format!("data/reviews/{}.csv", hash.short()), &bytes)?;
+    let name = format!("data/reviews/{}.csv", hash.short());
+    folder.write(&name, &bytes)?;
     let event = Event::Reviewed {
         run: runs::id(run),
         sheet: hash,
@@ -118,7 +119,9 @@ pub fn reviewed(context: &Context<'_>, run: &Path, sheet: &Path, by: &str) -> Re
         rejected: review.rejected,
         undecided: review.undecided,
     };
-    Governance::of(context, &runs::id(run)).both(&folder, &event)?;
+    let governance = Governance::of(context, &runs::id(run));
+    governance.both(&folder, &event)?;
+    governance.added(&folder, &name, govern::Role::Records)?;
     Ok(review)
 }
 

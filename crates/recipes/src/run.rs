@@ -312,6 +312,7 @@ impl Stages<'_> {
         }
         let data = prepared.facts.clone();
         if until == Until::Prepared {
+            self.governance.manifest(&self.run, &self.plan, &self.base, &prepared.instruction, &prepared.facts)?;
             return Ok(self.outcome(None, None, None, data, begun));
         }
         tell_plan(&lines, &memory, &power, observer);
@@ -330,7 +331,7 @@ impl Stages<'_> {
         let (mut model, training) = self.tuned(&prepared, &policy, model, observer)?;
         timed("tune", from);
         if until == Until::Tuned {
-            self.governance.manifest(&self.run, &self.plan, &self.base, &prepared)?;
+            self.governance.manifest(&self.run, &self.plan, &self.base, &prepared.instruction, &prepared.facts)?;
             return Ok(self.outcome(None, None, Some(training), data, begun));
         }
 
@@ -352,10 +353,10 @@ impl Stages<'_> {
         (report.run.runs_so_far, report.run.looks_at_test_set) = looks;
         let verdict = decision.map(|decision| decision.verdict);
         self.governance.decided(&self.run, &report)?;
-        report.run.manifest = self.governance.manifest(&self.run, &self.plan, &self.base, &prepared)?;
+        report.run.manifest = self.governance.manifest(&self.run, &self.plan, &self.base, &prepared.instruction, &prepared.facts)?;
         report.run.project_head = self.governance.project_head()?;
         write_report(&self.run, &report)?;
-        self.governance.manifest(&self.run, &self.plan, &self.base, &prepared)?;
+        self.governance.manifest(&self.run, &self.plan, &self.base, &prepared.instruction, &prepared.facts)?;
         Ok(self.outcome(Some(report), verdict, Some(training), data, begun))
     }
 
@@ -364,6 +365,7 @@ impl Stages<'_> {
         let begun = self.context.clock.seconds() - seconds;
         story.write(&self.run, None)?;
         self.governance.prepared(&self.run, &story.facts)?;
+        self.governance.manifest(&self.run, &self.plan, &self.base, &story.instruction, &story.facts)?;
         Ok(self.outcome(None, None, None, story.facts.clone(), begun))
     }
 

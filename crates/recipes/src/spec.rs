@@ -5,12 +5,14 @@
 //! there, and gives a [`RunPlan`] without options left open: it is printed, hashed into the manifest, and
 //! then executed.
 
+mod changes;
 mod making;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use changes::{Augment, BalanceBy, Forms};
 pub use making::{Apart, Make, NearOod};
 
 use crate::error::SpecError;
@@ -184,6 +186,7 @@ struct SourceSection {
     role: Option<String>,
     limit: Option<usize>,
     limit_per_class: Option<usize>,
+    weight: Option<String>,
     owner: Option<String>,
     licence: Option<String>,
     lawful_basis: Option<String>,
@@ -217,6 +220,12 @@ struct PrepareSection {
     languages: Option<OneOrMany>,
     label_errors: Option<String>,
     balance: Option<f64>,
+    balance_by: Option<String>,
+    dates: Option<String>,
+    date_order: Option<String>,
+    numbers: Option<String>,
+    decimal_mark: Option<String>,
+    units: Option<String>,
     quality: Option<String>,
     incomplete: Option<String>,
     secrets: Option<String>,
@@ -232,6 +241,7 @@ struct PrepareSection {
     benchmarks: Option<OneOrMany>,
     max_tokens: Option<usize>,
     shuffle_targets: Option<bool>,
+    augment: Option<changes::AugmentSection>,
     split: Option<SplitSection>,
 }
 
@@ -322,6 +332,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "role",
             "limit",
             "limit_per_class",
+            "weight",
             "owner",
             "licence",
             "lawful_basis",
@@ -355,6 +366,12 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "languages",
             "label_errors",
             "balance",
+            "balance_by",
+            "dates",
+            "date_order",
+            "numbers",
+            "decimal_mark",
+            "units",
             "quality",
             "incomplete",
             "secrets",
@@ -370,9 +387,11 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "benchmarks",
             "max_tokens",
             "shuffle_targets",
+            "augment",
             "split",
         ],
     ),
+    ("prepare.augment", changes::AUGMENT_KEYS),
     ("prepare.split", &["test", "validation", "stratify", "near_ood"]),
     ("prepare.split.near_ood", &["column", "from", "values"]),
     (
@@ -509,6 +528,9 @@ pub struct Source {
     pub limit: usize,
     /// At most so many rows of each stratum (0: all), a seeded draw.
     pub limit_per_class: usize,
+    /// Column that says how much a record counts in training; empty: all the same.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub weight: String,
     /// Whose data; empty is BLANK.
     pub owner: String,
     /// Under what licence; empty is BLANK.
@@ -616,6 +638,12 @@ pub struct Prepare {
     pub label_errors: Found,
     /// How many times as many training records a stratum may have as the smallest; 0: any.
     pub balance: f64,
+    /// How they are evened out.
+    #[serde(default, skip_serializing_if = "is_sampling")]
+    pub balance_by: BalanceBy,
+    /// Dates, numbers and units.
+    #[serde(flatten)]
+    pub forms: Forms,
     /// What happens to what is no running text.
     pub quality: Found,
     /// What happens to what breaks off.
@@ -641,12 +669,19 @@ pub struct Prepare {
     pub max_tokens: usize,
     /// Negative control: training targets are dealt out at random.
     pub shuffle_targets: bool,
+    /// Copies of the training records.
+    #[serde(default, skip_serializing_if = "Augment::is_default")]
+    pub augment: Augment,
     /// Fraction for the in-domain test.
     pub test: f64,
     /// Fraction for validation.
     pub validation: f64,
     /// Column of the strata; the first target where not given.
     pub stratify: String,
+}
+
+fn is_sampling(by: &BalanceBy) -> bool {
+    *by == BalanceBy::Sampling
 }
 
 /// Which assistant turns carry loss.
@@ -921,6 +956,13 @@ impl RunFile {
                 ratio if ratio == 0.0 || (1.0..=1000.0).contains(&ratio) => ratio,
                 ratio => return Err(range("prepare.balance", ratio, "0 (off), or from 1 (even) to 1000")),
             },
+            balance_by: choice(
+                "prepare.balance_by",
+                prepare.balance_by,
+                &[("sampling", BalanceBy::Sampling), ("weights", BalanceBy::Weights)],
+            )?,
+            forms: Forms::resolve(prepare.dates, prepare.date_order, prepare.numbers, prepare.decimal_mark, prepare.units)?,
+            augment: prepare.augment.map(changes::AugmentSection::resolve).transpose()?.unwrap_or_default(),
             quality: choice("prepare.quality", prepare.quality, FOUND)?,
             incomplete: choice("prepare.incomplete", prepare.incomplete, FOUND)?,
             secrets: choice(
@@ -947,6 +989,9 @@ impl RunFile {
             validation: fraction("prepare.split.validation", split.validation.unwrap_or(defaults::VALIDATION))?,
             stratify,
         };
+        if prepare.balance == 0.0 && prepare.balance_by == BalanceBy::Weights {
+            return Err(range("prepare.balance_by", "weights", "a ratio in prepare.balance with it, such as 1"));
+        }
         if prepare.test + prepare.validation >= 1.0 {
             return Err(SpecError::Value {
                 key: "prepare.split".into(),
@@ -1146,6 +1191,7 @@ impl SourceSection {
             )?,
             limit: self.limit.unwrap_or(0),
             limit_per_class: self.limit_per_class.unwrap_or(0),
+            weight: self.weight.unwrap_or_default(),
             owner: self.owner.unwrap_or_default(),
             licence: self.licence.unwrap_or_default(),
             lawful_basis: self.lawful_basis.unwrap_or_default(),

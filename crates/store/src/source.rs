@@ -23,6 +23,28 @@ pub struct SourceFile {
     pub refused: Option<&'static str>,
 }
 
+/// What tells whether a file is still the one that it was, without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    bytes: u64,
+    modified: Option<std::time::SystemTime>,
+    /// Device and number of the file, where the system has such.
+    place: (u64, u64),
+}
+
+/// The stamp of the file that a path leads to now.
+pub fn stamp(path: &Path) -> Result<Stamp> {
+    let found = std::fs::metadata(path).map_err(|error| StoreError::io("read", path, error))?;
+    #[cfg(unix)]
+    let place = {
+        use std::os::unix::fs::MetadataExt;
+        (found.dev(), found.ino())
+    };
+    #[cfg(not(unix))]
+    let place = (0, 0);
+    Ok(Stamp { bytes: found.len(), modified: found.modified().ok(), place })
+}
+
 /// The files below `folder` that its ignore files do not leave out, sorted by path.
 pub fn files(folder: &Path) -> Result<Vec<SourceFile>> {
     let failed = |reason: String| StoreError::io("list", folder, std::io::Error::other(reason));

@@ -12,6 +12,7 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
     pub(super) fn finished(mut self) -> Result<Finished, DataError> {
         self.unique_ids()?;
         self.superseded()?;
+        self.no_free_strata();
         self.duplicates()?;
         let (input, conflicts) = self.inputs_and_conflicts()?;
         let text = self.classes(|pipeline| &mut pipeline.texts, NONE)?;
@@ -36,6 +37,7 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
             strata: names.into_iter().map(|(name, _)| name).collect(),
             answer: std::mem::take(&mut self.rows.answer),
             near_together: self.steps.near.is_some_and(|(_, policy)| policy != NearPolicy::Report),
+            near_dropped: self.steps.near.is_some_and(|(_, policy)| policy == NearPolicy::Drop),
         };
         let Dealt { place, left_out, report } = table.split(&self.steps.split, &mut self.keys)?;
         for left in left_out {
@@ -57,6 +59,7 @@ impl<'a, E: From<DataError> + Send> Pipeline<'a, E> {
             stratum: table.stratum,
             strata: table.strata,
             lengths: self.rows.lengths,
+            weight: self.rows.weight,
             records: self.records,
             documents: self.documents,
             rejects: self.rejects,

@@ -16,6 +16,7 @@ pub struct Finished {
     pub(super) stratum: Vec<u32>,
     pub(super) strata: Vec<String>,
     pub(super) lengths: Vec<[u8; 2]>,
+    pub(super) weight: Vec<f32>,
     pub(super) records: Log,
     pub(super) documents: Log,
     pub(super) rejects: Rejects,
@@ -82,8 +83,8 @@ impl Finished {
         named.map(|(name, (train, validation, test))| (name.clone(), train, validation, test)).collect()
     }
 
-    /// Balances training: of each stratum at most `ratio` times as many records stay as the smallest one has, drawn by the
-    /// seed. What is held out stays as it is in life.
+    /// Balances training by sampling: of each stratum at most `ratio` times as many records stay as the smallest one has, drawn
+    /// by the seed. What is held out stays as it is in life.
     pub fn balance(&mut self, ratio: f64) -> Result<(), DataError> {
         let trained = |(row, place): (usize, &Option<Part>)| (*place == Some(Part::Train) && self.stratum[row] != NONE).then_some(row);
         let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
@@ -126,7 +127,8 @@ impl Finished {
             line.clear();
             line.extend_from_slice(parts(piece)?.1);
             let stratum = self.stratum[row];
-            wire::close_record(&mut line, (stratum != NONE).then(|| self.strata[stratum as usize].as_str()));
+            let weight = self.weight.get(row).copied().filter(|weight| *weight != 1.0);
+            wire::close_record(&mut line, (stratum != NONE).then(|| self.strata[stratum as usize].as_str()), weight);
             line.push(b'\n');
             each(row as u32, part, &line)
         })

@@ -1,6 +1,7 @@
 //! Everything that is done with one row alone, on all threads.
 
 use super::passages;
+use super::stored::entry_of;
 use super::{Check, SourcePlan, Steps};
 use crate::clean::Findings;
 use crate::near::{self, SketchBits, band_keys, fold, hash_bytes, hash_twice};
@@ -18,7 +19,7 @@ const CHUNK_BYTES: usize = 4 << 20;
 const ANSWER_BYTES_MAX: usize = 1 << 10;
 
 /// A text's length as a power of two: class 0 has no word, class n from 2ⁿ⁻¹ to 2ⁿ − 1 of them.
-fn length_class(text: &str) -> u8 {
+pub(super) fn length_class(text: &str) -> u8 {
     let words = if text.is_ascii() {
         // A word begins where white space ends.
         let begins = |(blank, words): (bool, u64), byte: u8| match byte {
@@ -57,6 +58,7 @@ pub(super) struct Kept {
     pub(super) bits: SketchBits,
     pub(super) passages: Vec<u64>,
     pub(super) lengths: [u8; 2],
+    pub(super) weight: Option<f32>,
     /// What it is a version of, and which.
     pub(super) version: Option<([u8; 16], [u8; 16])>,
     /// It is held out as near out of distribution.
@@ -173,9 +175,7 @@ fn kept(document: &Document, record: Record, plan: &SourcePlan<'_>, steps: &Step
     let input = record.input_key();
     let folded = fold(&asked);
     let lengths = [length_class(&asked), length_class(&answer)];
-    let mut entry = (record.id.len() as u32).to_be_bytes().to_vec();
-    entry.extend_from_slice(record.id.as_bytes());
-    wire::write_open_record(&mut entry, &record);
+    let entry = entry_of(&record);
     let sketched = steps.near.and_then(|(nearness, _)| {
         let sketch = near::sketch(&nearness.shingles.of(&folded))?;
         Some((band_keys(&sketch, &nearness), SketchBits::of(&sketch)))
@@ -204,6 +204,7 @@ fn kept(document: &Document, record: Record, plan: &SourcePlan<'_>, steps: &Step
         passages: steps.passages.map(|passages| passages::keys(&folded, passages.words)).unwrap_or_default(),
         version,
         lengths,
+        weight: record.weight,
         outside: steps.near_ood.as_ref().is_some_and(|outside| outside.holds(document)),
         entry,
     }

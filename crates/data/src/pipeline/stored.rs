@@ -29,6 +29,14 @@ pub(super) fn line(records: &mut Log, start: &[u64], row: u32) -> Result<Vec<u8>
     Ok(bytes)
 }
 
+/// A record as it is kept outside memory: see [`parts`].
+pub(super) fn entry_of(record: &Record) -> Vec<u8> {
+    let mut entry = (record.id.len() as u32).to_be_bytes().to_vec();
+    entry.extend_from_slice(record.id.as_bytes());
+    wire::write_open_record(&mut entry, record);
+    entry
+}
+
 fn cut() -> DataError {
     DataError::Spill { problem: "a record was cut".into() }
 }
@@ -43,7 +51,7 @@ pub(super) fn parts(entry: &[u8]) -> Result<(&str, &[u8]), DataError> {
 
 pub(super) fn read_entry(entry: &[u8]) -> Result<Record, DataError> {
     let mut line = parts(entry)?.1.to_vec();
-    wire::close_record(&mut line, None);
+    wire::close_record(&mut line, None, None);
     wire::read_record(&line).map_err(|problem| DataError::Spill { problem })
 }
 

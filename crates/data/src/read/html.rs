@@ -358,6 +358,13 @@ fn choose(blocks: &[Block]) -> Vec<bool> {
         })
         .collect();
     for i in (0..blocks.len()).rev() {
+        // A short paragraph without links says something below a heading, and above a list or table that it introduces.
+        let block = &blocks[i];
+        if own(block) && block.kind == Kind::Paragraph && block.link_words == 0 {
+            let below_heading = i.checked_sub(1).is_some_and(|above| own(&blocks[above]) && is_heading(&blocks[above]));
+            let introduces = blocks.get(i + 1).is_some_and(|next| chosen[i + 1] && !is_heading(next) && next.kind != Kind::Paragraph);
+            chosen[i] |= below_heading || introduces;
+        }
         // A heading belongs to what it stands above.
         if own(&blocks[i]) && is_heading(&blocks[i]) && chosen.get(i + 1) == Some(&true) {
             chosen[i] = true;

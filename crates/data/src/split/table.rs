@@ -30,6 +30,9 @@ pub(crate) struct Table {
     pub(crate) answer: Vec<u32>,
     /// Near-duplicates stand on one side.
     pub(crate) near_together: bool,
+    /// Training gives up what is nearly the same as a record of a declared held-out source. Otherwise only what is the same: whoever
+    /// declares training and test has divided them already, and near-duplicates are theirs to judge.
+    pub(crate) near_dropped: bool,
 }
 
 /// What the table does not hold: a record's content key and [`naive_key`], for every row in order.
@@ -387,21 +390,26 @@ impl Table {
         ];
         for (keeps, gives_way) in order {
             let rows = |place: &[Option<Part>], part| (0..place.len()).filter(|row| place[*row] == Some(part)).collect::<Vec<_>>();
-            let others: Vec<(Vec<usize>, bool)> = gives_way.iter().map(|(part, groups)| (rows(place, *part), *groups)).collect();
-            if others.iter().all(|(rows, _)| rows.is_empty()) {
+            // The part and what gives way to it: in-domain parts keep near-duplicates of each other unless those are to be dropped.
+            let joining = |gives_way: Part| {
+                let declared = gives_way == Part::Train || gives_way == Part::Validation;
+                if self.near_together && (self.near_dropped || !declared) { 4 } else { 3 }
+            };
+            let others: Vec<(Vec<usize>, bool, usize)> =
+                gives_way.iter().map(|(part, groups)| (rows(place, *part), *groups, joining(*part))).collect();
+            if others.iter().all(|(rows, ..)| rows.is_empty()) {
                 continue;
             }
             let mut classes = [(&self.group, true), (&self.input, false), (&self.text, false), (&self.near, false)]
                 .map(|(class, is_group)| (class, is_group, HashMap::<u32, u32>::new()));
-            let joining = if self.near_together { 4 } else { 3 };
             for row in rows(place, keeps) {
-                for (class, _, first) in &mut classes[..joining] {
+                for (class, _, first) in &mut classes {
                     if class[row] != NONE {
                         first.entry(class[row]).or_insert(row as u32);
                     }
                 }
             }
-            for (rows, groups) in others {
+            for (rows, groups, joining) in others {
                 for row in rows {
                     let shared = classes[..joining].iter().filter(|(_, is_group, _)| groups || !is_group);
                     let related = shared.filter(|(class, ..)| class[row] != NONE).find_map(|(class, _, first)| first.get(&class[row]));

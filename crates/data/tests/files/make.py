@@ -1,7 +1,8 @@
 """Makes the files that the readers are tested on, each by a program that is not ours.
 
-    python3 -m venv env && env/bin/pip install reportlab pyarrow tfrecord zstandard openpyxl
-    env/bin/python make.py            # needs soffice (LibreOffice) and chromium on the path
+    python3 -m venv env && env/bin/pip install reportlab pyarrow tfrecord zstandard openpyxl pandas markdownify
+    env/bin/python make.py            # needs soffice (LibreOffice), chromium and git on the path
+    env/bin/python make.py others     # only what the named functions make
 
 All text in them is invented. The files are committed, so that the tests need none of this.
 """
@@ -12,12 +13,15 @@ import gzip
 import io
 import json
 import mailbox
+import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import zipfile
+from xml.etree import ElementTree
 
 import openpyxl
 import pyarrow as pa
@@ -261,7 +265,68 @@ FAQ = """<?xml version="1.0" encoding="ISO-8859-1"?>
 """
 
 
+# ---- the plain formats, by programs that people have: LibreOffice, pandas, markdownify, git, Python's ElementTree --------
+
+
+def others():
+    import pandas
+    from markdownify import markdownify
+
+    table = pandas.DataFrame(TICKETS, columns=["id", "message", "intent", "priority", "opened"])
+    table.to_json(HERE / "tickets-pandas.json", orient="records", force_ascii=True)
+    table.to_json(HERE / "tickets-pandas.jsonl", orient="records", lines=True, force_ascii=False)
+    table.to_csv(HERE / "tickets-pandas.tsv", sep="\t", index=False)
+    write("policy-markdownify.md", markdownify(POLICY, heading_style="ATX"))
+    root = ElementTree.Element("export", {"of": "helpdesk"})
+    for identifier, text, intent, priority, opened in TICKETS:
+        ticket = ElementTree.SubElement(root, "ticket", {"id": identifier, "priority": str(priority)})
+        ElementTree.SubElement(ticket, "message").text = text
+        ElementTree.SubElement(ticket, "intent").text = intent
+    ElementTree.ElementTree(root).write(HERE / "tickets-elementtree.xml", encoding="utf-16", xml_declaration=True)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        source = folder / "policy.html"
+        source.write_text(POLICY)
+        (folder / "tickets.csv").write_text("\n".join(["id,message,intent", *('{},"{}",{}'.format(i, m.replace('"', '""'), t) for i, m, t, *_ in TICKETS)]) + "\n")
+        for target, made, name in [
+            ("txt:Text (encoded):UTF8", source, "policy.txt"),
+            ("html:HTML (StarWriter)", source, "policy.html"),
+            ("csv:Text - txt - csv (StarCalc):59,34,76,1", folder / "tickets.csv", "tickets.csv"),
+        ]:
+            out = folder / "out"
+            reader = "HTML (StarWriter)" if made == source else "CSV:44,34,76,1"
+            subprocess.run(["soffice", "--headless", f"--infilter={reader}", "--convert-to", target, "--outdir", out, made], check=True)
+            stem, suffix = name.split(".")
+            shutil.copy(out / name, HERE / f"{stem}-libreoffice.{suffix}")
+        tree(folder / "tree")
+
+
+def tree(folder):
+    """A source tree, as git archives it: what is ignored is not in it, what is vendored is."""
+    for name, text in {
+        ".gitignore": "build/\n",
+        "README.md": "# Pump\n\nSwitches the pump.\n",
+        "src/main.rs": "//! The pump.\nfn main() {\n    println!(\"on\");\n}\n",
+        "src/pump.py": "def on():\n    return True\n",
+        "web/pump.js": "export const on = () => true;\n",
+        "build/out.js": "var a=1;\n",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    stamp = {"GIT_AUTHOR_DATE": "2025-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2025-01-01T00:00:00Z"}
+    run = lambda *words: subprocess.run(["git", "-C", folder, *words], check=True, env={**os.environ, **stamp})
+    run("init", "--quiet")
+    run("add", ".")
+    run("-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "commit", "--quiet", "-m", "The pump")
+    run("archive", "--format=zip", "--prefix=pump/", "-o", HERE / "source-git.zip", "HEAD")
+    run("archive", "--format=tar", "--prefix=pump/", "-o", HERE / "source-git.tar", "HEAD")
+
+
 def main():
+    if sys.argv[1:]:
+        for name in sys.argv[1:]:
+            globals()[name]()
+        return
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         libreoffice(folder)
@@ -274,6 +339,7 @@ def main():
     archives(tables())
     write("page.html", PAGE)
     write("faq.xml", FAQ.encode("latin-1"))
+    others()
 
 
 if __name__ == "__main__":

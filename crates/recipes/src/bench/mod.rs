@@ -49,6 +49,7 @@ impl Table {
             instruction: (!self.instruction.is_empty()).then(|| self.instruction.clone()),
             group: None,
             stratify: None,
+            weight: None,
             id: None,
         };
         Ok(recipe.apply(&dataset)?.records)

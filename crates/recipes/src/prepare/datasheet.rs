@@ -35,6 +35,10 @@ fn steps(plan: &RunPlan, facts: &DataFacts) -> Vec<String> {
     if !facts.label_errors.is_empty() {
         steps.push(format!("{} labels are probably wrong", facts.label_errors.len()));
     }
+    steps.extend(facts.augmented.sentence());
+    if let Some((least, most)) = facts.weights {
+        steps.push(format!("training records count from {least:.3} to {most:.3} times in the loss"));
+    }
     let prepare = &plan.prepare;
     let by = if facts.stratify.is_empty() { String::new() } else { format!(", stratified by {}", facts.stratify) };
     steps.push(format!(

@@ -131,6 +131,10 @@ impl TaskSeen {
             return Ok(());
         }
         let record = data::wire::read_record(line).map_err(|problem| data::DataError::Spill { problem })?;
+        if record.lineage.change.is_some() {
+            self.total -= 1;
+            return Ok(());
+        }
         *self.counts.entry(record.answer.to_text()).or_default() += 1;
         if self.counts.len() > self.records.len() {
             self.records.push(record);

@@ -2,6 +2,7 @@
 //! every row that was dropped.
 
 mod apart;
+mod augment;
 mod datasheet;
 mod diff;
 mod files;
@@ -34,7 +35,7 @@ use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 use crate::report::facts::{DataFacts, NearFacts, OverlapFacts, PassageFacts};
 use crate::source_files;
-use crate::spec::{Found, LossOn, Near, Role, RunPlan, Source, Unit};
+use crate::spec::{BalanceBy, Found, LossOn, Near, Role, RunPlan, Source, Unit};
 use sources::Survey;
 
 /// More distinct answers than this are free text, not labels.
@@ -146,6 +147,7 @@ pub(crate) fn stream_checked(
             versions: (!source.make.version_of.is_empty()).then(|| Versions { of: &source.make.version_of, version: &source.make.version }),
         };
         let report = pipeline.source(&taken, sources::items(&mut opened, source, length))?;
+        opened.unchanged(source, folder)?;
         facts.rows += report.rows;
         facts.sources.push(sources::facts(&opened, source, &report));
         let kinds = survey.kinds.iter().map(|(name, kind)| (name.clone(), kind.name().to_owned())).collect();
@@ -163,10 +165,15 @@ pub(crate) fn stream_checked(
         labels::look(plan, &mut finished, &mut facts, observer)?;
     }
     warn_of_skew(plan, &finished, &mut facts);
-    if plan.prepare.balance > 0.0 {
+    if plan.prepare.balance > 0.0 && plan.prepare.balance_by == BalanceBy::Sampling {
         finished.balance(plan.prepare.balance)?;
     }
-    count(&mut facts, &finished);
+    augment::look(plan, folder, &mut finished, &spill, &mut facts)?;
+    if plan.prepare.balance > 0.0 && plan.prepare.balance_by == BalanceBy::Weights {
+        finished.balance_by_weights(plan.prepare.balance);
+    }
+    tell_weights(plan, &finished, &mut facts);
+    count(&mut facts, &finished, plan.prepare.near_duplicates != Near::Drop);
     let shown = |text: &str| text.chars().take(EXAMPLE_CHARS_MAX).collect::<String>();
     facts.examples =
         finished.first(Part::Train, EXAMPLES)?.iter().map(|record| (shown(&record.asked()), shown(&record.answer.to_text()))).collect();
@@ -174,6 +181,15 @@ pub(crate) fn stream_checked(
         observer.event(Event::Warning(warning.clone()));
     }
     Ok(Story { finished: Mutex::new(finished), instruction, facts, plan: plan.clone(), making })
+}
+
+/// Says how much records count, where they do not all count the same.
+fn tell_weights(plan: &RunPlan, finished: &Finished, facts: &mut DataFacts) {
+    facts.weights = finished.weights().map(|(least, most)| (f64::from(least), f64::from(most)));
+    if facts.weights.is_some() && plan.tune.batch == 1 {
+        let why = "a step's loss is divided by the weights of its records, and with [tune] batch = 1 there is one";
+        facts.warnings.push(format!("weights change nothing: {why}"));
+    }
 }
 
 /// Says which strata of training are rare beside the others, unless they are to be balanced.
@@ -230,6 +246,7 @@ fn steps(plan: &RunPlan, folder: &Path, split_whole: bool) -> Result<Steps> {
         },
         words_policy: if words.is_empty() { None } else { found(prepare.words_policy) },
         words,
+        forms: prepare.forms.step(),
     };
     let outdated = (!prepare.valid_until.is_empty()).then(|| Outdated {
         column: prepare.valid_until.clone(),
@@ -298,7 +315,7 @@ impl Story {
             }
             Ok::<(), Error>(())
         })?;
-        let task = task_of(&train);
+        let task = task_of(originals(&train));
         let split = Split { report: finished.report.clone(), ..Split::assemble(train, held_out)? };
         let split = if plan.prepare.shuffle_targets {
             observer.event(Event::Warning("negative control: the training targets are dealt out at random".into()));
@@ -340,7 +357,13 @@ fn recipe(source: &Source, plan: &RunPlan, instruction: String) -> RecordRecipe 
         group: given(&source.group),
         stratify: given(&plan.prepare.stratify),
         id: given(&source.id),
+        weight: given(&source.weight),
     }
+}
+
+/// The training records that are no augmented copies, which come last.
+pub(crate) fn originals(records: &[Record]) -> &[Record] {
+    &records[..records.iter().take_while(|record| record.lineage.change.is_none()).count()]
 }
 
 pub(crate) fn text_loss_on(loss_on: LossOn) -> TextLossOn {
@@ -365,7 +388,7 @@ pub(crate) fn task_of(records: &[Record]) -> Task {
     }
 }
 
-fn count(facts: &mut DataFacts, finished: &Finished) {
+fn count(facts: &mut DataFacts, finished: &Finished, near_kept: bool) {
     facts.rejected = finished.rejected().map(|(step, reason, count)| (format!("{step}: {reason}"), count)).collect();
     facts.train = finished.count(Part::Train);
     facts.validation = finished.count(Part::Validation);
@@ -376,6 +399,9 @@ fn count(facts: &mut DataFacts, finished: &Finished) {
     facts.records = facts.train + facts.validation + facts.test + facts.near_ood + facts.far_ood;
     let report: &SplitReport = &finished.report;
     facts.strata = finished.strata();
+    if facts.strata.is_empty() {
+        facts.stratify.clear();
+    }
     facts.naive_split_leaks = report.naive_leaked as u64;
     facts.naive_leaks = [
         ("a group", report.naive_leaked_groups),
@@ -408,6 +434,7 @@ fn count(facts: &mut DataFacts, finished: &Finished) {
         texts: overlap.texts as u64,
         contradictory: overlap.contradictory as u64,
         near: overlap.near as u64,
+        near_kept: near_kept && overlap.part != Part::NearOod,
         groups: overlap.groups as u64,
     };
     facts.overlaps = report.overlaps.iter().map(overlap).collect();
@@ -424,10 +451,17 @@ fn count(facts: &mut DataFacts, finished: &Finished) {
     }
 }
 
-/// The training records as token rows, with their loss weights proved.
+/// The training records as token rows, with their loss weights proved. A record that counts w times as much as another has
+/// each of its loss weights multiplied by w: a step's loss is Σ w · loss / Σ w over the answer tokens of its records.
 pub fn train_rows(prepared: &Prepared, base: &Base, loss_on: LossOn) -> Result<TrainRows> {
     let chat = base.chat()?;
-    prepared.split.train.rows(|record| token_row(record, chat, loss_on))
+    prepared.split.train.rows(|record| {
+        let mut row = token_row(record, chat, loss_on)?;
+        if let Some(weight) = record.weight {
+            row.loss_weights.iter_mut().for_each(|of_token| *of_token *= weight);
+        }
+        Ok(row)
+    })
 }
 
 /// A record as a token row.

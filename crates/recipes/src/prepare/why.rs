@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::files::records_file;
-use super::{Making, recipe, steps};
+use super::{Making, augment, recipe, steps};
 use crate::error::{Error, Result};
 use crate::runs;
 use crate::spec::Role;
@@ -26,7 +26,7 @@ pub struct Why {
     pub record: Option<(String, Value)>,
     /// Steps that dropped it, or dropped others for its sake.
     pub steps: Vec<Value>,
-    /// What steps found in it or changed, done again now.
+    /// What steps found in it or changed, done again now; for an augmented copy, how it was changed.
     pub found: Vec<String>,
     /// Whether making the record again gave the same bytes; nothing where there is no record.
     pub replayed: Option<bool>,
@@ -60,12 +60,15 @@ pub fn why(run: &Path, id: &str) -> Result<Why> {
     };
     let mut kept: Option<(Part, String)> = None;
     let mut document_id = id.to_owned();
+    let mut copy = None;
     for part in Part::ALL {
         let path = run.join(records_file(part));
         lines(&path, |line| {
             if line.contains(&quoted) {
                 let record = data::wire::read_record(line.as_bytes()).map_err(corrupt(&path))?;
-                if record.id == id || record.lineage.document == id {
+                let change = record.lineage.change;
+                if record.id == id || (record.lineage.document == id && change.is_none()) {
+                    copy = change.and_then(|change| Some((data::augment::copy_number(&record.id, &change.parent)?, change.parent)));
                     document_id = record.lineage.document;
                     kept = Some((part, line.to_owned()));
                 }
@@ -104,17 +107,18 @@ pub fn why(run: &Path, id: &str) -> Result<Why> {
         }
         Ok(true)
     })?;
-    let (made, found) = again(run, &document)?;
+    let copy = copy.as_ref().map(|(number, parent)| (parent.as_str(), *number));
+    let (made, found) = again(run, &document, copy)?;
     let replayed = kept.as_ref().map(|(_, line)| {
-        // The stratum stands last and may depend on all records; everything before it is the row's alone.
+        // Stratum and weight stand last and may depend on all records; everything before them is the row's alone.
         made.as_ref().is_some_and(|made| line.as_bytes().starts_with(made))
     });
     let record = kept.map(|(part, line)| Ok::<_, Error>((part.name().to_owned(), json(&line, &path)?))).transpose()?;
     Ok(Why { document: json(&line, &path)?, record, steps: told, found, replayed })
 }
 
-/// Makes the record of a document again: its bytes up to the stratum, and what the steps found.
-fn again(run: &Path, document: &Document) -> Result<(Option<Vec<u8>>, Vec<String>)> {
+/// Makes the record of a document again, or its augmented copy of a number: its bytes up to the stratum, and what the steps found.
+fn again(run: &Path, document: &Document, copy: Option<(&str, usize)>) -> Result<(Option<Vec<u8>>, Vec<String>)> {
     let plan = runs::plan(run)?;
     let prepared = store::atomic::read_json(&run.join("data/prepared.json"), 1 << 30)?;
     let making: Vec<Making> = serde_json::from_value(prepared["making"].clone()).map_err(|error| Error::Corrupt {
@@ -133,10 +137,19 @@ fn again(run: &Path, document: &Document) -> Result<(Option<Vec<u8>>, Vec<String
     let head = Head { source: &document.origin.source, shape: Shape::of(&making.columns), typed: making.typed, columns: &making.columns };
     let maker = recipe.maker(&head, &kinds)?;
     let split_whole = !plan.sources.iter().any(|source| source.role == Role::Split);
-    let steps = steps(&plan, &runs::sources_folder(run)?, split_whole)?;
+    let folder = runs::sources_folder(run)?;
+    let steps = steps(&plan, &folder, split_whole)?;
     let Ok(mut record) = maker.record(document) else { return Ok((None, Vec::new())) };
     let rejected = steps.clean.apply(&mut record, &mut findings);
-    let found = findings.into_iter().map(|(step, what)| format!("{step}: {what}")).collect();
+    let mut found: Vec<String> = findings.into_iter().map(|(step, what)| format!("{step}: {what}")).collect();
+    if let Some((parent, number)) = copy {
+        let Some(made) = augment::planned(&plan, &folder)?.and_then(|augment| augment.copy(&record, number)) else {
+            return Ok((None, found));
+        };
+        let kind = made.lineage.change.as_ref().map(|change| change.kind.clone()).unwrap_or_default();
+        found.push(format!("augment: {kind}, a copy of {parent}, which asks: {}", record.input()));
+        record = made;
+    }
     let mut line = Vec::new();
     data::wire::write_open_record(&mut line, &record);
     Ok((rejected.is_ok().then_some(line), found))

@@ -141,6 +141,12 @@ pub struct DataFacts {
     /// What declared held-out sources had in common with training before training gave way.
     #[serde(default)]
     pub overlaps: Vec<OverlapFacts>,
+    /// Augmented copies among the training records.
+    #[serde(default)]
+    pub augmented: AugmentFacts,
+    /// Least and most that a training record counts, where they do not all count the same.
+    #[serde(default)]
+    pub weights: Option<(f64, f64)>,
     /// Near-duplicates.
     #[serde(default)]
     pub near: NearFacts,
@@ -175,6 +181,46 @@ pub struct DataFacts {
     pub tokens_loss: u64,
 }
 
+/// Augmented copies.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct AugmentFacts {
+    /// Copies by kind.
+    pub kinds: Vec<(String, u64)>,
+    /// Copies that were not made because nothing in the record could be changed.
+    pub unchanged: u64,
+    /// Copies that were left out because they ask what a held-out record asks.
+    pub held_out: u64,
+    /// Copies that were left out because training has the same already.
+    pub known: u64,
+}
+
+impl AugmentFacts {
+    /// Copies in training.
+    pub fn copies(&self) -> u64 {
+        self.kinds.iter().map(|(_, copies)| copies).sum()
+    }
+
+    /// "120 augmented copies (80 typos, 40 case); 3 could not be made, …"; nothing where none was asked for.
+    pub fn sentence(&self) -> Option<String> {
+        let kinds: Vec<String> = self.kinds.iter().map(|(kind, copies)| format!("{copies} by {kind}")).collect();
+        let left: Vec<String> = [
+            (self.unchanged, "could not be made because nothing in the record could be changed"),
+            (self.held_out, "were left out because they ask what a held-out record asks"),
+            (self.known, "were left out because training has the same already"),
+        ]
+        .into_iter()
+        .filter(|(copies, _)| *copies > 0)
+        .map(|(copies, why)| format!("{copies} {why}"))
+        .collect();
+        if kinds.is_empty() && left.is_empty() {
+            return None;
+        }
+        let by = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+        let left = if left.is_empty() { String::new() } else { format!("; {}", left.join(", ")) };
+        Some(format!("{} of the training records are augmented copies{by}{left}", self.copies()))
+    }
+}
+
 /// What a declared held-out part had in common with training.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct OverlapFacts {
@@ -186,6 +232,9 @@ pub struct OverlapFacts {
     pub contradictory: u64,
     /// Its further records with a near-duplicate in training.
     pub near: u64,
+    /// These stayed in training.
+    #[serde(default)]
+    pub near_kept: bool,
     /// Its records whose group stood in training too.
     pub groups: u64,
 }
@@ -193,19 +242,29 @@ pub struct OverlapFacts {
 impl OverlapFacts {
     /// "11 test texts stood in training too, …"; nothing where nothing was shared.
     pub fn sentence(&self) -> Option<String> {
-        let mut shared = Vec::new();
+        let (mut given_up, mut kept) = (Vec::new(), None);
         if self.texts > 0 {
             let contradictory =
                 if self.contradictory > 0 { format!(", {} of them contradictory", self.contradictory) } else { String::new() };
-            shared.push(format!("{} by its text (up to case, punctuation and white space{contradictory})", self.texts));
+            given_up.push(format!("{} by its text (up to case, punctuation and white space{contradictory})", self.texts));
         }
-        if self.near > 0 {
-            shared.push(format!("{} by a near-duplicate", self.near));
+        match self.near {
+            0 => {}
+            near if self.near_kept => {
+                let advice =
+                    "the sources declare what is held out, so they stay; [prepare] near_duplicates = \"drop\" takes them out of training";
+                kept = Some(format!("{near} {} records have a near-duplicate in training: {advice}", self.part));
+            }
+            near => given_up.push(format!("{near} by a near-duplicate")),
         }
         if self.groups > 0 {
-            shared.push(format!("{} by its group", self.groups));
+            given_up.push(format!("{} by its group", self.groups));
         }
-        (!shared.is_empty()).then(|| format!("{} records leaked into training: {}; training gave them up", self.part, shared.join(", ")))
+        let who = if self.part == "near_ood" { "they are not measured on" } else { "training gave them up" };
+        let given_up =
+            (!given_up.is_empty()).then(|| format!("{} records leaked into training: {}; {who}", self.part, given_up.join(", ")));
+        let sentences: Vec<String> = given_up.into_iter().chain(kept).collect();
+        (!sentences.is_empty()).then(|| sentences.join(". "))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Made-up reports for tests and for looking at the page in a browser. No number here was measured.
 
 use crate::report::facts::{
-    ArmFacts, BaseFacts, ContaminationFacts, DataFacts, DifferenceFacts, FORMAT, FarOodFacts, ItemFacts, LookFacts, MemoryFacts, NearFacts,
-    NearOodFacts, PassageFacts, PowerFacts, Report, RunFacts, SourceFacts, StepFacts, TrainingFacts, VerdictFacts,
+    ArmFacts, AugmentFacts, BaseFacts, ContaminationFacts, DataFacts, DifferenceFacts, FORMAT, FarOodFacts, ItemFacts, LookFacts,
+    MemoryFacts, NearFacts, NearOodFacts, PassageFacts, PowerFacts, Report, RunFacts, SourceFacts, StepFacts, TrainingFacts, VerdictFacts,
 };
 use crate::spec::Project;
 
@@ -325,6 +325,8 @@ pub(crate) fn tickets() -> Report {
             records: 781,
             rejected: vec![("duplicates: same text as an earlier row".into(), 11), ("length: longer than 1,024 tokens".into(), 2), ("empty: no message".into(), 5)],
             conflicts: 3,
+            augmented: AugmentFacts { kinds: vec![("case".into(), 60), ("typos".into(), 61)], held_out: 1, ..AugmentFacts::default() },
+            weights: Some((0.62, 3.4)),
             train: 445,
             validation: 58,
             test: n,

@@ -125,6 +125,16 @@ fn sources() {
             &["tickets.csv"],
         ),
         (
+            "what the system says of this very process",
+            |p| p.edit("path = \"tickets.csv\"", "path = \"/proc/self/environ\"\nformat = \"text\"\nmake = \"chunks\""),
+            &["environ"],
+        ),
+        (
+            "an address instead of a file",
+            |p| p.edit("path = \"tickets.csv\"", "path = \"http://127.0.0.1:9/tickets.csv\""),
+            &["http://127.0.0.1:9/tickets.csv", "hint: "],
+        ),
+        (
             "a format that nothing says",
             |p| {
                 p.write("tickets/tickets.dat", "a;b");

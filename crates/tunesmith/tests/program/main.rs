@@ -11,4 +11,5 @@ mod prepared;
 mod project;
 mod resume;
 mod run;
+mod steps;
 mod tiny;

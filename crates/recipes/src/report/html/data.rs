@@ -75,6 +75,14 @@ fn flow(data: &DataFacts) -> String {
         ),
     };
     body.push_str(&paragraph(&leaks));
+    if let Some(copies) = data.augmented.sentence() {
+        body.push_str(&paragraph(&format!("{copies}. None is in validation or test.")));
+    }
+    if let Some((least, most)) = data.weights {
+        body.push_str(&paragraph(&format!(
+            "Training records count from {least:.2} to {most:.2} times in the loss; what is held out counts as it is."
+        )));
+    }
     if data.conflicts > 0 {
         body.push_str(&format!(
             "<p class=\"warning\"><strong>{} contradictory answers</strong> in the data: nobody, and no model, can answer all of them right.</p>\n",
