@@ -319,3 +319,20 @@ fn archives_of_too_many_members_are_refused() {
     let error = read::open("a.tar", Box::new(members), &options()).and_then(|reader| reader.collect::<Result<Vec<_>, _>>()).unwrap_err();
     assert!(matches!(error, DataError::TooLarge { what: "members", limit: 1_000_000, .. }), "{error}");
 }
+
+/// A date that no calendar has: the file is pyarrow's, its three days are other numbers.
+#[test]
+fn days_in_parquet_that_do_not_exist_are_said() {
+    let mut bytes = file("tickets-none.parquet");
+    let day = |date: i32| date.to_le_bytes();
+    // 2025-02-03 is day 20122 since 1970.
+    let at = bytes.windows(12).position(|window| *window == [day(20122), day(20123), day(20124)].concat()[..]).unwrap();
+    bytes[at..at + 4].copy_from_slice(&day(i32::MAX));
+    match open("a.parquet", &bytes) {
+        Ok((documents, _)) => assert!(documents[0].field("opened").is_some()),
+        Err(error) => assert!(matches!(error, DataError::Broken { .. }), "{error}"),
+    }
+    let reject = ReadOptions { broken_rows: BrokenRows::Reject, ..options() };
+    let (documents, rejected) = open_with("a.parquet", &bytes, &reject).unwrap();
+    assert_eq!(documents.len() + rejected.len(), 3);
+}

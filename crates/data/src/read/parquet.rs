@@ -99,7 +99,12 @@ impl Walk for Rows {
         })?;
         let Some(row) = row else { return Ok(None) };
         self.row += 1;
-        match fields(&row) {
+        // A date or time of a broken file can be one that the library cannot write.
+        let fields = guarded(&self.place, KIND, || fields(&row)).map_err(|error| match error {
+            DataError::Broken { problem, .. } => problem,
+            error => error.to_string(),
+        });
+        match fields {
             Ok(mut fields) => {
                 let bytes: usize = fields.iter().map(|(_, value)| size(value)).sum();
                 self.place.limit(Some(self.row), "bytes in a row", bytes, self.place.limits.row_bytes)?;
