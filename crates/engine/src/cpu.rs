@@ -7,7 +7,7 @@
 use crate::batch::{HeadEntry, RunTable};
 use crate::compute::{ComputePath, Threads};
 use crate::config::{Gate, Rotary};
-use crate::device::{AdamW, AttentionShape, Device, DeviceError, Limits, Product, Slot, Storage, WeightId};
+use crate::device::{AdamW, AttentionShape, Device, DeviceError, Limits, Moment8bit, MomentsId, Product, Slot, Storage, WeightId};
 use kernels::attention::MAX_HEAD_DIM;
 use kernels::columns::{self, Terms};
 use kernels::integer::{self, Rounded};
@@ -24,6 +24,8 @@ pub struct CpuDevice {
     pool: Arc<ThreadPool>,
     arenas: Arenas,
     weights: Vec<Weight>,
+    /// Moments in 8 bits by number; the places of released ones are given out again.
+    moments: Vec<Option<[Moment8bit; 2]>>,
     /// The largest of all limits that were reserved.
     limits: Limits,
     scratch: Vec<f32>,
@@ -60,6 +62,7 @@ impl CpuDevice {
             pool: Arc::new(pool),
             arenas: Arenas::default(),
             weights: Vec::new(),
+            moments: Vec::new(),
             limits: Limits { rows: 0, chain: 0, width: 0, head_rows: 0, vocab: 0, hidden: 0, rotaries: 0, compute: ComputePath::Exact },
             scratch: Vec::new(),
             rounded: Rounded::default(),
@@ -82,7 +85,8 @@ impl CpuDevice {
         let arenas: usize = self.arenas.0.iter().flatten().map(|arena| 4 * arena.len()).sum();
         let weights: usize = self.weights.iter().map(Weight::bytes).sum();
         let angles = self.angles.iter().map(|a| a.table.len() + a.positions.capacity() + a.inv_freq.capacity()).sum::<usize>();
-        arenas + weights + 4 * (self.scratch.len() + angles) + self.rounded.bytes()
+        let moments: usize = self.moments.iter().flatten().map(|[first, _]| Moment8bit::bytes_of_both(first.codes.len())).sum();
+        arenas + weights + moments + 4 * (self.scratch.len() + angles) + self.rounded.bytes()
     }
 
     /// Rows and width of the left operands of integer products.
@@ -148,6 +152,7 @@ struct Arenas(Vec<Option<Vec<f32>>>);
 
 const TRAINED: &str = "a weight that is trained";
 const RELEASED: &str = "the arena was not released";
+const RELEASED_MOMENTS: &str = "the moments were not released";
 
 impl Arenas {
     fn read(&self, slot: Slot) -> &[f32] {
@@ -210,6 +215,12 @@ impl From<AdamW> for optimizer::Step {
     fn from(adamw: AdamW) -> optimizer::Step {
         let AdamW { learning_rate, beta1, beta2, eps, weight_decay, step, gradient_scale } = adamw;
         optimizer::Step { learning_rate, beta1, beta2, eps, weight_decay, step, gradient_scale }
+    }
+}
+
+impl<'a> From<&'a mut Moment8bit> for optimizer::eight_bit::Moment<'a> {
+    fn from(Moment8bit { codes, scales }: &'a mut Moment8bit) -> optimizer::eight_bit::Moment<'a> {
+        optimizer::eight_bit::Moment { codes, scales }
     }
 }
 
@@ -567,6 +578,51 @@ impl Device for CpuDevice {
         let ([m, v], [g]) = self.arenas.split([m, v], [g]);
         let (level, p) = (self.level, self.weights[w.0 as usize].rows_mut().expect(TRAINED));
         self.pool.install(|| optimizer::adamw(level, p, m, v, g, adamw.into()));
+    }
+
+    fn moments_8bit(&mut self, name: &str, len: usize) -> Result<MomentsId, DeviceError> {
+        let needed = self.moments_8bit_bytes(len);
+        let zeros = Moment8bit::zeros(len).map_err(|_| DeviceError::OutOfMemory { name: name.to_owned(), needed })?;
+        let free = self.moments.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.moments.len());
+        if free.is_none() {
+            self.moments.push(None);
+        }
+        self.moments[index] = Some(zeros);
+        Ok(MomentsId(index as u32))
+    }
+
+    fn moments_8bit_bytes(&self, len: usize) -> usize {
+        Moment8bit::bytes_of_both(len)
+    }
+
+    fn release_moments_8bit(&mut self, moments: MomentsId) {
+        self.moments[moments.0 as usize].take().expect(RELEASED_MOMENTS);
+    }
+
+    fn read_moments_8bit(&self, moments: MomentsId) -> [Moment8bit; 2] {
+        self.moments[moments.0 as usize].clone().expect(RELEASED_MOMENTS)
+    }
+
+    fn write_moments_8bit(&mut self, moments: MomentsId, values: &[Moment8bit; 2]) {
+        let held = self.moments[moments.0 as usize].as_mut().expect(RELEASED_MOMENTS);
+        for (to, from) in held.iter_mut().zip(values) {
+            to.codes.copy_from_slice(&from.codes);
+            to.scales.copy_from_slice(&from.scales);
+        }
+    }
+
+    fn adamw_8bit(&mut self, p: Slot, moments: MomentsId, g: Slot, adamw: AdamW) {
+        let ([p], [g]) = self.arenas.split([p], [g]);
+        let (level, [first, second]) = (self.level, self.moments[moments.0 as usize].as_mut().expect(RELEASED_MOMENTS));
+        self.pool.install(|| optimizer::eight_bit::adamw(level, p, first.into(), second.into(), g, adamw.into()));
+    }
+
+    fn adamw_8bit_weight(&mut self, w: WeightId, moments: MomentsId, g: Slot, adamw: AdamW) {
+        let (level, g) = (self.level, self.arenas.read(g));
+        let [first, second] = self.moments[moments.0 as usize].as_mut().expect(RELEASED_MOMENTS);
+        let p = self.weights[w.0 as usize].rows_mut().expect(TRAINED);
+        self.pool.install(|| optimizer::eight_bit::adamw(level, p, first.into(), second.into(), g, adamw.into()));
     }
 }
 

@@ -7,6 +7,10 @@
 //!
 //! Sizes are agreed before the first step; operations assert and do not fail.
 
+use std::collections::TryReserveError;
+
+use kernels::optimizer::eight_bit;
+
 use crate::batch::{HeadEntry, RunTable};
 use crate::compute::{ComputePath, KvType, Threads};
 use crate::config::{Gate, Rotary};
@@ -33,6 +37,47 @@ impl Slot {
 /// A weight matrix that the device holds in the form it likes best: frozen, or of [`Device::trained_weight`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WeightId(pub u32);
+
+/// Both moments of some parameters, which the device holds in 8 bits, see [`Device::moments_8bit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MomentsId(pub u32);
+
+/// One moment in 8 bits as plain data: numbers are values of codes times their block's scale, see
+/// [`kernels::optimizer::eight_bit`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moment8bit {
+    /// A code each number.
+    pub codes: Vec<u8>,
+    /// A scale for every 256 of them.
+    pub scales: Vec<f32>,
+}
+
+impl Moment8bit {
+    /// The first and the second moment of `len` numbers before the first step.
+    pub fn zeros(len: usize) -> Result<[Moment8bit; 2], TryReserveError> {
+        let zero = |code| -> Result<Moment8bit, TryReserveError> {
+            let (mut codes, mut scales) = (Vec::new(), Vec::new());
+            codes.try_reserve_exact(len)?;
+            codes.resize(len, code);
+            let blocks = eight_bit::blocks(len);
+            scales.try_reserve_exact(blocks)?;
+            scales.resize(blocks, 0.0);
+            Ok(Moment8bit { codes, scales })
+        };
+        Ok([zero(eight_bit::first_code(0.0))?, zero(eight_bit::second_code(0.0))?])
+    }
+
+    /// Whether it is one of `len` numbers whose scales are sizes.
+    pub fn fits(&self, len: usize) -> bool {
+        let sizes = self.scales.iter().all(|scale| scale.is_finite() && *scale >= 0.0);
+        self.codes.len() == len && self.scales.len() == eight_bit::blocks(len) && sizes
+    }
+
+    /// Bytes of both moments of `len` numbers.
+    pub const fn bytes_of_both(len: usize) -> usize {
+        2 * (len + 4 * eight_bit::blocks(len))
+    }
+}
 
 /// How the numbers of a weight tensor are stored in its bytes (little endian; GGUF block layouts).
 pub use kernels::quant::Storage;
@@ -319,4 +364,20 @@ pub trait Device: Send {
     fn adamw(&mut self, p: Slot, m: Slot, v: Slot, g: Slot, adamw: AdamW);
     /// The same on a trained weight.
     fn adamw_weight(&mut self, w: WeightId, m: Slot, v: Slot, g: Slot, adamw: AdamW);
+
+    /// Both moments of `len` parameters in 8 bits, all zero; `name` stands in the error. 8-bit AdamW (Dettmers et al. 2022):
+    /// codes and rounding are those of [`kernels::optimizer::eight_bit`].
+    fn moments_8bit(&mut self, name: &str, len: usize) -> Result<MomentsId, DeviceError>;
+    /// Bytes that `moments_8bit` holds.
+    fn moments_8bit_bytes(&self, len: usize) -> usize;
+    /// Gives them back.
+    fn release_moments_8bit(&mut self, moments: MomentsId);
+    /// Both moments → host.
+    fn read_moments_8bit(&self, moments: MomentsId) -> [Moment8bit; 2];
+    /// Host → both moments; sizes must be equal.
+    fn write_moments_8bit(&mut self, moments: MomentsId, values: &[Moment8bit; 2]);
+    /// One AdamW step on parameters p with gradient g; the parameters move by the moments before these are rounded.
+    fn adamw_8bit(&mut self, p: Slot, moments: MomentsId, g: Slot, adamw: AdamW);
+    /// The same on a trained weight.
+    fn adamw_8bit_weight(&mut self, w: WeightId, moments: MomentsId, g: Slot, adamw: AdamW);
 }

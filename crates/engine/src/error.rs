@@ -162,8 +162,8 @@ pub enum EngineError {
         /// What it must be.
         expected: &'static str,
     },
-    /// A state that was saved from another adapter.
-    #[error("the saved state is of another adapter than the one being trained")]
+    /// A state that was saved from another adapter, or from moments that were held otherwise.
+    #[error("the saved state is of another adapter or model than the one being trained, or of another optimizer")]
     StateMismatch,
     /// Memory for this use was not laid out.
     #[error("no memory was planned for {what}")]

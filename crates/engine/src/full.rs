@@ -116,6 +116,11 @@ impl FullPlaces {
         self.places.get(&name).map(|range| slot.part(range.start, range.len()))
     }
 
+    /// The same as a range.
+    pub(crate) fn range(&self, name: TensorName) -> Option<Range<usize>> {
+        self.places.get(&name).cloned()
+    }
+
     /// The trained tensors, with their places.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (TensorName, Range<usize>)> {
         self.places.iter().map(|(&name, range)| (name, range.clone()))

@@ -22,6 +22,7 @@ pub mod generate;
 pub mod memory;
 pub mod merge;
 pub mod model;
+pub mod moments;
 pub mod random;
 pub mod schedule;
 pub mod score;

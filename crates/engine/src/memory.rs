@@ -15,7 +15,9 @@ use crate::{
     config::{Linear, LinearSet, ModelConfig, TensorName},
     device::{Device, Limits, Slot, Storage},
     error::EngineError,
-    full::FullConfig,
+    full::{FullConfig, FullPlaces},
+    model::AdapterPlaces,
+    moments::{MomentLayout, MomentStorage},
 };
 
 /// Places are multiples of this many elements: 64 bytes, a cache line and an AVX-512 register.
@@ -93,6 +95,8 @@ pub struct TrainingUse {
     pub reduction_leaves: usize,
     /// Most micro-batches of one step.
     pub micro_batches: usize,
+    /// How the optimiser's moments are held.
+    pub moments: MomentStorage,
 }
 
 impl TrainingUse {
@@ -280,6 +284,20 @@ pub fn plan_full<D: Device>(
     plan_trained(device, config, storage, Trained { lora: None, full: Some(full) }, uses)
 }
 
+/// Both moments of `len` numbers.
+fn moments_entry<D: Device>(device: &D, len: usize, tensors: impl Iterator<Item = Range<usize>>, storage: MomentStorage) -> MemoryEntry {
+    let layout = MomentLayout::of(tensors, storage);
+    let place = if storage == MomentStorage::F32 { Place::Arena { offset: 0 } } else { Place::Device };
+    MemoryEntry {
+        name: "moments".into(),
+        shape: vec![2, len],
+        storage: Storage::F32,
+        bytes: layout.bytes(device),
+        lifetime: Lifetime::Training,
+        place,
+    }
+}
+
 pub(crate) fn plan_trained<D: Device>(
     device: &D,
     config: &ModelConfig,
@@ -318,7 +336,9 @@ pub(crate) fn plan_trained<D: Device>(
         let derived = lora.derived(config);
         if let Some(training) = &uses.training {
             push("gradient sums", training.gradient_sums(), Lifetime::Training);
-            push("moments", 2, Lifetime::Training);
+            let tensors = AdapterPlaces::of(lora, config);
+            let tensors = tensors.parts().map(|(_, range)| range);
+            parameters.push(moments_entry(device, len, tensors, training.moments));
         }
         if derived > 0 {
             let (name, place) = ("adapter's derived numbers".into(), Place::Arena { offset: 0 });
@@ -334,11 +354,13 @@ pub(crate) fn plan_trained<D: Device>(
     }
     if let (Some(full), Some(training)) = (trained.full, &uses.training) {
         let len = full.parameters(config);
-        for (name, count) in [("gradient sums", training.gradient_sums()), ("moments", 2)] {
-            let (shape, place) = (vec![count, len], Place::Arena { offset: 0 });
-            let (bytes, lifetime) = (count * len * 4, Lifetime::Training);
-            parameters.push(MemoryEntry { name: name.into(), shape, storage: Storage::F32, bytes, lifetime, place });
-        }
+        let count = training.gradient_sums();
+        let (shape, place) = (vec![count, len], Place::Arena { offset: 0 });
+        let (name, bytes, lifetime) = ("gradient sums".into(), count * len * 4, Lifetime::Training);
+        parameters.push(MemoryEntry { name, shape, storage: Storage::F32, bytes, lifetime, place });
+        let tensors = FullPlaces::of(full, config);
+        let tensors = tensors.iter().map(|(_, range)| range);
+        parameters.push(moments_entry(device, len, tensors, training.moments));
     }
     let layouts = layouts(config, trained, uses);
     let mut activations: Vec<MemoryEntry> = layouts.iter().flat_map(Layout::entries).collect();
@@ -945,7 +967,14 @@ mod tests {
     }
 
     fn use_(policy: Policy) -> TrainingUse {
-        TrainingUse { pass: PassLimits::dense(24), policy, several_passes: false, reduction_leaves: 4, micro_batches: 8 }
+        TrainingUse {
+            pass: PassLimits::dense(24),
+            policy,
+            several_passes: false,
+            reduction_leaves: 4,
+            micro_batches: 8,
+            moments: MomentStorage::F32,
+        }
     }
 
     #[test]

@@ -53,10 +53,13 @@ struct Weights {
 }
 
 /// Which part of a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AdapterHalf {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AdapterHalf {
+    /// `[rank, in]`.
     A,
+    /// `[out, rank]`.
     B,
+    /// DoRA's magnitudes, `[out]`.
     Magnitude,
 }
 
@@ -78,7 +81,7 @@ struct PairPlaces {
 }
 
 impl AdapterPlaces {
-    fn of(lora: &LoraConfig, config: &ModelConfig) -> AdapterPlaces {
+    pub(crate) fn of(lora: &LoraConfig, config: &ModelConfig) -> AdapterPlaces {
         let (mut places, mut len, mut scaled) = (BTreeMap::new(), 0, 0);
         for (layer, linear) in lora.places(config) {
             let (out, inner) = config.adapter_shape(linear);
@@ -94,10 +97,12 @@ impl AdapterPlaces {
     }
 
     /// Every pair's parts, in the order in which they lie.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = (Range<usize>, AdapterHalf)> {
-        let parts =
-            |p: &PairPlaces| [(p.a.clone(), AdapterHalf::A), (p.b.clone(), AdapterHalf::B), (p.magnitude.clone(), AdapterHalf::Magnitude)];
-        self.places.values().flat_map(parts).filter(|(range, _)| !range.is_empty())
+    pub(crate) fn parts(&self) -> impl Iterator<Item = ((usize, Linear, AdapterHalf), Range<usize>)> {
+        let parts = |(&(layer, linear), p): (&(usize, Linear), &PairPlaces)| {
+            let parts = [(AdapterHalf::A, p.a.clone()), (AdapterHalf::B, p.b.clone()), (AdapterHalf::Magnitude, p.magnitude.clone())];
+            parts.map(|(half, range)| ((layer, linear, half), range))
+        };
+        self.places.iter().flat_map(parts).filter(|(_, range)| !range.is_empty())
     }
 
     /// The numbers of an arena by name.
@@ -480,12 +485,6 @@ impl<D: Device> Model<D> {
         let mut flat = vec![0.0; places.len];
         self.device.download(slot, &mut flat);
         places.tensors(&flat)
-    }
-
-    /// The reverse of [`Model::read_tensors`].
-    pub(crate) fn write_tensors(&mut self, slot: Slot, tensors: &LoraTensors) {
-        let flat = self.adapter.as_ref().expect("an adapter is attached").places.flat(tensors);
-        self.device.upload(slot, &flat);
     }
 
     pub(crate) fn workspace(&self, kind: Kind) -> Result<&Workspace, EngineError> {

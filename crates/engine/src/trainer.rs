@@ -7,13 +7,14 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use crate::{
-    adapter::{Adapter, LoraTensors},
+    adapter::Adapter,
     batch::{Batch, LossEntry},
     config::{Linear, TensorName},
     device::{AdamW, Device, Slot},
     error::EngineError,
     memory::Uses,
     model::{AdapterHalf, Kind, Model, PairOf, Prepared, TensorPlace},
+    moments::{Moment, MomentLayout, Moments, ParameterGroup},
     schedule::Schedule,
 };
 
@@ -111,11 +112,12 @@ pub struct TrainerState {
     pub step: u32,
     /// The adapter.
     pub adapter: Adapter,
-    /// AdamW's first moments.
-    pub first_moments: LoraTensors,
-    /// AdamW's second moments.
-    pub second_moments: LoraTensors,
+    /// AdamW's first and second moment of each of its tensors.
+    pub moments: AdapterMoments,
 }
+
+/// First and second moment of an adapter's tensors by layer, linear layer and part.
+pub type AdapterMoments = BTreeMap<(usize, Linear, AdapterHalf), [Moment; 2]>;
 
 /// The gradient of a step, see [`Trainer::gradients`].
 #[derive(Clone, Debug, PartialEq)]
@@ -139,24 +141,13 @@ pub struct FullGradients {
     pub tensors: BTreeMap<TensorName, Vec<f64>>,
 }
 
-/// What there is of each tensor in full fine-tuning, beside its gradient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FullPart {
-    /// The tensor itself.
-    Value,
-    /// AdamW's first moment.
-    FirstMoment,
-    /// AdamW's second moment.
-    SecondMoment,
-}
-
 /// A model in training: its adapter or its own trained tensors, gradient sums and moments.
 pub struct Trainer<D: Device> {
     model: Model<D>,
     config: TrainerConfig,
     step: u32,
-    first: Slot,
-    second: Slot,
+    moments: Moments,
+    /// Of an adapter; none in full fine-tuning, whose parameters are no arena.
     groups: Vec<ParameterGroup>,
     /// Gradient sums alive at once; the first ends up with the whole.
     sums: Vec<Slot>,
@@ -173,20 +164,24 @@ impl<D: Device> Trainer<D> {
         model.reserve(&Uses::default())?;
         model.attach(adapter)?;
         let places = &model.attached().expect("attached above").places;
-        let len = places.len;
-        let groups = parameter_groups(places.parts().map(|(range, half)| match half {
+        let parts = places.parts().map(|((_, _, half), range)| match half {
             AdapterHalf::A => (range, 1.0),
             // As peft's create_loraplus_optimizer, whose faster group has B and all vectors.
             AdapterHalf::B | AdapterHalf::Magnitude => (range, config.optimizer.lora_plus_ratio),
-        }));
-        Trainer::with(model, config, uses, len, groups)
+        });
+        let parts: Vec<_> = parts.collect();
+        let len = places.len;
+        let mut trainer = Trainer::with(model, config, uses, len, parts.iter().map(|(range, _)| range.clone()))?;
+        trainer.groups = trainer.moments.groups(parts.into_iter());
+        Ok(trainer)
     }
 
     /// Trains the model's own tensors: those that [`Model::load_trained`] was told.
     pub fn full(mut model: Model<D>, config: TrainerConfig, uses: &Uses) -> Result<Trainer<D>, EngineError> {
         model.detach()?;
-        let len = model.full().ok_or(EngineError::NotTrained)?.1.len;
-        Trainer::with(model, config, uses, len, Vec::new())
+        let places = &model.full().ok_or(EngineError::NotTrained)?.1;
+        let (len, tensors) = (places.len, places.iter().map(|(_, range)| range).collect::<Vec<_>>());
+        Trainer::with(model, config, uses, len, tensors.into_iter())
     }
 
     fn with(
@@ -194,20 +189,19 @@ impl<D: Device> Trainer<D> {
         config: TrainerConfig,
         uses: &Uses,
         len: usize,
-        groups: Vec<ParameterGroup>,
+        tensors: impl Iterator<Item = Range<usize>>,
     ) -> Result<Trainer<D>, EngineError> {
         config.validate()?;
         let training = uses.training.clone().ok_or(EngineError::NotPlanned { what: "training" })?;
         model.reserve(uses)?;
-        let moments = model.device.allocate("moments", 2 * len)?;
+        let moments = MomentLayout::of(tensors, training.moments).allocate(&mut model.device)?;
         let sums = model.device.allocate("gradient sums", training.gradient_sums() * len)?;
         Ok(Trainer {
             model,
             config,
             step: 0,
-            first: moments.part(0, len),
-            second: moments.part(len, len),
-            groups,
+            moments,
+            groups: Vec::new(),
             sums: (0..training.gradient_sums()).map(|i| sums.part(i * len, len)).collect(),
             reduction_leaves: training.reduction_leaves.max(1),
             micro_batches: training.micro_batches,
@@ -232,7 +226,7 @@ impl<D: Device> Trainer<D> {
 
     /// Ends training: moments and gradients are given back, the adapter stays attached.
     pub fn into_model(mut self) -> Model<D> {
-        self.model.device.release(whole(&[self.first, self.second]));
+        self.moments.release(&mut self.model.device);
         self.model.device.release(whole(&self.sums));
         self.model
     }
@@ -272,10 +266,9 @@ impl<D: Device> Trainer<D> {
 
     fn update_adapter(&mut self, adamw: AdamW, learning_rate: f64) {
         let parameters = self.model.attached().expect("a trainer has an adapter").parameters;
-        for ParameterGroup { range, rate } in &self.groups {
-            let adamw = AdamW { learning_rate: (learning_rate * f64::from(*rate)) as f32, ..adamw };
-            let [p, m, v, g] = [parameters, self.first, self.second, self.sums[0]].map(|slot| slot.part(range.start, range.len()));
-            self.model.device.adamw(p, m, v, g, adamw);
+        for group in &self.groups {
+            let adamw = AdamW { learning_rate: (learning_rate * f64::from(group.rate)) as f32, ..adamw };
+            self.moments.step_group(&mut self.model.device, parameters, self.sums[0], group, adamw);
         }
         self.model.adapter_changed();
     }
@@ -284,10 +277,10 @@ impl<D: Device> Trainer<D> {
     fn update_model(&mut self, adamw: AdamW) {
         let tensors: Vec<_> = self.model.full().expect("a model that is trained").1.iter().collect();
         for (name, range) in tensors {
-            let [m, v, g] = [self.first, self.second, self.sums[0]].map(|slot| slot.part(range.start, range.len()));
-            match self.model.place(name) {
-                TensorPlace::Matrix(w) => self.model.device.adamw_weight(w, m, v, g, adamw),
-                TensorPlace::Vector(p) => self.model.device.adamw(p, m, v, g, AdamW { weight_decay: 0.0, ..adamw }),
+            let (place, device, sum) = (self.model.place(name), &mut self.model.device, self.sums[0]);
+            match place {
+                TensorPlace::Matrix(w) => self.moments.step_weight(device, w, sum, &range, adamw),
+                TensorPlace::Vector(p) => self.moments.step_vector(device, p, sum, &range, AdamW { weight_decay: 0.0, ..adamw }),
             }
         }
     }
@@ -297,28 +290,46 @@ impl<D: Device> Trainer<D> {
         self.model.full().map_or(Vec::new(), |(full, _)| full.names(self.model.config()))
     }
 
-    /// A trained tensor, or one of its moments, as it is now.
+    /// A trained tensor as it is now.
     ///
     /// # Panics
     /// If the tensor is not trained.
-    pub fn full_tensor(&self, part: FullPart, name: TensorName) -> Vec<f32> {
-        let Some(moment) = self.moment(part, name) else { return self.model.tensor_values(name) };
-        let mut values = vec![0.0; moment.len];
-        self.model.device.download(moment, &mut values);
-        values
+    pub fn full_tensor(&self, name: TensorName) -> Vec<f32> {
+        self.full_range(name);
+        self.model.tensor_values(name)
     }
 
-    /// Puts a trained tensor, or one of its moments, back where it was: with [`Trainer::set_step_count`] the next steps are
-    /// those that would have followed, bit for bit.
+    /// First and second moment of a trained tensor as they are now.
+    ///
+    /// # Panics
+    /// If the tensor is not trained.
+    pub fn full_moments(&self, name: TensorName) -> [Moment; 2] {
+        self.moments.read(&self.model.device, &self.full_range(name))
+    }
+
+    /// Puts a trained tensor back where it was: with [`Trainer::set_full_moments`] and [`Trainer::set_step_count`] the next steps
+    /// are those that would have followed, bit for bit.
     ///
     /// # Panics
     /// If the tensor is not trained or has another size.
-    pub fn set_full_tensor(&mut self, part: FullPart, name: TensorName, values: &[f32]) {
-        match (self.moment(part, name), self.model.place(name)) {
-            (Some(moment), _) => self.model.device.upload(moment, values),
-            (None, TensorPlace::Vector(slot)) => self.model.device.upload(slot, values),
-            (None, TensorPlace::Matrix(w)) => self.model.device.write_weight(w, values),
+    pub fn set_full_tensor(&mut self, name: TensorName, values: &[f32]) {
+        self.full_range(name);
+        match self.model.place(name) {
+            TensorPlace::Vector(slot) => self.model.device.upload(slot, values),
+            TensorPlace::Matrix(w) => self.model.device.write_weight(w, values),
         }
+    }
+
+    /// Puts the moments of a trained tensor back.
+    ///
+    /// # Errors
+    /// [`EngineError::StateMismatch`] where they are of another size or held otherwise.
+    ///
+    /// # Panics
+    /// If the tensor is not trained.
+    pub fn set_full_moments(&mut self, name: TensorName, moments: &[Moment; 2]) -> Result<(), EngineError> {
+        let range = self.full_range(name);
+        self.moments.write(&mut self.model.device, &range, moments)
     }
 
     /// Goes on as after so many steps.
@@ -326,15 +337,10 @@ impl<D: Device> Trainer<D> {
         self.step = step;
     }
 
-    /// Where a moment lies; `None` for the tensor itself.
-    fn moment(&self, part: FullPart, name: TensorName) -> Option<Slot> {
+    /// Where the gradient of a trained tensor lies.
+    fn full_range(&self, name: TensorName) -> Range<usize> {
         let places = &self.model.full().expect("a model that is trained").1;
-        let of = |slot| places.part(slot, name).expect("a tensor that is trained");
-        match part {
-            FullPart::Value => None,
-            FullPart::FirstMoment => Some(of(self.first)),
-            FullPart::SecondMoment => Some(of(self.second)),
-        }
+        places.range(name).expect("a tensor that is trained")
     }
 
     /// Loss and gradient of full fine-tuning that [`Trainer::step`] would use, before clipping; nothing is changed.
@@ -366,27 +372,36 @@ impl<D: Device> Trainer<D> {
         self.model.evaluate_loss(self.config.objective, batches)
     }
 
+    /// The adapter's tensors, in the order in which they lie.
+    pub fn adapter_parts(&self) -> Vec<(usize, Linear, AdapterHalf)> {
+        self.model.attached().expect("a trainer has an adapter").places.parts().map(|(part, _)| part).collect()
+    }
+
     /// Everything that the next step depends on, beside the caller's batches.
     pub fn state(&self) -> TrainerState {
-        TrainerState {
-            step: self.step,
-            adapter: self.adapter(),
-            first_moments: self.model.read_tensors(self.first),
-            second_moments: self.model.read_tensors(self.second),
-        }
+        let places = &self.model.attached().expect("a trainer has an adapter").places;
+        let moments = places.parts().map(|(part, range)| (part, self.moments.read(&self.model.device, &range))).collect();
+        TrainerState { step: self.step, adapter: self.adapter(), moments }
     }
 
     /// Continues from a state: the next steps are those that would have followed it, bit for bit.
+    ///
+    /// # Errors
+    /// A state of another adapter, or whose moments are of another size or held otherwise; nothing is changed then.
     pub fn restore(&mut self, state: &TrainerState) -> Result<(), EngineError> {
         if self.model.attached().is_none_or(|attached| attached.config != state.adapter.config) {
             return Err(EngineError::StateMismatch);
         }
-        for tensors in [&state.adapter.tensors, &state.first_moments, &state.second_moments] {
-            Adapter { tensors: tensors.clone(), ..state.adapter.clone() }.validate(self.model.config())?;
+        state.adapter.validate(self.model.config())?;
+        let parts: Vec<_> = self.model.attached().expect("a trainer has an adapter").places.parts().collect();
+        let fit = |(part, range): &(_, Range<usize>)| state.moments.get(part).is_some_and(|moments| self.moments.fits(range, moments));
+        if state.moments.len() != parts.len() || !parts.iter().all(fit) {
+            return Err(EngineError::StateMismatch);
         }
         self.model.attach(&state.adapter)?;
-        self.model.write_tensors(self.first, &state.first_moments);
-        self.model.write_tensors(self.second, &state.second_moments);
+        for (part, range) in parts {
+            self.moments.write(&mut self.model.device, &range, &state.moments[&part])?;
+        }
         self.step = state.step;
         Ok(())
     }
@@ -467,25 +482,6 @@ impl<D: Device> Trainer<D> {
         self.model.train_backward(batch, pass, coefficients, self.sums[level], read_by_others);
         loss
     }
-}
-
-/// Neighbouring parameters that the optimiser treats alike.
-struct ParameterGroup {
-    range: Range<usize>,
-    /// Factor on the learning rate.
-    rate: f32,
-}
-
-/// The groups of these parameters, given in the order in which they lie.
-fn parameter_groups(parameters: impl Iterator<Item = (Range<usize>, f32)>) -> Vec<ParameterGroup> {
-    let mut groups: Vec<ParameterGroup> = Vec::new();
-    for (range, rate) in parameters {
-        match groups.last_mut() {
-            Some(last) if last.rate == rate && last.range.end == range.start => last.range.end = range.end,
-            _ => groups.push(ParameterGroup { range, rate }),
-        }
-    }
-    groups
 }
 
 /// The arena that these neighbours fill.

@@ -151,4 +151,11 @@ fn optimiser() {
             d.adamw(p, m, v, g, adamw);
         }
     });
+    check("adamw in 8 bits", [600; 2], |d, [p, g], _| {
+        let moments = d.moments_8bit("moments", 600).unwrap();
+        for step in 1..4 {
+            let adamw = AdamW { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, step, gradient_scale: 0.5 };
+            d.adamw_8bit(p, moments, g, adamw);
+        }
+    });
 }

@@ -14,7 +14,8 @@ use engine::{
     full::FullConfig,
     memory::{self, GenerationUse, Policy, Uses},
     model::Model,
-    trainer::{FullGradients, FullPart, Trainer},
+    moments::Moment,
+    trainer::{FullGradients, Trainer},
 };
 use kernels::simd::Level;
 use testkit::{ReferenceDevice, TinyModel, Tolerance};
@@ -47,14 +48,14 @@ fn check_against_differences(tiny: &TinyModel, full: &FullConfig, policy: Policy
         names
     });
     for (&name, gradient) in &gradients.tensors {
-        let values = trainer.full_tensor(FullPart::Value, name);
+        let values = trainer.full_tensor(name);
         assert_eq!(values.len(), gradient.len(), "{name}");
         let bound = 1e-6 * gradient.iter().fold(1e-3, |largest: f64, g| largest.max(g.abs()));
         for i in (0..values.len()).step_by(values.len() / 25 + 1) {
             let mut at = |value: f32| {
                 let mut moved = values.clone();
                 moved[i] = value;
-                trainer.set_full_tensor(FullPart::Value, name, &moved);
+                trainer.set_full_tensor(name, &moved);
                 trainer.evaluate_loss(&[batch.borrow()]).expect("a sound batch")
             };
             let (up, down) = (values[i] + STEP, values[i] - STEP);
@@ -62,7 +63,7 @@ fn check_against_differences(tiny: &TinyModel, full: &FullConfig, policy: Policy
             let g = gradient[i];
             assert!((g - expected).abs() <= bound, "{name}[{i}]: gradient {g}, difference quotient {expected}, {bound:e} allowed");
         }
-        trainer.set_full_tensor(FullPart::Value, name, &values);
+        trainer.set_full_tensor(name, &values);
     }
 }
 
@@ -167,10 +168,9 @@ fn policies_are_bit_equal() {
 }
 
 /// Values and moments of everything that is trained.
-fn state<D: Device>(trainer: &Trainer<D>) -> BTreeMap<(TensorName, usize), Vec<f32>> {
-    let parts = [FullPart::Value, FullPart::FirstMoment, FullPart::SecondMoment];
-    let names = trainer.full_names();
-    names.iter().flat_map(|&name| parts.iter().enumerate().map(move |(i, part)| ((name, i), trainer.full_tensor(*part, name)))).collect()
+fn state<D: Device>(trainer: &Trainer<D>) -> BTreeMap<TensorName, (Vec<f32>, [Moment; 2])> {
+    let of = |&name: &TensorName| (name, (trainer.full_tensor(name), trainer.full_moments(name)));
+    trainer.full_names().iter().map(of).collect()
 }
 
 fn step<D: Device>(trainer: &mut Trainer<D>, tiny: &TinyModel, step: u64) -> f64 {
@@ -193,23 +193,30 @@ fn bits_are_equal_at_any_thread_count_and_level() {
 
 #[test]
 fn interrupted_and_resumed_is_uninterrupted_bit_for_bit() {
-    let tiny = TinyModel::biased(1);
-    let full = FullConfig { layers: Some(vec![1, 2]), ..FullConfig::all() };
-    let mut whole = full_trainer(CpuDevice::new(2), &tiny, &full, Policy::Keep);
-    let losses: Vec<f64> = (0..4).map(|i| step(&mut whole, &tiny, i)).collect();
-    let mut first = full_trainer(CpuDevice::new(2), &tiny, &full, Policy::Keep);
-    for i in 0..2 {
-        step(&mut first, &tiny, i);
+    for uses in [uses, uses_8bit] {
+        let tiny = TinyModel::biased(1);
+        let full = FullConfig { layers: Some(vec![1, 2]), ..FullConfig::all() };
+        let full_trainer = |device, policy| {
+            let model = Model::load_trained(device, tiny.config.clone(), &tiny, &full).expect("a sound model");
+            Trainer::full(model, trainer_config(), &uses(128, policy)).expect("a sound trainer")
+        };
+        let mut whole = full_trainer(CpuDevice::new(2), Policy::Keep);
+        let losses: Vec<f64> = (0..4).map(|i| step(&mut whole, &tiny, i)).collect();
+        let mut first = full_trainer(CpuDevice::new(2), Policy::Keep);
+        for i in 0..2 {
+            step(&mut first, &tiny, i);
+        }
+        let kept = state(&first);
+        drop(first);
+        let mut second = full_trainer(CpuDevice::with_level(1, Level::Portable), Policy::Recompute);
+        for (name, (values, moments)) in &kept {
+            second.set_full_tensor(*name, values);
+            second.set_full_moments(*name, moments).expect("moments of the same tensor");
+        }
+        second.set_step_count(2);
+        assert_eq!((2..4).map(|i| step(&mut second, &tiny, i)).collect::<Vec<_>>(), losses[2..]);
+        assert_eq!(state(&second), state(&whole));
     }
-    let kept = state(&first);
-    drop(first);
-    let mut second = full_trainer(CpuDevice::new(1), &tiny, &full, Policy::Recompute);
-    for ((name, part), values) in &kept {
-        second.set_full_tensor([FullPart::Value, FullPart::FirstMoment, FullPart::SecondMoment][*part], *name, values);
-    }
-    second.set_step_count(2);
-    assert_eq!((2..4).map(|i| step(&mut second, &tiny, i)).collect::<Vec<_>>(), losses[2..]);
-    assert_eq!(state(&second), state(&whole));
 }
 
 /// Frozen tensors keep their bits, trained ones move, and the tied head stays the embedding.
@@ -241,8 +248,8 @@ fn decay_is_for_matrices() {
         state(&trainer)
     };
     let (without, with) = (after(0.0), after(0.5));
-    for ((name, part), values) in without.iter().filter(|((_, part), _)| *part == 0) {
-        assert_eq!(with[&(*name, *part)] != *values, !name.is_vector(), "{name}");
+    for (name, (values, _)) in &without {
+        assert_eq!(with[name].0 != *values, !name.is_vector(), "{name}");
     }
 }
 
@@ -263,6 +270,24 @@ fn one_batch_is_learned_by_heart<D: Device>(device: D) {
 }
 
 #[test]
+fn moments_in_8_bits_learn_as_those_in_f32_do() {
+    let run = |uses: fn(usize, Policy) -> Uses| {
+        let tiny = small(TinyModel::llama(4), 2);
+        let model = Model::load_trained(CpuDevice::new(2), tiny.config.clone(), &tiny, &FullConfig::all()).expect("a sound model");
+        let mut trainer = Trainer::full(model, trainer_config(), &uses(128, Policy::Keep)).expect("a sound trainer");
+        let losses: Vec<f64> = (0..20).map(|i| step(&mut trainer, &tiny, i % 4)).collect();
+        let bytes = trainer.model().device().bytes();
+        (losses, bytes)
+    };
+    let ((exact, f32_bytes), (rounded, bytes)) = (run(uses), run(uses_8bit));
+    assert_eq!(exact[..2], rounded[..2], "moments are rounded after the step");
+    for (step, (exact, rounded)) in exact.iter().zip(&rounded).enumerate() {
+        assert!((exact - rounded).abs() < 0.02 * exact, "step {step}: {rounded} against {exact}");
+    }
+    assert!(exact[19] < 0.7 * exact[0] && bytes < f32_bytes, "{exact:?}, {bytes} of {f32_bytes} bytes");
+}
+
+#[test]
 fn one_batch_is_learned() {
     one_batch_is_learned_by_heart(CpuDevice::new(2));
     one_batch_is_learned_by_heart(ReferenceDevice::new());
@@ -274,7 +299,8 @@ fn the_cpu_holds_what_was_planned() {
     for (full, kind) in patterns().into_iter().chain([FullConfig::all()]).zip(KINDS.into_iter().cycle()) {
         for policy in [Policy::Keep, Policy::Recompute] {
             let tiny = kind(11);
-            let mut uses: Uses = uses(128, policy.clone());
+            let of = if full.norms { uses } else { uses_8bit };
+            let mut uses: Uses = of(128, policy.clone());
             uses.generation = Some(GenerationUse { rows: 32, sequences: 3, cache_rows: 90 });
             let planned = memory::plan_full(&CpuDevice::new(2), &tiny.config, |_| Storage::F32, &full, &uses);
             let model = Model::load_trained(CpuDevice::new(2), tiny.config.clone(), &tiny, &full).expect("a sound model");

@@ -13,6 +13,7 @@ use engine::{
     memory::{self, GenerationUse, Policy, Uses},
     merge::Merge,
     model::{Model, SourceError, TensorView, WeightSource},
+    moments::Moment,
     trainer::{Trainer, TrainerConfig, TrainerState},
 };
 use testkit::{ReferenceDevice, TinyModel, Tolerance};
@@ -31,9 +32,12 @@ fn steps<D: Device>(trainer: &mut Trainer<D>, tiny: &TinyModel, range: std::ops:
 }
 
 /// Resuming goes on with the same bits, where the device computes in the state's precision.
-fn interrupted_and_resumed_is_uninterrupted<D: Device>(device: impl Fn() -> D, tolerance: Tolerance) {
+fn interrupted_and_resumed_is_uninterrupted<D: Device>(device: impl Fn() -> D, uses: fn(usize, Policy) -> Uses, tolerance: Tolerance) {
     let tiny = TinyModel::llama(1);
     let adapter = Adapter::init(&LoraConfig { dropout: 0.1, ..lora() }, &tiny.config, 9).expect("a sound adapter");
+    let trainer = |device, tiny: &TinyModel, adapter: &Adapter, policy| {
+        Trainer::new(model(device, tiny), adapter, trainer_config(), &uses(128, policy)).expect("a sound trainer")
+    };
     let mut whole = trainer(device(), &tiny, &adapter, Policy::Keep);
     let losses = steps(&mut whole, &tiny, 0..6);
     let mut first = trainer(device(), &tiny, &adapter, Policy::Keep);
@@ -49,8 +53,11 @@ fn interrupted_and_resumed_is_uninterrupted<D: Device>(device: impl Fn() -> D, t
         second.evaluate_loss(&[validation.borrow()]).expect("a sound batch");
     }
     tolerance.check("losses", &resumed_losses, &losses);
-    for (place, pair) in &whole.state().first_moments {
-        tolerance.check("moments", &second.state().first_moments[place].a, &pair.a);
+    let resumed = second.state();
+    for (part, [first, _]) in &whole.state().moments {
+        if let (Moment::F32(first), [Moment::F32(resumed), _]) = (first, &resumed.moments[part]) {
+            tolerance.check("moments", resumed, first);
+        }
     }
     if tolerance == Tolerance::exact() {
         assert_eq!(second.state(), whole.state());
@@ -291,7 +298,7 @@ fn a_step_that_is_not_finite_changes_nothing<D: Device>(device: impl Fn() -> D) 
     assert!(matches!(error, Err(EngineError::NotFinite { step: 1, what: "loss" })), "{error:?}");
     let state = trainer.state();
     assert_eq!(state.step, 0);
-    assert!(state.first_moments.values().all(|pair| pair.a.iter().chain(&pair.b).all(|&m| m == 0.0)));
+    assert!(state.moments.values().flatten().all(|moment| *moment == Moment::F32(vec![0.0; moment.len()])));
 }
 
 on_devices!(reference, ReferenceDevice::new;
@@ -306,13 +313,15 @@ on_devices!(cpu, || CpuDevice::new(2);
 
 #[test]
 fn interrupted_and_resumed_is_uninterrupted_bit_for_bit() {
-    interrupted_and_resumed_is_uninterrupted(|| CpuDevice::new(2), Tolerance::exact());
+    for uses in [uses, uses_8bit] {
+        interrupted_and_resumed_is_uninterrupted(|| CpuDevice::new(2), uses, Tolerance::exact());
+    }
 }
 
 #[test]
 fn interrupted_and_resumed_is_uninterrupted_on_the_reference() {
     // the state is f32, the reference computes in f64
-    interrupted_and_resumed_is_uninterrupted(ReferenceDevice::new, Tolerance::f32());
+    interrupted_and_resumed_is_uninterrupted(ReferenceDevice::new, uses, Tolerance::f32());
 }
 
 #[test]
@@ -386,7 +395,8 @@ fn the_cpu_holds_what_was_planned() {
         (Policy::Keep, false, true),
     ] {
         let adapter = warm_adapter(&LoraConfig { dora, pissa, ..lora() }, &tiny.config, 9);
-        let mut uses: Uses = uses(128, policy.clone());
+        let of = if dora { uses_8bit } else { uses };
+        let mut uses: Uses = of(128, policy.clone());
         uses.generation = Some(GenerationUse { rows: 32, sequences: 3, cache_rows: 90 });
         let planned = memory::plan(&CpuDevice::new(2), &tiny.config, |_| Storage::F32, Some(&adapter.config), &uses);
         let mut trainer = Trainer::new(model(CpuDevice::new(2), &tiny), &adapter, trainer_config(), &uses).expect("a sound trainer");
@@ -394,6 +404,25 @@ fn the_cpu_holds_what_was_planned() {
         assert_eq!(trainer.model().memory(), planned);
         assert_eq!(trainer.model().device().bytes() + planned.host_bytes(), planned.total_bytes());
     }
+}
+
+/// A state goes back only where moments are held as they were.
+#[test]
+fn moments_of_another_storage_are_refused() {
+    let tiny = TinyModel::llama(7);
+    let adapter = warm_adapter(&lora(), &tiny.config, 9);
+    let mut exact = trainer(CpuDevice::new(1), &tiny, &adapter, Policy::Keep);
+    let mut rounded =
+        Trainer::new(model(CpuDevice::new(1), &tiny), &adapter, trainer_config(), &uses_8bit(128, Policy::Keep)).expect("a sound trainer");
+    steps(&mut rounded, &tiny, 0..1);
+    let before = exact.state();
+    assert!(matches!(exact.restore(&rounded.state()), Err(EngineError::StateMismatch)));
+    assert!(matches!(rounded.restore(&before), Err(EngineError::StateMismatch)));
+    assert_eq!(exact.state(), before);
+    let mut damaged = rounded.state();
+    let [Moment::EightBit(first), _] = damaged.moments.values_mut().next().expect("an adapter has tensors") else { panic!("8 bits") };
+    first.scales[0] = f32::NAN;
+    assert!(matches!(rounded.restore(&damaged), Err(EngineError::StateMismatch)));
 }
 
 /// What is held is what was planned, and the plan needs no weights.

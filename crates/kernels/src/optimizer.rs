@@ -1,5 +1,7 @@
 //! The optimiser's arithmetic: AdamW and the norm that gradients are clipped by.
 
+pub mod eight_bit;
+
 use crate::elementwise::{load, store};
 use crate::math::scalar;
 use crate::simd::{LANES, Level, Simd, WithSimd};
@@ -87,19 +89,25 @@ impl WithSimd for AdamW<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let AdamW { p, m, v, g, factors: f } = self;
-        let parts = p.chunks_mut(LANES).zip(m.chunks_mut(LANES)).zip(v.chunks_mut(LANES)).zip(g.chunks(LANES));
-        for (((p, m), v), g) in parts {
-            let g = s.mul(load(s, g), s.splat(f.gradient));
-            let decayed = s.mul(load(s, p), s.splat(f.decay));
-            let old = load(s, m);
-            let first = s.add(old, s.mul(s.splat(f.first), s.sub(g, old)));
-            let second = s.add(s.mul(load(s, v), s.splat(f.beta2)), s.mul(s.mul(s.splat(f.second), g), g));
-            let denominator = s.add(s.div(s.sqrt(second), s.splat(f.root)), s.splat(f.eps));
-            store(s, p, s.sub(decayed, s.mul(s.splat(f.size), s.div(first, denominator))));
-            store(s, m, first);
-            store(s, v, second);
-        }
+        let AdamW { p, m, v, g, factors } = self;
+        update(s, p, m, v, g, factors);
+    }
+}
+
+/// The formula of [`adamw`] on slices of one length.
+#[inline(always)]
+fn update<S: Simd>(s: S, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], f: Factors) {
+    let parts = p.chunks_mut(LANES).zip(m.chunks_mut(LANES)).zip(v.chunks_mut(LANES)).zip(g.chunks(LANES));
+    for (((p, m), v), g) in parts {
+        let g = s.mul(load(s, g), s.splat(f.gradient));
+        let decayed = s.mul(load(s, p), s.splat(f.decay));
+        let old = load(s, m);
+        let first = s.add(old, s.mul(s.splat(f.first), s.sub(g, old)));
+        let second = s.add(s.mul(load(s, v), s.splat(f.beta2)), s.mul(s.mul(s.splat(f.second), g), g));
+        let denominator = s.add(s.div(s.sqrt(second), s.splat(f.root)), s.splat(f.eps));
+        store(s, p, s.sub(decayed, s.mul(s.splat(f.size), s.div(first, denominator))));
+        store(s, m, first);
+        store(s, v, second);
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use engine::adapter::{Adapter, LoraConfig, LoraPair, LoraTensors};
 use engine::config::{Linear, ModelConfig};
+use engine::model::AdapterHalf;
 use families::Described;
 use families::adapters::{Half, linears_of, pair, target_modules, tensor_name};
 use serde_json::Value;
@@ -41,6 +42,17 @@ pub(crate) fn to_named(tensors: &LoraTensors, config: &ModelConfig, rank: usize)
         }
     }
     named
+}
+
+/// PEFT's name of one tensor of an adapter, and its shape.
+pub(crate) fn named_part(config: &ModelConfig, rank: usize, (layer, linear, half): (usize, Linear, AdapterHalf)) -> (String, Vec<usize>) {
+    let (out, inner) = config.adapter_shape(linear);
+    let (half, shape) = match half {
+        AdapterHalf::A => (Half::A, vec![rank, inner]),
+        AdapterHalf::B => (Half::B, vec![out, rank]),
+        AdapterHalf::Magnitude => (Half::Magnitude, vec![out]),
+    };
+    (tensor_name(config, layer, linear, half), shape)
 }
 
 /// The other way round; shapes are checked against the model.

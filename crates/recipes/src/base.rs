@@ -16,7 +16,6 @@ use families::adapters::linears_of;
 use families::gguf::MetaValue;
 use families::tensors::{Naming, Placed};
 use store::catalogue::{self, CatalogueEntry};
-use store::checkpoint::FloatTensors;
 use store::fetch::{self, Fetched, PipSource, Progress, Request};
 use store::gguf::GgufValue;
 use store::hub::{self, HubProgress, HubSource};
@@ -416,7 +415,7 @@ impl Base {
     /// and the base's other files.
     pub(crate) fn write_trained(&self, model: &Model<CpuDevice>, readme: &str, folder: &Path) -> Result<()> {
         let bf16 = self.storage == Some(Storage::Bf16);
-        let mut tensors = FloatTensors::new();
+        let mut tensors = BTreeMap::new();
         for info in self.files.tensors() {
             let mut values = vec![0.0f32; info.shape.iter().product()];
             for placed in self.placed.values().filter(|placed| placed.source == info.name) {

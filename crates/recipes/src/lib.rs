@@ -24,6 +24,7 @@ pub mod init;
 pub mod inspect;
 pub mod label;
 mod layers;
+mod moments;
 pub mod plan;
 pub mod prepare;
 pub mod pull;

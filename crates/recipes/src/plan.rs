@@ -207,12 +207,13 @@ pub(crate) fn lines(plan: &RunPlan, base: &Base, prepared: &Prepared, steps: &St
         (
             "learning rate".into(),
             format!(
-                "{} {:?}, warm-up {:.0} %, decay {}, clipping at {}",
+                "{} {:?}, warm-up {:.0} %, decay {}, clipping at {}{}",
                 tune.learning_rate,
                 tune.schedule,
                 100.0 * tune.warmup,
                 tune.weight_decay,
-                tune.clip
+                tune.clip,
+                if tune.optimizer.is_default() { "" } else { ", moments in 8 bits" }
             )
             .to_lowercase(),
         ),
@@ -274,9 +275,10 @@ pub(crate) fn memory_facts(
     let answering = table(&responder::planned_uses(base, plan, prepared)?);
     let largest = |of: fn(&MemoryPlan) -> usize| of(&training).max(of(&answering)) as u64;
     let trained_bytes = 4 * full.as_ref().map_or_else(|| lora.parameters(base.config()), |full| full.parameters(base.config())) as u64;
+    let moments = training.parameters.iter().filter(|entry| entry.name == "moments").map(|entry| entry.bytes as u64).sum::<u64>();
     // An adapter is held on the host while it is made, and written whole with its moments; a model's checkpoint is written a
     // third at a time.
-    let (host, writing) = if full.is_some() { (0, trained_bytes) } else { (trained_bytes, 3 * trained_bytes) };
+    let (host, writing) = if full.is_some() { (0, trained_bytes) } else { (trained_bytes, trained_bytes + moments) };
     let mut by_name = BTreeMap::new();
     for entry in &training.parameters {
         let name = match entry.name.as_str() {

@@ -270,6 +270,7 @@ struct TuneSection {
     layers: Option<String>,
     freeze: Option<OneOrMany>,
     lora_plus_ratio: Option<f64>,
+    optimizer: Option<String>,
     epochs: Option<f64>,
     max_steps: Option<usize>,
     batch: Option<usize>,
@@ -410,6 +411,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "layers",
             "freeze",
             "lora_plus_ratio",
+            "optimizer",
             "epochs",
             "max_steps",
             "batch",
@@ -729,6 +731,30 @@ pub enum Init {
     Pissa,
 }
 
+/// What moves the parameters.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub enum Optimizer {
+    /// AdamW with moments in f32.
+    #[default]
+    #[serde(rename = "adamw")]
+    AdamW,
+    /// AdamW with moments in 8 bits.
+    #[serde(rename = "adamw_8bit")]
+    AdamW8bit,
+}
+
+impl Optimizer {
+    /// The one of that name in [`OPTIMIZERS`].
+    pub fn parse(key: &str, given: Option<String>) -> Result<Optimizer, SpecError> {
+        choice(key, given, &[(OPTIMIZERS[0], Optimizer::AdamW), (OPTIMIZERS[1], Optimizer::AdamW8bit)])
+    }
+
+    /// Whether it is the default.
+    pub fn is_default(&self) -> bool {
+        *self == Optimizer::default()
+    }
+}
+
 /// How it is tuned.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Tune {
@@ -763,6 +789,9 @@ pub struct Tune {
     /// LoRA+: B's learning rate over A's.
     #[serde(default = "defaults::lora_plus_ratio")]
     pub lora_plus_ratio: f64,
+    /// What moves the parameters.
+    #[serde(default, skip_serializing_if = "Optimizer::is_default")]
+    pub optimizer: Optimizer,
     /// Passes over the training records, at most.
     pub epochs: f64,
     /// Optimiser steps, at most (0: as the epochs say).
@@ -1081,6 +1110,8 @@ pub const ARMS: &[&str] = &["base", "few-shot", "classical", "imported", "tuned"
 pub const METRICS: &[&str] = &["accuracy", "macro_f1", "field_accuracy", "record_exact", "exact_match", "token_f1"];
 /// How the model can be trained: by adapters beside it, or itself.
 pub const METHODS: &[&str] = &["lora", "full"];
+/// The optimizers by name, as transformers and TRL write them: moments in f32, the default, or in 8 bits.
+pub const OPTIMIZERS: &[&str] = &["adamw", "adamw_8bit"];
 /// What full fine-tuning can leave frozen beside blocks and linear layers.
 pub const FREEZABLE: &[&str] = &["embeddings", "norms", "biases"];
 /// What is trained in full only.
@@ -1301,6 +1332,7 @@ impl TuneSection {
                 self.lora_plus_ratio.unwrap_or(defaults::LORA_PLUS_RATIO),
                 limits::LORA_PLUS_RATIO,
             )?,
+            optimizer: Optimizer::parse("tune.optimizer", self.optimizer)?,
             epochs: up_to("tune.epochs", self.epochs.unwrap_or(defaults::EPOCHS), limits::EPOCHS)?,
             max_steps: max_steps("tune.max_steps", self.max_steps.unwrap_or(0))?,
             batch: between("tune.batch", self.batch.unwrap_or(defaults::BATCH), 1, limits::BATCH)?,

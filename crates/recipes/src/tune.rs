@@ -6,18 +6,18 @@
 
 use data::TrainRows;
 use data::pack::{self, PackPlan, PackedBatch, TokenRow};
-use engine::adapter::{Adapter, LoraConfig, LoraTensors};
+use engine::adapter::{Adapter, LoraConfig};
 use engine::batch::{Batch, LossEntry, PassLimits, Segment};
 use engine::cpu::CpuDevice;
 use engine::memory::{Policy, ScoringUse, TrainingUse, Uses};
 use engine::model::Model;
 use engine::schedule::{Decay, Schedule as EngineSchedule};
-use engine::trainer::{Objective, OptimizerConfig, StepReport, Trainer, TrainerConfig, TrainerState};
+use engine::trainer::{AdapterMoments, Objective, OptimizerConfig, StepReport, Trainer, TrainerConfig, TrainerState};
 use eval::arms::Trial;
 use eval::{Decode, Subject};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::checkpoint::{self, Checkpoint};
+use store::checkpoint::{self, Checkpoint, StateTensors};
 use store::{RunFolder, jsonl};
 
 use crate::adapters;
@@ -25,6 +25,7 @@ use crate::base::Base;
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 use crate::evaluate::{self, answer_tokens};
+use crate::moments;
 use crate::prepare::{Prepared, SHARED_MIN, token_row, train_rows};
 use crate::report::facts::{LookFacts, StepFacts, TrainingFacts};
 use crate::responder::Responder;
@@ -87,8 +88,14 @@ impl Rows {
     /// What the engine is to lay out memory for.
     pub(crate) fn uses(&self, tune: &Tune, policy: Policy) -> Uses {
         let several_passes = pack::several_passes(&self.train, &self.plan);
-        let training =
-            TrainingUse { pass: self.limits(), policy, several_passes, reduction_leaves: tune.reduction_leaves, micro_batches: tune.batch };
+        let training = TrainingUse {
+            pass: self.limits(),
+            policy,
+            several_passes,
+            reduction_leaves: tune.reduction_leaves,
+            micro_batches: tune.batch,
+            moments: moments::storage(tune.optimizer),
+        };
         Uses { training: Some(training), scoring: Some(ScoringUse { pass: self.limits(), prefix: 0 }), ..Uses::default() }
     }
 }
@@ -359,11 +366,12 @@ const SECOND: &str = "second.";
 
 fn save(trainer: &Trainer<CpuDevice>, progress: &Progress, run: &RunFolder, base: &Base) -> Result<()> {
     let state = trainer.state();
-    let rank = state.adapter.config.rank;
-    let mut optimizer = std::collections::BTreeMap::new();
-    for (prefix, moments) in [(FIRST, &state.first_moments), (SECOND, &state.second_moments)] {
-        optimizer
-            .extend(adapters::to_named(moments, base.config(), rank).into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
+    let mut optimizer = StateTensors::new();
+    for (part, both) in state.moments {
+        let (name, shape) = adapters::named_part(base.config(), state.adapter.config.rank, part);
+        for (prefix, moment) in [FIRST, SECOND].into_iter().zip(both) {
+            moments::insert(&mut optimizer, format!("{prefix}{name}"), shape.clone(), moment);
+        }
     }
     let adapter = adapters::to_peft(&state.adapter, base.config(), &base.name, None);
     let state_json = serde_json::to_value(progress).unwrap_or(Value::Null);
@@ -376,17 +384,17 @@ fn restore(trainer: &mut Trainer<CpuDevice>, saved: Checkpoint, run: &RunFolder,
     let folder = checkpoint::folder(run.path(), saved.step);
     let corrupt = |reason: String| Error::Corrupt { what: "the checkpoint", reason, path: folder.clone() };
     let adapter = adapters::from_peft(saved.adapter, &config)?.unfolded(lora);
-    let moments = |prefix: &str| -> Result<LoraTensors> {
-        let named = saved
-            .optimizer
-            .iter()
-            .filter_map(|(name, tensor)| name.strip_prefix(prefix).map(|name| (name.to_owned(), tensor.clone())))
-            .collect();
-        adapters::from_named(named, &config, adapter.config.rank)
+    let find = |prefix: &str, name: &str| {
+        let name = format!("{prefix}{name}");
+        moments::find(|name| saved.optimizer.get(name).cloned(), &name).ok_or_else(|| corrupt(format!("it has no moment {name}")))
     };
-    let (first_moments, second_moments) = (moments(FIRST)?, moments(SECOND)?);
+    let mut both = AdapterMoments::new();
+    for part in trainer.adapter_parts() {
+        let (name, _) = adapters::named_part(&config, adapter.config.rank, part);
+        both.insert(part, [find(FIRST, &name)?, find(SECOND, &name)?]);
+    }
     let step = u32::try_from(saved.step).map_err(|error| corrupt(error.to_string()))?;
-    trainer.restore(&TrainerState { step, adapter, first_moments, second_moments })?;
+    trainer.restore(&TrainerState { step, adapter, moments: both })?;
     serde_json::from_value(saved.state).map_err(|error| corrupt(error.to_string()))
 }
 

@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use engine::config::TensorName;
 use engine::cpu::CpuDevice;
 use engine::memory::Policy;
-use engine::trainer::{FullPart, Trainer};
+use engine::trainer::Trainer;
 use serde_json::{Value, json};
 use store::RunFolder;
-use store::checkpoint::{self, FloatTensors};
+use store::checkpoint::{self, StateTensor, StateTensors};
 
 use crate::base::Base;
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
+use crate::moments;
 use crate::prepare::Prepared;
 use crate::report::facts::TrainingFacts;
 use crate::spec::{Keep, RunPlan};
@@ -22,8 +22,9 @@ use crate::tune::{Looker, Progress, Rows, Steps, trainer_config, training_facts,
 pub(crate) const MODEL_FOLDER: &str = "model";
 /// Its weights.
 pub(crate) const MODEL_WEIGHTS: &str = "model/model.safetensors";
-/// The files of a checkpoint, and what is in them.
-const PARTS: [(&str, FullPart); 3] = [("model", FullPart::Value), ("first", FullPart::FirstMoment), ("second", FullPart::SecondMoment)];
+/// The files of a checkpoint: the tensors, and both of their moments.
+const PARTS: [&str; 3] = [VALUES, "first", "second"];
+const VALUES: &str = "model";
 
 /// Trains and writes `model/`. Goes on from the last checkpoint of `run` if there is one.
 pub(crate) fn tune(
@@ -58,9 +59,9 @@ pub(crate) fn tune(
     let last = u64::from(trainer.step_count());
     let best = if plan.tune.keep == Keep::Best && progress.best_loss.is_some() { progress.best_step } else { last };
     if best != last {
-        let kept = checkpoint::read_full(&checkpoint::folder(run.path(), best), &PARTS.map(|(part, _)| part))?;
+        let kept = checkpoint::read_full(&checkpoint::folder(run.path(), best), &PARTS)?;
         for name in trainer.full_names() {
-            trainer.set_full_tensor(FullPart::Value, name, &kept.tensor("model", &name.to_string())?);
+            trainer.set_full_tensor(name, &kept.tensor(VALUES, &name.to_string())?);
         }
     }
     let goal = if plan.project.goal.is_empty() { "BLANK" } else { &plan.project.goal };
@@ -84,34 +85,46 @@ fn weights_hash(path: &Path) -> Result<blake3::Hash> {
 fn save(trainer: &Trainer<CpuDevice>, progress: &Progress, run: &RunFolder) -> Result<()> {
     let state = serde_json::to_value(progress).unwrap_or(Value::Null);
     let names = trainer.full_names();
-    let mut tensors = |part: &str| -> FloatTensors {
-        let (_, part) = PARTS.iter().find(|(name, _)| *name == part).expect("one of the parts");
-        let tensor = |name: &TensorName| {
-            let values = trainer.full_tensor(*part, *name);
-            (name.to_string(), (vec![values.len()], values.iter().flat_map(|value| value.to_le_bytes()).collect()))
-        };
-        names.iter().map(tensor).collect()
+    let mut tensors = |part: &str| -> StateTensors {
+        let mut tensors = StateTensors::new();
+        for &name in &names {
+            let moment = PARTS[1..].iter().position(|moment| *moment == part);
+            match moment {
+                None => {
+                    let values = trainer.full_tensor(name);
+                    tensors.insert(name.to_string(), StateTensor::floats(vec![values.len()], &values));
+                }
+                Some(index) => {
+                    let moment = trainer.full_moments(name).into_iter().nth(index).expect("there are two");
+                    moments::insert(&mut tensors, name.to_string(), vec![moment.len()], moment);
+                }
+            }
+        }
+        tensors
     };
-    checkpoint::write_full(run, u64::from(trainer.step_count()), &state, &PARTS.map(|(part, _)| part), &mut tensors)?;
+    checkpoint::write_full(run, u64::from(trainer.step_count()), &state, &PARTS, &mut tensors)?;
     Ok(())
 }
 
 fn restore(trainer: &mut Trainer<CpuDevice>, folder: &Path) -> Result<Progress> {
     let corrupt = |reason: String| Error::Corrupt { what: "the checkpoint", reason, path: folder.to_owned() };
-    let saved = checkpoint::read_full(folder, &PARTS.map(|(part, _)| part))?;
-    for (file, part) in PARTS {
-        let names = trainer.full_names();
-        if saved.names(file).len() != names.len() {
-            return Err(corrupt(format!("{} tensors of {file}, {} are trained", saved.names(file).len(), names.len())));
+    let saved = checkpoint::read_full(folder, &PARTS)?;
+    let names = trainer.full_names();
+    if saved.names(VALUES).len() != names.len() {
+        return Err(corrupt(format!("{} tensors, {} are trained", saved.names(VALUES).len(), names.len())));
+    }
+    for name in names {
+        let values = saved.tensor(VALUES, &name.to_string())?;
+        let (rows, cols) = trainer.model().config().tensor_shape(name);
+        if values.len() != rows * cols {
+            return Err(corrupt(format!("{} numbers of {name}, expected {rows} x {cols}", values.len())));
         }
-        for name in names {
-            let values = saved.tensor(file, &name.to_string())?;
-            let (rows, cols) = trainer.model().config().tensor_shape(name);
-            if values.len() != rows * cols {
-                return Err(corrupt(format!("{} numbers of {name}, expected {rows} x {cols}", values.len())));
-            }
-            trainer.set_full_tensor(part, name, &values);
-        }
+        trainer.set_full_tensor(name, &values);
+        let moment = |part: &str| {
+            let found = moments::find(|name| saved.state_tensor(part, name).ok().flatten(), &name.to_string());
+            found.ok_or_else(|| corrupt(format!("it has no {part} moment of {name}")))
+        };
+        trainer.set_full_moments(name, &[moment(PARTS[1])?, moment(PARTS[2])?])?;
     }
     trainer.set_step_count(u32::try_from(saved.step).map_err(|error| corrupt(error.to_string()))?);
     serde_json::from_value(saved.state).map_err(|error| corrupt(error.to_string()))

@@ -120,6 +120,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("tune.layers", "\"last 2\""),
     ("tune.freeze", "\"norms\""),
     ("tune.lora_plus_ratio", "16.0"),
+    ("tune.optimizer", "\"adamw_8bit\""),
     ("tune.epochs", "1.5"),
     ("tune.max_steps", "10"),
     ("tune.batch", "16"),

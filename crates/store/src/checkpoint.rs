@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::atomic::{self, PendingFolder};
-use crate::peft::{self, AdapterTensor, PeftAdapter};
+use crate::peft::{self, PeftAdapter};
 use crate::safetensors::{self, SafetensorsFile};
 use crate::{Dtype, Result, RunFolder, StoreError, run_folder};
 
@@ -26,7 +26,7 @@ pub struct Checkpoint {
     /// The adapter at that step.
     pub adapter: PeftAdapter,
     /// Optimiser moments, by any names.
-    pub optimizer: BTreeMap<String, AdapterTensor>,
+    pub optimizer: StateTensors,
     /// Schedule, data position, counters: the caller's own JSON.
     pub state: Value,
 }
@@ -36,7 +36,7 @@ pub fn write(run: &RunFolder, checkpoint: &Checkpoint) -> Result<PathBuf> {
     let place = folder(run.path(), checkpoint.step);
     let pending = PendingFolder::create(&place)?;
     checkpoint.adapter.write_into(&pending)?;
-    pending.write(OPTIMIZER_FILE, &peft::tensor_bytes(&checkpoint.optimizer)?)?;
+    write_tensors(&pending.path().join(OPTIMIZER_FILE), &checkpoint.optimizer)?;
     pending.write(STATE_FILE, format!("{:#}\n", checkpoint.state).as_bytes())?;
     let mut hashes = BTreeMap::new();
     for name in [peft::CONFIG_FILE, peft::WEIGHTS_FILE, peft::LINEAGE_FILE, OPTIMIZER_FILE, STATE_FILE] {
@@ -50,8 +50,32 @@ pub fn write(run: &RunFolder, checkpoint: &Checkpoint) -> Result<PathBuf> {
     Ok(place)
 }
 
-/// Tensors by name as they lie in a file: shape, and little-endian f32 bytes.
-pub type FloatTensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+/// A tensor as it lies in a checkpoint's file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateTensor {
+    /// F32, or U8 for codes.
+    pub dtype: Dtype,
+    /// Outermost first.
+    pub shape: Vec<usize>,
+    /// Little endian.
+    pub bytes: Vec<u8>,
+}
+
+impl StateTensor {
+    /// One of f32.
+    pub fn floats(shape: Vec<usize>, values: &[f32]) -> StateTensor {
+        StateTensor { dtype: Dtype::F32, shape, bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect() }
+    }
+
+    /// Its numbers, if they are f32.
+    pub fn to_floats(&self) -> Option<Vec<f32>> {
+        let numbers = || self.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        (self.dtype == Dtype::F32).then(numbers)
+    }
+}
+
+/// Tensors by name.
+pub type StateTensors = BTreeMap<String, StateTensor>;
 
 /// Writes a checkpoint of full fine-tuning as a whole folder: the caller's JSON, and a safetensors file for each part (the
 /// model, its moments), which `tensors` gives one after the other, so that one of them is in memory at a time.
@@ -60,14 +84,14 @@ pub fn write_full(
     step: u64,
     state: &Value,
     parts: &[&str],
-    tensors: &mut dyn FnMut(&str) -> FloatTensors,
+    tensors: &mut dyn FnMut(&str) -> StateTensors,
 ) -> Result<PathBuf> {
     let place = folder(run.path(), step);
     let pending = PendingFolder::create(&place)?;
     let mut hashes = BTreeMap::new();
     for part in parts {
         let path = pending.path().join(part_file(part));
-        write_floats(&path, &tensors(part))?;
+        write_tensors(&path, &tensors(part))?;
         hashes.insert(part_file(part), atomic::sha256(&path, &mut |_| ())?.0);
     }
     pending.write(STATE_FILE, format!("{state:#}\n").as_bytes())?;
@@ -81,11 +105,21 @@ fn part_file(part: &str) -> String {
     format!("{part}.safetensors")
 }
 
-/// A safetensors file of f32 tensors.
-pub fn write_floats(path: &Path, tensors: &FloatTensors) -> Result<()> {
-    let views: Vec<_> =
-        tensors.iter().map(|(name, (shape, bytes))| safetensors::TensorData { name, dtype: Dtype::F32, shape, bytes }).collect();
+/// A safetensors file of these tensors.
+fn write_tensors(path: &Path, tensors: &StateTensors) -> Result<()> {
+    let views: Vec<_> = tensors
+        .iter()
+        .map(|(name, StateTensor { dtype, shape, bytes })| safetensors::TensorData { name, dtype: *dtype, shape, bytes })
+        .collect();
     safetensors::write(path, &views, &safetensors::pytorch_metadata())
+}
+
+fn read_tensors(path: &Path) -> Result<StateTensors> {
+    let file = SafetensorsFile::open(path)?;
+    let tensor = |info: &crate::TensorInfo| {
+        Ok((info.name.clone(), StateTensor { dtype: info.dtype, shape: info.shape.clone(), bytes: file.read(&info.name)? }))
+    };
+    file.tensors().iter().map(tensor).collect()
 }
 
 /// A checkpoint of full fine-tuning, whose files were checked.
@@ -102,6 +136,13 @@ impl FullCheckpoint {
     pub fn tensor(&self, part: &str, name: &str) -> Result<Vec<f32>> {
         let missing = || StoreError::CheckpointFile { file: part_file(part), path: PathBuf::from(part) };
         self.parts.get(part).ok_or_else(missing)?.read_f32(name)
+    }
+
+    /// A tensor of one of the parts as it lies in its file; `None` where it is not there.
+    pub fn state_tensor(&self, part: &str, name: &str) -> Result<Option<StateTensor>> {
+        let file = self.parts.get(part).and_then(|file| Some((file, file.tensors().iter().find(|tensor| tensor.name == name)?)));
+        let Some((file, info)) = file else { return Ok(None) };
+        Ok(Some(StateTensor { dtype: info.dtype, shape: info.shape.clone(), bytes: file.read(name)? }))
     }
 
     /// Names of the tensors of a part.
@@ -152,7 +193,7 @@ pub fn read(folder: &Path) -> Result<Checkpoint> {
     Ok(Checkpoint {
         step,
         adapter: PeftAdapter::read(folder)?,
-        optimizer: peft::read_tensors(&folder.join(OPTIMIZER_FILE))?,
+        optimizer: read_tensors(&folder.join(OPTIMIZER_FILE))?,
         state: atomic::read_json(&folder.join(STATE_FILE), MAX_JSON_BYTES)?,
     })
 }

@@ -123,7 +123,7 @@ impl PeftAdapter {
 ///
 /// # Errors
 /// [`StoreError::Peft`] where values and shape disagree.
-pub(crate) fn tensor_bytes(tensors: &BTreeMap<String, AdapterTensor>) -> Result<Vec<u8>> {
+fn tensor_bytes(tensors: &BTreeMap<String, AdapterTensor>) -> Result<Vec<u8>> {
     let mut coded = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         if tensor.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) != Some(tensor.values.len()) {
@@ -138,7 +138,7 @@ pub(crate) fn tensor_bytes(tensors: &BTreeMap<String, AdapterTensor>) -> Result<
 }
 
 /// All tensors of a safetensors file, as f32.
-pub(crate) fn read_tensors(path: &Path) -> Result<BTreeMap<String, AdapterTensor>> {
+fn read_tensors(path: &Path) -> Result<BTreeMap<String, AdapterTensor>> {
     let file = SafetensorsFile::open(path)?;
     file.tensors().iter().map(|t| Ok((t.name.clone(), AdapterTensor { shape: t.shape.clone(), values: file.read_f32(&t.name)? }))).collect()
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use scratch::Scratch;
 use serde_json::json;
 use store::atomic::{self, Pending, PendingFolder};
-use store::checkpoint::{self, Checkpoint};
+use store::checkpoint::{self, Checkpoint, StateTensor};
 use store::jsonl::{self, JsonlLog};
 use store::peft::{AdapterTensor, PeftAdapter, PeftConfig, TargetModules};
 use store::{RunFolder, StoreError, run_folder};
@@ -229,7 +229,10 @@ fn some_checkpoint(step: u64) -> Checkpoint {
             tensors: BTreeMap::from([(name("A"), tensor(0.1)), (name("B"), tensor(step as f32))]),
             lineage: Some(json!({"step": step})),
         },
-        optimizer: BTreeMap::from([("m.0".to_owned(), tensor(0.5))]),
+        optimizer: BTreeMap::from([
+            ("m.0".to_owned(), StateTensor::floats(vec![1, 2], &[0.5, -0.0])),
+            ("m.1".to_owned(), StateTensor { dtype: store::Dtype::U8, shape: vec![3], bytes: vec![0, 127, 255] }),
+        ]),
         state: json!({"epoch": 1.5, "position": [1, 2, 3]}),
     }
 }
@@ -281,7 +284,7 @@ fn a_changed_checkpoint_is_refused() {
 fn checkpoints_of_models_come_back_and_are_checked() {
     let root = Scratch::new("checkpoint-full");
     let run = RunFolder::create(root.path(), "a", "b").unwrap();
-    let tensor = |values: &[f32]| (vec![1, values.len()], values.iter().flat_map(|value| value.to_le_bytes()).collect());
+    let tensor = |values: &[f32]| StateTensor::floats(vec![1, values.len()], values);
     let mut asked = Vec::new();
     let mut tensors = |part: &str| {
         asked.push(part.to_owned());
@@ -293,6 +296,8 @@ fn checkpoints_of_models_come_back_and_are_checked() {
     assert_eq!((read.step, &read.state), (7, &json!({"epoch": 0.5})));
     assert_eq!((read.names("first"), read.names("second")), (vec!["gain", "matrix"], vec![]));
     assert_eq!(read.tensor("model", "gain").unwrap(), [1.5, 5.0]);
+    assert_eq!(read.state_tensor("first", "gain").unwrap(), Some(tensor(&[1.5, 5.0])));
+    assert_eq!(read.state_tensor("first", "other").unwrap(), None);
     assert_eq!(read.tensor("model", "matrix").unwrap()[0].to_bits(), (-0.0f32).to_bits());
     assert!(read.tensor("second", "gain").unwrap_err().to_string().starts_with("checkpoint lacks second.safetensors"));
     assert_eq!((checkpoint::steps(run.path()).unwrap(), checkpoint::last(run.path()).unwrap()), (vec![7], Some(7)));

@@ -14,8 +14,9 @@ use engine::{
     full::FullConfig,
     memory::{GenerationUse, Policy, TrainingUse, Uses},
     model::{Model, PairOf, WeightSource},
+    moments::MomentStorage,
     schedule::{Decay, Schedule},
-    trainer::{FullPart, Objective, OptimizerConfig, Trainer, TrainerConfig},
+    trainer::{Objective, OptimizerConfig, Trainer, TrainerConfig},
 };
 
 use crate::golden::{Golden, GoldenTensor};
@@ -46,8 +47,14 @@ pub fn answers<D: Device>(
     model.attach(&start)?;
     answers.insert("adapter.logits".into(), logits(&mut model, &batch)?);
 
-    let training =
-        TrainingUse { pass: PassLimits::dense(rows), policy: Policy::Keep, several_passes: false, reduction_leaves: 1, micro_batches: 1 };
+    let training = TrainingUse {
+        pass: PassLimits::dense(rows),
+        policy: Policy::Keep,
+        several_passes: false,
+        reduction_leaves: 1,
+        micro_batches: 1,
+        moments: MomentStorage::F32,
+    };
     let mut trainer = Trainer::new(model, &start, trainer_config(), &Uses { training: Some(training), ..Uses::default() })?;
     let mut add = |kind: &str, (layer, linear), parts: [Vec<f64>; 3]| {
         let named = names(layer, linear).map(|name| format!("adapter.{kind}.{name}")).into_iter().zip(parts);
@@ -87,14 +94,21 @@ pub fn full_answers<D: Device>(
     let records = Records::of(question);
     let batch = records.batch();
     let pass = PassLimits::dense(batch.tokens.len());
-    let training = TrainingUse { pass, policy: Policy::Keep, several_passes: false, reduction_leaves: 1, micro_batches: 1 };
+    let training = TrainingUse {
+        pass,
+        policy: Policy::Keep,
+        several_passes: false,
+        reduction_leaves: 1,
+        micro_batches: 1,
+        moments: MomentStorage::F32,
+    };
     let model = Model::load_trained(device, config.clone(), weights, &FullConfig::all())?;
     let mut trainer_config = trainer_config();
     trainer_config.optimizer.weight_decay = FULL_DECAY;
     let mut trainer = Trainer::full(model, trainer_config, &Uses { training: Some(training), ..Uses::default() })?;
     let gradients = trainer.full_gradients(&[batch])?.tensors;
     let losses = (0..STEPS).map(|_| Ok(trainer.step(&[batch])?.loss)).collect::<Result<_, Box<dyn Error>>>()?;
-    let end = trainer.full_names().into_iter().map(|name| (name, trainer.full_tensor(FullPart::Value, name))).collect();
+    let end = trainer.full_names().into_iter().map(|name| (name, trainer.full_tensor(name))).collect();
     Ok(FullAnswers { gradients, losses, end })
 }
 

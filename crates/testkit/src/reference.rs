@@ -4,8 +4,9 @@ use engine::{
     batch::{HeadEntry, RunTable},
     compute::KvType,
     config::{Gate, Rotary},
-    device::{AdamW, AttentionShape, Device, DeviceError, Limits, Product, Slot, Storage, WeightId},
+    device::{AdamW, AttentionShape, Device, DeviceError, Limits, Moment8bit, MomentsId, Product, Slot, Storage, WeightId},
 };
+use kernels::optimizer::eight_bit::{BLOCK, FIRST, SECOND};
 
 /// A weight matrix `[rows, cols]` in f64.
 struct Matrix {
@@ -25,6 +26,7 @@ impl Matrix {
 pub struct ReferenceDevice {
     arenas: Vec<Option<Vec<f64>>>,
     weights: Vec<Matrix>,
+    moments: Vec<Option<[Moment8bit; 2]>>,
 }
 
 impl ReferenceDevice {
@@ -586,20 +588,90 @@ impl Device for ReferenceDevice {
         self.adamw_on(&mut values, m, v, g, adamw);
         self.weights[w.0 as usize].values = values;
     }
+
+    fn moments_8bit(&mut self, name: &str, len: usize) -> Result<MomentsId, DeviceError> {
+        let needed = self.moments_8bit_bytes(len);
+        self.moments.push(Some(Moment8bit::zeros(len).map_err(|_| DeviceError::OutOfMemory { name: name.to_owned(), needed })?));
+        Ok(MomentsId(self.moments.len() as u32 - 1))
+    }
+
+    fn moments_8bit_bytes(&self, len: usize) -> usize {
+        Moment8bit::bytes_of_both(len)
+    }
+
+    fn release_moments_8bit(&mut self, moments: MomentsId) {
+        self.moments[moments.0 as usize].take().expect("moments are released once");
+    }
+
+    fn read_moments_8bit(&self, moments: MomentsId) -> [Moment8bit; 2] {
+        self.moments[moments.0 as usize].clone().expect("moments that were not released")
+    }
+
+    fn write_moments_8bit(&mut self, moments: MomentsId, values: &[Moment8bit; 2]) {
+        let held = self.moments[moments.0 as usize].as_mut().expect("moments that were not released");
+        assert!(held.iter().zip(values).all(|(held, values)| values.fits(held.codes.len())));
+        held.clone_from(values);
+    }
+
+    fn adamw_8bit(&mut self, p: Slot, moments: MomentsId, g: Slot, adamw: AdamW) {
+        let mut values = self.copied(p);
+        self.adamw_8bit_on(&mut values, moments, g, adamw);
+        self.get_mut(p).copy_from_slice(&values);
+    }
+
+    fn adamw_8bit_weight(&mut self, w: WeightId, moments: MomentsId, g: Slot, adamw: AdamW) {
+        let mut values = std::mem::take(&mut self.weights[w.0 as usize].values);
+        self.adamw_8bit_on(&mut values, moments, g, adamw);
+        self.weights[w.0 as usize].values = values;
+    }
 }
 
 impl ReferenceDevice {
     fn adamw_on(&mut self, p: &mut [f64], m: Slot, v: Slot, g: Slot, adamw: AdamW) {
-        let g = self.copied(g);
-        let (beta1, beta2, step) = (f64::from(adamw.beta1), f64::from(adamw.beta2), adamw.step as i32);
-        let (lr, eps, decay) = (f64::from(adamw.learning_rate), f64::from(adamw.eps), f64::from(adamw.weight_decay));
-        for (i, (p, g)) in p.iter_mut().zip(&g).enumerate() {
-            let g = g * f64::from(adamw.gradient_scale);
-            let first = beta1 * self.get(m)[i] + (1.0 - beta1) * g;
-            let second = beta2 * self.get(v)[i] + (1.0 - beta2) * g * g;
-            (self.get_mut(m)[i], self.get_mut(v)[i]) = (first, second);
-            let (first, second) = (first / (1.0 - beta1.powi(step)), second / (1.0 - beta2.powi(step)));
-            *p = *p * (1.0 - lr * decay) - lr * first / (second.sqrt() + eps);
+        let (g, mut first, mut second) = (self.copied(g), self.copied(m), self.copied(v));
+        adamw_in_place(p, &mut first, &mut second, &g, adamw);
+        self.get_mut(m).copy_from_slice(&first);
+        self.get_mut(v).copy_from_slice(&second);
+    }
+
+    fn adamw_8bit_on(&mut self, p: &mut [f64], moments: MomentsId, g: Slot, adamw: AdamW) {
+        let (g, held) = (self.copied(g), self.read_moments_8bit(moments));
+        let [mut first, mut second] = [(&held[0], &FIRST), (&held[1], &SECOND)].map(|(moment, values)| decoded(moment, values));
+        adamw_in_place(p, &mut first, &mut second, &g, adamw);
+        let rounded = [encoded(&first, &FIRST, false), encoded(&second, &SECOND, true)];
+        self.write_moments_8bit(moments, &rounded);
+    }
+}
+
+fn decoded(moment: &Moment8bit, values: &[f32; 256]) -> Vec<f64> {
+    let blocks = moment.codes.chunks(BLOCK).zip(&moment.scales);
+    blocks.flat_map(|(codes, scale)| codes.iter().map(|&code| f64::from(values[usize::from(code)]) * f64::from(*scale))).collect()
+}
+
+/// The nearest code of each number; what is `positive` becomes no zero.
+fn encoded(moment: &[f64], values: &[f32; 256], positive: bool) -> Moment8bit {
+    let (mut codes, mut scales) = (Vec::new(), Vec::new());
+    for block in moment.chunks(BLOCK) {
+        let scale = block.iter().fold(0.0f64, |most, x| most.max(x.abs())).min(f64::from(f32::MAX));
+        scales.push(scale as f32);
+        for &x in block {
+            let distance = |code: u8| (f64::from(values[usize::from(code)]) - if scale > 0.0 { x / scale } else { 0.0 }).abs();
+            let nearest = (0..=255).min_by(|&a, &b| distance(a).total_cmp(&distance(b))).expect("there are codes");
+            codes.push(if positive && x > 0.0 { nearest.max(1) } else { nearest });
         }
+    }
+    Moment8bit { codes, scales }
+}
+
+fn adamw_in_place(p: &mut [f64], m: &mut [f64], v: &mut [f64], g: &[f64], adamw: AdamW) {
+    let (beta1, beta2, step) = (f64::from(adamw.beta1), f64::from(adamw.beta2), adamw.step as i32);
+    let (lr, eps, decay) = (f64::from(adamw.learning_rate), f64::from(adamw.eps), f64::from(adamw.weight_decay));
+    for (i, (p, g)) in p.iter_mut().zip(g).enumerate() {
+        let g = g * f64::from(adamw.gradient_scale);
+        let first = beta1 * m[i] + (1.0 - beta1) * g;
+        let second = beta2 * v[i] + (1.0 - beta2) * g * g;
+        (m[i], v[i]) = (first, second);
+        let (first, second) = (first / (1.0 - beta1.powi(step)), second / (1.0 - beta2.powi(step)));
+        *p = *p * (1.0 - lr * decay) - lr * first / (second.sqrt() + eps);
     }
 }

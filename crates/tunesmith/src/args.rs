@@ -515,6 +515,9 @@ pub(crate) struct BenchTrain {
     /// LoRA+: B's learning rate over A's
     #[arg(long, default_value_t = 1.0)]
     pub(crate) lora_plus_ratio: f32,
+    /// Optimizer: AdamW with moments in f32, or in 8 bits
+    #[arg(long, default_value = "adamw", value_parser = clap::builder::PossibleValuesParser::new(recipes::spec::OPTIMIZERS))]
+    pub(crate) optimizer: String,
     /// Steps, the first of which warms up
     #[arg(long, default_value_t = 6)]
     pub(crate) steps: usize,

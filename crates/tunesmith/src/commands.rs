@@ -545,6 +545,7 @@ fn bench_train(session: &mut Session<'_>, bench: &BenchTrain) -> Result<Exit> {
         method: &bench.method,
         rank: bench.rank,
         lora_plus_ratio: bench.lora_plus_ratio,
+        optimizer: &bench.optimizer,
         steps: bench.steps,
         ids: bench.ids.as_deref(),
         adapter_start: bench.adapter_start.as_deref(),

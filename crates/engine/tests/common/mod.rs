@@ -8,6 +8,7 @@ use engine::{
     device::Device,
     memory::{Policy, ScoringUse, TrainingUse, Uses},
     model::Model,
+    moments::MomentStorage,
     random::{self, Purpose},
     schedule::{Decay, Schedule},
     trainer::{Objective, OptimizerConfig, Trainer, TrainerConfig},
@@ -175,7 +176,14 @@ pub fn trainer_config() -> TrainerConfig {
 pub fn uses(rows: usize, policy: Policy) -> Uses {
     let pass = PassLimits { entries: 2 * rows, ..PassLimits::dense(rows) };
     Uses {
-        training: Some(TrainingUse { pass, policy, several_passes: false, reduction_leaves: 4, micro_batches: 16 }),
+        training: Some(TrainingUse {
+            pass,
+            policy,
+            several_passes: false,
+            reduction_leaves: 4,
+            micro_batches: 16,
+            moments: MomentStorage::F32,
+        }),
         scoring: Some(ScoringUse { pass, prefix: 0 }),
         ..Uses::default()
     }
@@ -183,6 +191,13 @@ pub fn uses(rows: usize, policy: Policy) -> Uses {
 
 pub fn model<D: Device>(device: D, tiny: &TinyModel) -> Model<D> {
     Model::load(device, tiny.config.clone(), tiny).expect("a sound model")
+}
+
+/// The same with every moment in 8 bits.
+pub fn uses_8bit(rows: usize, policy: Policy) -> Uses {
+    let mut uses = uses(rows, policy);
+    uses.training.as_mut().expect("a use of training").moments = MomentStorage::EightBit { len_min: 1 };
+    uses
 }
 
 pub fn trainer<D: Device>(device: D, tiny: &TinyModel, adapter: &Adapter, policy: Policy) -> Trainer<D> {

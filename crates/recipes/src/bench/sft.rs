@@ -12,6 +12,7 @@ use data::pack::{self, PackPlan, PackedBatch, TrainRows};
 use engine::adapter::Adapter;
 use engine::batch::{Batch, PassLimits};
 use engine::memory::TrainingUse;
+use engine::moments::MomentStorage;
 use engine::trainer::Trainer;
 use serde::Serialize;
 use text::{ChatFormat, LossOn};
@@ -123,7 +124,7 @@ pub fn sft(context: &Context<'_>, observer: &mut dyn Observer, options: &BenchSf
     };
     let several_passes = batches().any(|batch| batch.passes.len() > 1);
     let micro_batches = packed.iter().map(|step| step.batches.len()).max().unwrap_or(1);
-    let training = |policy| TrainingUse { pass, policy, several_passes, reduction_leaves: 1, micro_batches };
+    let training = |policy| TrainingUse { pass, policy, several_passes, reduction_leaves: 1, micro_batches, moments: MomentStorage::F32 };
     let (uses, planned_bytes) = train::fitted(context, &base, &adapter.config, training)?;
     let optimizer = trainer_config(steps, options.learning_rate, Some(MAX_NORM));
     let mut trainer = Trainer::new(base.load(context.threads)?, &adapter, optimizer, &uses)?;

@@ -41,8 +41,9 @@ use crate::base::Base;
 use crate::budget;
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
+use crate::moments;
 use crate::plan::process_lines;
-use crate::spec::defaults;
+use crate::spec::{Optimizer, defaults};
 use crate::tune::EngineBatch;
 
 /// The peer's learning rate.
@@ -78,6 +79,8 @@ pub struct BenchTrainOptions<'a> {
     pub rank: usize,
     /// LoRA+: B's learning rate over A's.
     pub lora_plus_ratio: f32,
+    /// One of [`crate::spec::OPTIMIZERS`].
+    pub optimizer: &'a str,
     /// Steps, the first of which warms up.
     pub steps: usize,
     /// JSON file with the ids of each sequence; else they are drawn.
@@ -105,6 +108,8 @@ pub struct BenchTrain {
     pub storage: String,
     /// As given.
     pub method: String,
+    /// As given.
+    pub optimizer: String,
     /// LoRA rank.
     pub rank: usize,
     /// Sequences of a step.
@@ -154,7 +159,9 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
     let borrowed: Vec<Batch<'_>> = batches.iter().map(EngineBatch::borrow).collect();
     let pass =
         PassLimits { chain: options.length, ..PassLimits::dense(borrowed.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0)) };
-    let training = |policy| TrainingUse { pass, policy, several_passes: false, reduction_leaves: 1, micro_batches: borrowed.len() };
+    let moments = moments::storage(Optimizer::parse("--optimizer", Some(options.optimizer.to_owned()))?);
+    let training =
+        |policy| TrainingUse { pass, policy, several_passes: false, reduction_leaves: 1, micro_batches: borrowed.len(), moments };
     let mut optimizer = trainer_config(options.steps, LEARNING_RATE, None);
     optimizer.optimizer.lora_plus_ratio = options.lora_plus_ratio;
     let (mut trainer, flops_per_step, planned_bytes) = if let Some(full) = full {
@@ -193,6 +200,7 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
         model: options.model.to_owned(),
         storage: base.storage_names(),
         method: options.method.to_owned(),
+        optimizer: options.optimizer.to_owned(),
         rank: options.rank,
         batch: options.batch,
         length: options.length,

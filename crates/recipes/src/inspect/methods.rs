@@ -15,6 +15,7 @@ use engine::config::{Linear, ModelConfig, TensorName};
 use engine::cpu::CpuDevice;
 use engine::device::{Device, Limits, Storage};
 use engine::memory::{self, Policy, TrainingUse, Uses};
+use engine::moments::MomentStorage;
 use engine::random::{self, Purpose};
 use serde::Serialize;
 
@@ -152,7 +153,8 @@ fn method(
     let process: u64 = process_lines(context, base).iter().map(|(_, bytes)| bytes).sum();
     let needed = |policy: Policy| {
         let pass = PassLimits::dense(tokens);
-        let training = TrainingUse { pass, policy, several_passes: false, reduction_leaves: 1, micro_batches: 1 };
+        let training =
+            TrainingUse { pass, policy, several_passes: false, reduction_leaves: 1, micro_batches: 1, moments: MomentStorage::F32 };
         let uses = Uses { training: Some(training), ..Uses::default() };
         memory::plan(&device, config, |name| held[&name], Some(&adapter), &uses).total_bytes() as u64 + process
     };

@@ -65,6 +65,21 @@ fn full_fine_tuning_leaves_a_model_that_is_measured_and_answers() {
 
 #[test]
 fn full_fine_tuning_that_was_killed_ends_with_the_same_bytes() {
+    killed_and_resumed_in_full("");
+}
+
+/// The tiny model's embedding and layers of more than 4096 numbers have their moments in 8 bits.
+#[test]
+fn moments_in_8_bits_are_resumed_with_the_same_bytes() {
+    killed_and_resumed_in_full("optimizer = \"adamw_8bit\"\n");
+}
+
+fn killed_and_resumed_in_full(keys: &str) {
+    let full = || {
+        let project = full();
+        project.edit("freeze = \"norms\"\n", &format!("freeze = \"norms\"\n{keys}"));
+        project
+    };
     let whole = full();
     let losses = whole.tunesmith(&["tune", "tickets", "--json"]).json()["losses"].clone();
     let weights = |project: &Project| bytes(&project.only_run().join("model/model.safetensors"));
