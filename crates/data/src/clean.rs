@@ -209,12 +209,25 @@ fn hidden(text: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether a text is nothing but visible ASCII in one line, with one blank between words and none around them: most texts
+/// are, and then there is nothing to normalise.
+pub(crate) fn is_plain(text: &str) -> bool {
+    // Without early ends, so that it is done many bytes at a time.
+    let bytes = text.as_bytes();
+    let visible = bytes.iter().fold(true, |visible, byte| visible & matches!(byte, b' '..=b'~'));
+    let blanks = bytes.iter().zip(bytes.iter().skip(1)).fold(false, |found, (a, b)| found | ((*a == b' ') & (*b == b' ')));
+    visible && !blanks && !text.starts_with(' ') && !text.ends_with(' ')
+}
+
+/// The words of a text, as white space parts them.
+pub(crate) fn words(text: &str) -> Vec<&str> {
+    if is_plain(text) { text.split(' ').filter(|word| !word.is_empty()).collect() } else { text.split_whitespace().collect() }
+}
+
 /// NFC; `\r\n` and `\r` as `\n`; no control, zero-width or direction characters; runs of blanks as one, none at the end of
 /// a line; at most one empty line in a row; the same line at most twice in a row; nothing around the whole.
 pub fn normalise(text: &str) -> Cow<'_, str> {
-    // Without early ends, so that it is done many bytes at a time.
-    let plain = text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
-    if plain && !text.contains("  ") && text.trim().len() == text.len() {
+    if is_plain(text) {
         return Cow::Borrowed(text);
     }
     let nfc: Cow<'_, str> = match is_nfc_quick(text.chars()) {
@@ -292,7 +305,7 @@ pub fn poor(text: &str) -> Option<&'static str> {
     if marks.letters + marks.others >= 40 && marks.others > marks.letters {
         return Some("more symbols than letters");
     }
-    let words: Vec<&str> = text.split_whitespace().collect();
+    let words = words(text);
     if words.len() < QUALITY_WORDS {
         return None;
     }

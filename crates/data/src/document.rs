@@ -167,15 +167,18 @@ pub struct Document {
 impl Document {
     /// A document with the id that its place and content give it.
     pub fn new(fields: Vec<(String, Value)>, origin: Origin) -> Self {
-        let (mut hasher, mut json) = (blake3::Hasher::new(), String::new());
+        // Gathered and hashed at once, which is faster than bit by bit.
+        let (mut bytes, mut json) = (Vec::new(), String::new());
         for (name, value) in &fields {
             // Lengths before contents, so that no two lists of fields hash the same bytes.
             json.clear();
             value.write_json(&mut json);
-            hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
-            hasher.update(&(json.len() as u64).to_le_bytes()).update(json.as_bytes());
+            for part in [name, &json] {
+                bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+                bytes.extend_from_slice(part.as_bytes());
+            }
         }
-        let hash = hasher.finalize().to_hex();
+        let hash = blake3::hash(&bytes).to_hex();
         let id = match origin.inner.as_str() {
             "" => format!("{}:{}:{}", origin.source, origin.row, &hash[..8]),
             inner => format!("{}:{inner}:{}:{}", origin.source, origin.row, &hash[..8]),

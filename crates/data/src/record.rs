@@ -1,5 +1,6 @@
 //! A record: what is asked, and the answer that is wanted.
 
+use crate::clean;
 use crate::document::json_text;
 use crate::steps::Reason;
 use crate::{DataError, Dataset, Document, Rejected, Shape, Value};
@@ -175,9 +176,14 @@ fn write_words(bytes: &mut Vec<u8>, name: &str, text: &str) {
     bytes.reserve(name.len() + text.len() + 3);
     bytes.extend_from_slice(name.as_bytes());
     bytes.push(0);
-    for word in text.split_whitespace() {
-        bytes.extend_from_slice(word.as_bytes());
+    if clean::is_plain(text) && !text.is_empty() {
+        bytes.extend_from_slice(text.as_bytes());
         bytes.push(b' ');
+    } else {
+        for word in text.split_whitespace() {
+            bytes.extend_from_slice(word.as_bytes());
+            bytes.push(b' ');
+        }
     }
     bytes.push(0xFF);
 }
