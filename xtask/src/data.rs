@@ -151,6 +151,16 @@ impl Proof {
         let train = |at: usize| even["data"]["strata"][at][1].as_f64().unwrap_or(0.0);
         let share = 100.0 * train(0) / (train(0) + train(1));
         self.say((share - 50.0).abs() <= 2.0, &format!("balanced, {share:.1} % of training is of the rare stratum"));
+        let weighed =
+            self.prepared("weighed", sources, "[prepare]\nnear_duplicates = \"ignore\"\nbalance = 1\nbalance_by = \"weights\"\n")?;
+        let data = &weighed["data"];
+        let number = |value: &Value| value.as_f64().unwrap_or(0.0);
+        let (rare, frequent) = (number(&data["strata"][0][1]), number(&data["strata"][1][1]));
+        let counts = (rare * number(&data["weights"][1]), frequent * number(&data["weights"][0]));
+        let share = 100.0 * counts.0 / (counts.0 + counts.1);
+        let line =
+            format!("balanced by weights, {share:.1} % of training's weight is the rare stratum's, and {} records stay", rare + frequent);
+        self.say((share - 50.0).abs() <= 2.0 && rare + frequent > 2000.0, &line);
         Ok(())
     }
 
