@@ -1,5 +1,6 @@
 //! A record: what is asked, and the answer that is wanted.
 
+use crate::derive::{CONTINUED, PART};
 use crate::document::json_text;
 use crate::steps::Reason;
 use crate::{DataError, Dataset, Document, Rejected, Shape, Value};
@@ -100,6 +101,8 @@ pub struct Record {
     pub answer: Answer,
     /// OpenAI's weight of the answer.
     pub answer_weight: Option<f32>,
+    /// A plain text that goes on in another record: the end of the text is not here.
+    pub continued: bool,
     /// What never straddles a split.
     pub group: Option<String>,
     /// What the split is stratified by.
@@ -129,11 +132,14 @@ impl Record {
         if asked.trim().is_empty() { self.answer.to_text() } else { asked }
     }
 
-    /// Equal for records that ask the same, up to white space.
+    /// Equal for records that ask the same, up to white space; a plain text asks nothing, and is told by itself.
     pub fn input_key(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         for message in &self.messages {
             hash_words(&mut hasher, message.role.name(), &message.content);
+        }
+        if self.messages.is_empty() {
+            hash_words(&mut hasher, "text", &self.answer.to_text());
         }
         *hasher.finalize().as_bytes()
     }
@@ -160,6 +166,8 @@ fn hash_words(hasher: &mut blake3::Hasher, name: &str, text: &str) {
 pub struct RecordRecipe {
     /// A column, or a template `… {column} …` (`{{` and `}}` are braces). None: the source's shape says.
     pub input: Option<String>,
+    /// Records are plain texts without a question: the one target is a column or template of the text.
+    pub plain: bool,
     /// Columns of the answer. One: its text, or a template as `input` is one. Several: a JSON object. None, with an input: no
     /// answer is known.
     pub target: Vec<String>,
@@ -253,6 +261,10 @@ impl Maker<'_> {
                 let templates = std::iter::once(input).chain(&self.answer);
                 named.map(String::as_str).any(|name| name == column) || templates.flat_map(Input::columns).any(|name| name == column)
             }
+            None if self.recipe.plain => {
+                let text = self.answer.iter().flat_map(Input::columns).any(|name| name == column);
+                text || named.map(String::as_str).any(|name| name == column)
+            }
             // The shape says; a conversation is one column of a few.
             None => SHAPED_COLUMNS.contains(&column) || named.map(String::as_str).any(|name| name == column),
         }
@@ -261,6 +273,13 @@ impl Maker<'_> {
     /// The document's record, or why there is none. Without a column to stratify by, the stratum is left open.
     pub fn record(&self, document: &Document) -> Result<Record, Reason> {
         let content = match &self.input {
+            None if self.recipe.plain => {
+                let text = self.answer.as_ref().map(|text| text.text(document)).unwrap_or_default();
+                match text.trim() {
+                    "" => Err(Reason::EmptyTarget),
+                    text => Ok(Content { messages: Vec::new(), answer: Answer::Text(text.to_owned()), answer_weight: None }),
+                }
+            }
             Some(input) => self.recipe.columns(input, self.answer.as_ref(), self.kinds, document),
             None => conversation(self.shape, document),
         };
@@ -329,6 +348,9 @@ impl RecordRecipe {
         for column in several.iter().chain(&self.group).chain(&self.stratify).chain(&self.id) {
             known(head, column)?;
         }
+        if self.plain && answer.is_some() {
+            return Ok(Maker { recipe: self, input: None, answer, shape: head.shape, kinds: &[] });
+        }
         if input.is_none() && (!self.target.is_empty() || head.shape == Shape::Columns) {
             return Err(DataError::RecipeNeeded { origin: head.source.into(), columns: head.columns.join(", ") });
         }
@@ -374,10 +396,15 @@ impl RecordRecipe {
         };
         let origin = &document.origin;
         Record {
-            id: text(&self.id).unwrap_or_else(|| document.id.clone()),
+            // The blocks of a document share the id that its column gives.
+            id: text(&self.id).map_or_else(
+                || document.id.clone(),
+                |id| document.attribute(PART).map_or(id.clone(), |part| format!("{id}#{}", part.to_text())),
+            ),
             messages,
             answer: content.answer,
             answer_weight: content.answer_weight,
+            continued: document.attribute(CONTINUED) == Some(&Value::Bool(true)),
             group: text(&self.group),
             stratum: text(&self.stratify),
             lineage: Lineage { document: document.id.clone(), source: origin.source.clone(), row: origin.row },

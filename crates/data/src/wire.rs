@@ -52,6 +52,9 @@ pub fn write_open_record(line: &mut Vec<u8>, record: &Record) {
     }
     line.extend_from_slice(b"},\"answer_weight\":");
     weight(line, record.answer_weight);
+    if record.continued {
+        line.extend_from_slice(b",\"continued\":true");
+    }
     line.extend_from_slice(b",\"group\":");
     optional(line, record.group.as_deref());
     line.extend_from_slice(b",\"id\":");
@@ -221,6 +224,7 @@ pub fn read_record(line: &[u8]) -> Result<Record, String> {
         messages: messages.collect::<Result<_, String>>()?,
         answer,
         answer_weight: value["answer_weight"].as_f64().map(|weight| weight as f32),
+        continued: value["continued"].as_bool().unwrap_or(false),
         group: optional("group"),
         stratum: optional("stratum"),
         lineage: Lineage {
@@ -263,6 +267,7 @@ mod tests {
                 ("d".into(), FieldValue::Json("[1]".into())),
             ]),
             answer_weight: None,
+            continued: true,
             group: Some("g".into()),
             stratum: None,
             lineage: Lineage { document: "d".into(), source: "s.csv".into(), row: 3 },

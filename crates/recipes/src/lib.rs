@@ -27,6 +27,7 @@ mod layers;
 pub mod plan;
 pub mod prepare;
 pub mod pull;
+mod rendering;
 pub mod report;
 pub mod responder;
 pub mod review;
@@ -36,6 +37,7 @@ pub mod score;
 mod source_files;
 pub mod spec;
 pub mod storage;
+mod texts;
 pub mod tune;
 mod tune_full;
 

@@ -11,4 +11,5 @@ mod prepared;
 mod project;
 mod resume;
 mod run;
+mod texts;
 mod tiny;
