@@ -7,9 +7,12 @@ use serde_json::{Value, json};
 
 use crate::parity::{LOGITS, Proof, file_name, json, lines, text};
 
-/// Mean |Δ ln p| of a token between llama.cpp with the file and the adapter on its f32 base here. llama.cpp computes F32 and
-/// F16 files in f32 and f16; beside the blocks of the others it rounds activations to 8 bits.
-const MERGED: [(&str, f64); 4] = [("gguf-f32", 1e-4), ("gguf-f16", 1e-2), ("gguf-q8_0", 0.15), ("gguf-q4_k_m", 0.5)];
+/// Mean |Δ ln p| of a token between llama.cpp with the file and our own engine with the same file. llama.cpp computes F32 and
+/// F16 files in f32 and f16; beside the blocks of the others it rounds activations to 8 bits. What the file's own rounding
+/// costs is no matter of llama.cpp's: it is measured beside it, and bounded by the proof that every export has to pass.
+const MERGED: [(&str, f64); 4] = [("gguf-f32", 1e-4), ("gguf-f16", 1e-2), ("gguf-q8_0", 0.15), ("gguf-q4_k_m", 0.15)];
+/// The same of Gemma's F32 files: llama.cpp looks GELU up in a table of f16, whose rounding of 2⁻¹¹ each layer's gate goes through.
+const GELU_TABLE: f64 = 3e-3;
 
 impl Proof {
     /// Exports of the real models with adapters that PEFT trained.
@@ -103,10 +106,17 @@ impl Proof {
             if format == MERGED[0].0 {
                 self.at_least(&format!("llama.cpp's ids are transformers': {}", file_name(base)), f64::from(said["ids"] == ids), 1.0);
             }
-            let mean = self.distance(&said, base, Some(adapter))?;
+            let whole = self.distance(&said, base, Some(adapter))?;
+            let theirs = self.distance(&said, &output, None)?;
             let here = &proof["log_prob_difference_mean"];
-            println!("     {format} of {}: {:.0} MB; in our own engine {here}", file_name(base), output.metadata()?.len() as f64 / 1e6);
-            self.at_most(&format!("mean |difference of ln p|, {format} of {} in llama.cpp", file_name(base)), mean, bound);
+            println!(
+                "     {format} of {}: {:.0} MB; llama.cpp is {whole:.2e} from the adapter on its base, of which the file itself in our \
+                 own engine is {here}",
+                file_name(base),
+                output.metadata()?.len() as f64 / 1e6
+            );
+            let bound = if *base == self.gemma { bound.max(GELU_TABLE) } else { bound };
+            self.at_most(&format!("mean |difference of ln p|, {format} of {}, llama.cpp and here", file_name(base)), theirs, bound);
             std::fs::remove_file(output)?;
         }
         Ok(())

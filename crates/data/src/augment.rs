@@ -260,6 +260,7 @@ mod tests {
             messages: vec![Message::new(Role::System, "Read."), Message::new(Role::User, asked)],
             answer,
             answer_weight: None,
+            continued: false,
             weight: None,
             group: Some("g".into()),
             stratum: None,

@@ -4,6 +4,10 @@
 //! A derived document is a document: its text is a verbatim part of its parent's, it names the parent ([`PARENT`]), and its id
 //! follows from the parent's place. A document in which nothing is found is rejected with that reason.
 
+mod blocks;
+
+pub use blocks::{Blocks, CONTINUED, PART, blocks as cut};
+
 use crate::steps::Reason;
 use crate::{Document, Item, Rejected, Value};
 use std::collections::{HashMap, VecDeque};
@@ -43,8 +47,10 @@ pub struct Chunks {
 }
 
 /// What is made of documents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Derive {
+    /// Blocks of a column's text, whole but for the cuts: the document's own columns, and `document`.
+    Blocks(Blocks),
     /// Chunks of their text: `title`, `heading` (the path of headings), `text`, `part`, `document`.
     Chunks(Chunks),
     /// Questions with their answers: `question`, `answer`, `heading`, `title`, `document`.
@@ -55,8 +61,9 @@ pub enum Derive {
 
 impl Derive {
     /// What records are made of where the run file does not say: input, answer, and what never straddles a split.
-    pub fn columns(self) -> (&'static str, &'static str, &'static str) {
+    pub fn columns(&self) -> (&str, &str, &str) {
         match self {
+            Self::Blocks(blocks) => ("", &blocks.column, "document"),
             Self::Chunks(_) => ("{title}\n{heading}", "text", "document"),
             Self::Questions => ("question", "answer", "document"),
             Self::Replies => ("{subject}\n\n{message}", "reply", "thread"),
@@ -70,13 +77,17 @@ pub fn derived<'a, E: Send + 'a>(
     derive: Derive,
     length: Length<'a>,
 ) -> Box<dyn Iterator<Item = Result<Item, E>> + Send + 'a> {
+    if derive == Derive::Replies {
+        return Box::new(Replies::new(items));
+    }
     let part = move |item: Result<Item, E>| -> Vec<Result<Item, E>> {
         let document = match item {
             Ok(Item::Document(document)) => document,
             other => return vec![other],
         };
-        let (made, of) = match derive {
-            Derive::Chunks(plan) => (chunks(&document, &plan, length), "it has no text"),
+        let (made, of) = match &derive {
+            Derive::Blocks(plan) => return cut(document, plan, length).into_iter().map(|block| Ok(Item::Document(block))).collect(),
+            Derive::Chunks(plan) => (chunks(&document, plan, length), "it has no text"),
             _ => (questions(&document), "no question with an answer was found"),
         };
         if made.is_empty() {
@@ -85,10 +96,7 @@ pub fn derived<'a, E: Send + 'a>(
         }
         made.into_iter().map(|document| Ok(Item::Document(document))).collect()
     };
-    match derive {
-        Derive::Replies => Box::new(Replies::new(items)),
-        _ => Box::new(items.flat_map(part)),
-    }
+    Box::new(items.flat_map(part))
 }
 
 fn text_of(document: &Document, name: &str) -> String {

@@ -138,6 +138,7 @@ mod tests {
             messages: vec![Message::new(Role::System, "On 24/11/2026."), Message::new(Role::User, asked)],
             answer: Answer::Text(answer.into()),
             answer_weight: None,
+            continued: false,
             weight: None,
             group: None,
             stratum: None,

@@ -1,6 +1,7 @@
 //! A record: what is asked, and the answer that is wanted.
 
 use crate::clean;
+use crate::derive::{CONTINUED, PART};
 use crate::document::json_text;
 use crate::steps::Reason;
 use crate::{DataError, Dataset, Document, Rejected, Shape, Value};
@@ -115,6 +116,8 @@ pub struct Record {
     pub answer_weight: Option<f32>,
     /// How much it counts in training beside the others; none: 1.
     pub weight: Option<f32>,
+    /// A plain text that goes on in another record: the end of the text is not here.
+    pub continued: bool,
     /// What never straddles a split.
     pub group: Option<String>,
     /// What the split is stratified by.
@@ -149,11 +152,14 @@ impl Record {
         if asked.trim().is_empty() { self.answer.to_text().into() } else { asked }
     }
 
-    /// Equal for records that ask the same, up to white space.
+    /// Equal for records that ask the same, up to white space; a plain text asks nothing, and is told by itself.
     pub fn input_key(&self) -> [u8; 32] {
         let mut words = Vec::new();
         for message in &self.messages {
             write_words(&mut words, message.role.name(), &message.content);
+        }
+        if self.messages.is_empty() {
+            write_words(&mut words, "text", &self.answer.to_text());
         }
         *blake3::hash(&words).as_bytes()
     }
@@ -201,6 +207,8 @@ pub(crate) fn is_label(value: &str) -> bool {
 pub struct RecordRecipe {
     /// A column, or a template `… {column} …` (`{{` and `}}` are braces). None: the source's shape says.
     pub input: Option<String>,
+    /// Records are plain texts without a question: the one target is a column or template of the text.
+    pub plain: bool,
     /// Columns of the answer. One: its text, or a template as `input` is one. Several: a JSON object. None, with an input: no
     /// answer is known.
     pub target: Vec<String>,
@@ -299,6 +307,10 @@ impl Maker<'_> {
                 let templates = std::iter::once(input).chain(&self.answer);
                 named.map(String::as_str).any(|name| name == column) || templates.flat_map(Input::columns).any(|name| name == column)
             }
+            None if self.recipe.plain => {
+                let text = self.answer.iter().flat_map(Input::columns).any(|name| name == column);
+                text || named.map(String::as_str).any(|name| name == column)
+            }
             // The shape says; a conversation is one column of a few.
             None => SHAPED_COLUMNS.contains(&column) || named.map(String::as_str).any(|name| name == column),
         }
@@ -307,6 +319,13 @@ impl Maker<'_> {
     /// The document's record, or why there is none. Without a column to stratify by, the stratum is left open.
     pub fn record(&self, document: &Document) -> Result<Record, Reason> {
         let content = match &self.input {
+            None if self.recipe.plain => {
+                let text = self.answer.as_ref().map(|text| text.text(document)).unwrap_or_default();
+                match text.trim() {
+                    "" => Err(Reason::EmptyTarget),
+                    text => Ok(Content { messages: Vec::new(), answer: Answer::Text(text.to_owned()), answer_weight: None }),
+                }
+            }
             Some(input) => self.recipe.columns(input, self.answer.as_ref(), self.kinds, document),
             None => conversation(self.shape, document),
         };
@@ -375,6 +394,9 @@ impl RecordRecipe {
         for column in several.iter().chain(&self.group).chain(&self.stratify).chain(&self.id).chain(&self.weight) {
             known(head, column)?;
         }
+        if self.plain && answer.is_some() {
+            return Ok(Maker { recipe: self, input: None, answer, shape: head.shape, kinds: &[] });
+        }
         if input.is_none() && (!self.target.is_empty() || head.shape == Shape::Columns) {
             return Err(DataError::RecipeNeeded { origin: head.source.into(), columns: head.columns.join(", ") });
         }
@@ -421,11 +443,16 @@ impl RecordRecipe {
         let origin = &document.origin;
         let weight = text(&self.weight).map(|text| weight(&text)).transpose()?;
         Ok(Record {
-            id: text(&self.id).unwrap_or_else(|| document.id.clone()),
+            // The blocks of a document share the id that its column gives.
+            id: text(&self.id).map_or_else(
+                || document.id.clone(),
+                |id| document.attribute(PART).map_or(id.clone(), |part| format!("{id}#{}", part.to_text())),
+            ),
             messages,
             answer: content.answer,
             answer_weight: content.answer_weight,
             weight,
+            continued: document.attribute(CONTINUED) == Some(&Value::Bool(true)),
             group: text(&self.group),
             stratum: text(&self.stratify),
             lineage: Lineage { document: document.id.clone(), source: origin.source.clone(), row: origin.row, change: None },

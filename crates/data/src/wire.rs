@@ -53,6 +53,9 @@ pub fn write_open_record(line: &mut Vec<u8>, record: &Record) {
     }
     line.extend_from_slice(b"},\"answer_weight\":");
     weight(line, record.answer_weight);
+    if record.continued {
+        line.extend_from_slice(b",\"continued\":true");
+    }
     line.extend_from_slice(b",\"group\":");
     optional(line, record.group.as_deref());
     line.extend_from_slice(b",\"id\":");
@@ -237,6 +240,7 @@ pub fn read_record(line: &[u8]) -> Result<Record, String> {
         answer,
         answer_weight: value["answer_weight"].as_f64().map(|weight| weight as f32),
         weight: value["weight"].as_f64().map(|weight| weight as f32),
+        continued: value["continued"].as_bool().unwrap_or(false),
         group: optional("group"),
         stratum: optional("stratum"),
         lineage: Lineage {
@@ -284,6 +288,7 @@ mod tests {
             ]),
             answer_weight: None,
             weight: Some(0.3),
+            continued: true,
             group: Some("g".into()),
             stratum: None,
             lineage: Lineage {

@@ -12,6 +12,7 @@ fn record(id: usize, input: &str, answer: &str, group: Option<&str>) -> Record {
         answer: Answer::Text(answer.into()),
         answer_weight: None,
         weight: None,
+        continued: false,
         group: group.map(str::to_owned),
         stratum: Some(answer.to_owned()),
         lineage: Lineage { document: format!("d{id}"), source: "s".into(), row: id as u64, change: None },

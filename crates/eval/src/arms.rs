@@ -25,6 +25,8 @@ pub enum Decode {
     Classifier,
     /// Imported answers of another system.
     Imported,
+    /// Nothing was answered: the probability of plain texts.
+    Likelihood,
 }
 
 impl Decode {
@@ -36,6 +38,7 @@ impl Decode {
             Self::Choose => "choose",
             Self::Classifier => "classifier",
             Self::Imported => "imported",
+            Self::Likelihood => "likelihood",
         }
     }
 }
@@ -109,7 +112,7 @@ pub enum Tables {
         /// One row per field, in the order of the fields.
         fields: Vec<FieldRow>,
     },
-    /// Nothing more to say about free text.
+    /// Nothing more to say about free text and plain text.
     FreeText,
 }
 
@@ -184,7 +187,7 @@ impl Trial {
         }
         let gold = match &task {
             Task::Classification { labels } => samples.iter().map(|sample| gold_label(labels, sample)).collect::<Result<_, _>>()?,
-            Task::Structured { .. } | Task::FreeText => Vec::new(),
+            Task::Structured { .. } | Task::FreeText | Task::Text => Vec::new(),
         };
         let clusters = Clusters::from_groups(samples.iter().map(|sample| sample.group.as_deref()));
         Ok(Self { task, metric, samples, settings, clusters, gold })
@@ -316,7 +319,7 @@ impl Trial {
         self.result(name, Decode::Classifier, items, Vec::new())
     }
 
-    fn check_count(&self, what: &'static str, got: usize) -> Result<(), Error> {
+    pub(crate) fn check_count(&self, what: &'static str, got: usize) -> Result<(), Error> {
         if got == self.samples.len() { Ok(()) } else { Err(Error::CountDiffers { what, expected: self.samples.len(), got }) }
     }
 
@@ -388,7 +391,7 @@ impl Trial {
         table.macro_f1()
     }
 
-    fn loss(&self, losses: &[AnswerLoss]) -> Result<Option<Loss>, Error> {
+    pub(crate) fn loss(&self, losses: &[AnswerLoss]) -> Result<Option<Loss>, Error> {
         let tokens: u64 = losses.iter().map(|loss| loss.tokens).sum();
         if tokens == 0 {
             return Ok(None);
@@ -450,7 +453,7 @@ impl Trial {
                     })
                     .collect(),
             },
-            Task::FreeText => Tables::FreeText,
+            Task::FreeText | Task::Text => Tables::FreeText,
         }
     }
 
@@ -466,8 +469,10 @@ impl Trial {
     pub fn compare_by(&self, metric: Metric, tuned: &ArmResult, rival: &ArmResult) -> Result<Difference, Error> {
         metric.check_task(&self.task)?;
         self.check_paired(tuned, rival)?;
-        if metric == Metric::MacroF1 {
-            return self.compare_macro_f1(tuned, rival);
+        match metric {
+            Metric::MacroF1 => return self.compare_macro_f1(tuned, rival),
+            Metric::Perplexity => return self.compare_perplexity(tuned, rival),
+            _ => {}
         }
         if tuned.is_partial() || rival.is_partial() {
             let Task::Structured { fields } = &self.task else {
@@ -508,7 +513,7 @@ impl Trial {
         Ok(differences)
     }
 
-    fn check_paired(&self, left: &ArmResult, right: &ArmResult) -> Result<(), Error> {
+    pub(crate) fn check_paired(&self, left: &ArmResult, right: &ArmResult) -> Result<(), Error> {
         for position in 0..left.items.len().max(right.items.len()).max(self.samples.len()) {
             let id = |arm: &ArmResult| arm.items.get(position).map_or("(none)", |item| item.id.as_str()).to_owned();
             let (left_id, right_id) = (id(left), id(right));
@@ -612,7 +617,7 @@ impl Trial {
     fn class_count(&self) -> usize {
         match &self.task {
             Task::Classification { labels } => labels.len(),
-            Task::Structured { .. } | Task::FreeText => 0,
+            Task::Structured { .. } | Task::FreeText | Task::Text => 0,
         }
     }
 }
@@ -626,7 +631,7 @@ pub struct Difference {
     pub metric: Metric,
     /// The fields it was compared on, where not all.
     pub fields: Option<Vec<String>>,
-    /// Tuned minus rival.
+    /// Tuned minus rival; of perplexities the share by which tuned's is lower, so that above zero is better everywhere.
     pub estimate: f64,
     /// Its paired interval (BCa over whole clusters).
     pub interval: Interval,
@@ -640,7 +645,7 @@ pub struct Difference {
     pub n: usize,
     /// Independent units among them.
     pub clusters: usize,
-    /// Tuned's score on what was compared.
+    /// Tuned's score on what was compared (its perplexity, of plain texts).
     pub tuned: f64,
     /// The rival's score on what was compared.
     pub rival: f64,

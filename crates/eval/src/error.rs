@@ -29,6 +29,16 @@ pub enum Error {
         /// The item there in the second arm, or `(none)`.
         right_id: String,
     },
+    /// A text has another number of tokens in two arms, whose perplexities then say nothing about each other.
+    #[error("text `{id}` has {left} tokens in one arm and {right} in the other; perplexities are comparable with one tokenizer only")]
+    TokensDiffer {
+        /// The text.
+        id: String,
+        /// Its tokens in the first arm.
+        left: u64,
+        /// Its tokens in the second arm.
+        right: u64,
+    },
     /// A gold answer doesn't fit the task.
     #[error("item `{id}`: the task is {task}, the gold answer is {gold}")]
     GoldDiffers {

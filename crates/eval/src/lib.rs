@@ -11,6 +11,7 @@
 //! - [`subject`]: what is measured, behind one trait,
 //! - [`score`]: one answer beside its gold: labels, JSON records, free text,
 //! - [`arms`]: all answers of one contender, with tables and intervals; the paired difference of two,
+//! - [`texts`]: plain texts, of which the perplexity is measured,
 //! - [`verdict`]: the gate declared before training, and its three words,
 //! - [`classical`]: the honest cheap rival (TF-IDF and a linear classifier) and the majority baseline,
 //! - [`shots`]: examples for the few-shot rival under a token budget,
@@ -34,6 +35,7 @@ pub mod score;
 pub mod shots;
 pub mod statistics;
 pub mod subject;
+pub mod texts;
 pub mod verdict;
 
 mod error;

@@ -151,6 +151,8 @@ pub enum Task {
     },
     /// Any text.
     FreeText,
+    /// Texts without a question: nothing is answered, each text's own probability is measured.
+    Text,
 }
 
 impl Task {
@@ -161,6 +163,7 @@ impl Task {
             Self::Classification { .. } => "classification",
             Self::Structured { .. } => "structured",
             Self::FreeText => "free text",
+            Self::Text => "plain text",
         }
     }
 }

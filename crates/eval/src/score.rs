@@ -87,11 +87,13 @@ pub enum Metric {
     ExactMatch,
     /// Mean token F1 of free texts.
     TokenF1,
+    /// e to the mean loss of a plain text's tokens; the only metric of which less is better, and that is no share.
+    Perplexity,
 }
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Accuracy,
         Self::MacroF1,
         Self::FieldAccuracy,
@@ -100,6 +102,7 @@ impl Metric {
         Self::ValidAnswer,
         Self::ExactMatch,
         Self::TokenF1,
+        Self::Perplexity,
     ];
 
     /// The name in run files and reports.
@@ -114,6 +117,7 @@ impl Metric {
             Self::ValidAnswer => "valid_answer",
             Self::ExactMatch => "exact_match",
             Self::TokenF1 => "token_f1",
+            Self::Perplexity => "perplexity",
         }
     }
 
@@ -129,6 +133,7 @@ impl Metric {
             Self::ValidAnswer => "valid answers",
             Self::ExactMatch => "exact match",
             Self::TokenF1 => "token F1",
+            Self::Perplexity => "perplexity",
         }
     }
 
@@ -147,6 +152,7 @@ impl Metric {
             Task::Classification { .. } => &[Self::Accuracy, Self::MacroF1, Self::ValidAnswer],
             Task::Structured { .. } => &[Self::FieldAccuracy, Self::RecordExact, Self::ValidJson],
             Task::FreeText => &[Self::TokenF1, Self::ExactMatch],
+            Task::Text => &[Self::Perplexity],
         }
     }
 
@@ -194,7 +200,8 @@ pub struct ItemScore {
 }
 
 impl ItemScore {
-    /// The item's value under a metric; `None` for [`Metric::MacroF1`], which only a whole set has.
+    /// The item's value under a metric; `None` for [`Metric::MacroF1`], which only a whole set has, and for
+    /// [`Metric::Perplexity`], which its loss says.
     #[must_use]
     pub fn value(&self, metric: Metric) -> Option<f64> {
         let rate = |right: bool| Some(f64::from(u8::from(right)));
@@ -203,7 +210,7 @@ impl ItemScore {
             Metric::ValidJson | Metric::ValidAnswer => rate(self.invalid.is_none()),
             Metric::FieldAccuracy => Some(self.field_share(|_| true)),
             Metric::TokenF1 => Some(self.token_f1),
-            Metric::MacroF1 => None,
+            Metric::MacroF1 | Metric::Perplexity => None,
         }
     }
 
@@ -269,6 +276,8 @@ pub fn score(task: &Task, sample: &Sample, answer: &Answer) -> Result<ItemScore,
             item.token_f1 = token_f1(&gold, &given);
             item.invalid = answer.text.trim().is_empty().then_some(Invalid::Empty);
         }
+        // Nothing is answered; the item's loss is all there is.
+        Task::Text => {}
     }
     Ok(item)
 }

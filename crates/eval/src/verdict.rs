@@ -18,6 +18,9 @@
 //! - the point estimate reaches it: a *quality* metric (accuracy, macro F1, field accuracy, record exact, exact match, token F1) holds only if
 //!   the lower bound reaches it too, otherwise → not enough evidence; a *conformance* rate (`valid_json`, `valid_answer`) holds by its point.
 //!
+//! **Perplexity `at most` a bound**, by its own interval in the same way, the other way round; a rival is beaten where the paired interval
+//! of the share by which tuned's perplexity is lower lies above zero.
+//!
 //! Conformance is decided by the point because the threshold is near 1 by nature and no affordable test set could clear it
 //! otherwise: Wilson's lower bound of 200 valid answers out of 200 is 0.981, so 0.99 would take 381 faultless items. An
 //! invalid answer is also seen and refused when serving, unlike a wrong one. The interval stands beside the point in the reason.
@@ -34,6 +37,8 @@ pub struct Gate {
     pub beats: Vec<String>,
     /// Thresholds.
     pub at_least: Vec<(Metric, f64)>,
+    /// Largest perplexity.
+    pub perplexity_at_most: Option<f64>,
 }
 
 /// The three words.
@@ -116,6 +121,12 @@ impl Gate {
                 return Err(Error::OutOfRange { what: "threshold of the gate", range: "[0, 1]", got: threshold });
             }
         }
+        if let Some(bound) = self.perplexity_at_most {
+            Metric::Perplexity.check_task(task)?;
+            if !(1.0..=f64::MAX).contains(&bound) {
+                return Err(Error::OutOfRange { what: "largest perplexity of the gate", range: "[1, ∞)", got: bound });
+            }
+        }
         Ok(())
     }
 
@@ -153,6 +164,16 @@ impl Gate {
                 },
             });
         }
+        if let Some(bound) = self.perplexity_at_most {
+            criteria.push(match tuned.rate(Metric::Perplexity) {
+                Some(rate) => at_most(bound, rate.value, rate.interval),
+                None => Criterion {
+                    name: format!("perplexity_at_most {}", short(bound)),
+                    verdict: Verdict::NotEnoughEvidence,
+                    reason: "perplexity was not measured".to_owned(),
+                },
+            });
+        }
         let verdict = criteria.iter().map(|criterion| criterion.verdict).max();
         if verdict.is_none() {
             criteria.push(Criterion {
@@ -174,16 +195,28 @@ fn beats(difference: &Difference) -> Criterion {
         Some(fields) => format!(" on the fields it answers ({})", fields.join(", ")),
         None => String::new(),
     };
-    let numbers = format!(
-        "{} {:.1} % against {:.1} %{on}, difference {:+.1} points ({:+.1} to {:+.1}), p {}",
-        difference.metric.title(),
-        100.0 * difference.tuned,
-        100.0 * difference.rival,
-        100.0 * difference.estimate,
-        100.0 * low,
-        100.0 * high,
-        p_text(difference.p),
-    );
+    let numbers = if difference.metric == Metric::Perplexity {
+        format!(
+            "perplexity {:.3} against {:.3}, {:+.1} % lower ({:+.1} to {:+.1}), p {}",
+            difference.tuned,
+            difference.rival,
+            100.0 * difference.estimate,
+            100.0 * low,
+            100.0 * high,
+            p_text(difference.p),
+        )
+    } else {
+        format!(
+            "{} {:.1} % against {:.1} %{on}, difference {:+.1} points ({:+.1} to {:+.1}), p {}",
+            difference.metric.title(),
+            100.0 * difference.tuned,
+            100.0 * difference.rival,
+            100.0 * difference.estimate,
+            100.0 * low,
+            100.0 * high,
+            p_text(difference.p),
+        )
+    };
     let (verdict, because) = if high < 0.0 {
         (Verdict::DoNotShip, "the whole interval is below zero".to_owned())
     } else if difference.unlike == 0 {
@@ -226,6 +259,24 @@ fn at_least(metric: Metric, threshold: f64, value: f64, interval: Interval) -> C
         (Verdict::NotEnoughEvidence, format!("reaches {bar}, but the lower bound does not"))
     };
     Criterion { name: format!("{}_at_least {}", metric.name(), short(threshold)), verdict, reason: format!("{numbers}: {because}") }
+}
+
+fn at_most(bound: f64, value: f64, interval: Interval) -> Criterion {
+    let Interval { low, high, .. } = interval;
+    let bar = short(bound);
+    let (verdict, because) = if value > bound {
+        if low > bound {
+            (Verdict::DoNotShip, format!("the whole interval is above {bar}"))
+        } else {
+            (Verdict::NotEnoughEvidence, format!("above {bar}, but the interval reaches it"))
+        }
+    } else if high <= bound {
+        (Verdict::Ship, format!("the whole interval is at or below {bar}"))
+    } else {
+        (Verdict::NotEnoughEvidence, format!("at most {bar}, but the upper bound is not"))
+    };
+    let reason = format!("perplexity {value:.3} ({low:.3} to {high:.3}): {because}");
+    Criterion { name: format!("perplexity_at_most {bar}"), verdict, reason }
 }
 
 /// A p value as people write it.

@@ -124,7 +124,11 @@ fn a_clear_difference_ships_and_its_reverse_does_not() {
     let trial = label_trial(200, Metric::Accuracy);
     let tuned = free(&trial, "tuned", |item| item % 10 == 0);
     let rival = free(&trial, "few-shot", |item| item % 3 == 0);
-    let gate = Gate { beats: vec!["few-shot".to_owned()], at_least: vec![(Metric::Accuracy, 0.8), (Metric::ValidAnswer, 0.99)] };
+    let gate = Gate {
+        beats: vec!["few-shot".to_owned()],
+        at_least: vec![(Metric::Accuracy, 0.8), (Metric::ValidAnswer, 0.99)],
+        perplexity_at_most: None,
+    };
     let decision = gate.decide(&trial, &tuned, std::slice::from_ref(&rival)).unwrap();
     assert_eq!(decision.verdict, Verdict::Ship, "{:#?}", decision.criteria);
     assert_eq!(decision.criteria[0].name, "beats few-shot");
@@ -145,7 +149,7 @@ fn base_against_base_never_ships() {
     for metric in [Metric::Accuracy, Metric::MacroF1] {
         let trial = label_trial(150, metric);
         let base = free(&trial, "base", |item| item % 4 == 0);
-        let gate = Gate { beats: vec!["base".to_owned()], at_least: vec![(Metric::ValidAnswer, 0.99)] };
+        let gate = Gate { beats: vec!["base".to_owned()], at_least: vec![(Metric::ValidAnswer, 0.99)], perplexity_at_most: None };
         let decision = gate.decide(&trial, &base, std::slice::from_ref(&base)).unwrap();
         assert_eq!(decision.verdict, Verdict::NotEnoughEvidence);
         let difference = decision.difference().unwrap();
@@ -162,7 +166,7 @@ fn rivals_are_met_in_tuneds_way_of_answering() {
     let tuned = trial.choose(&mut labels(&trial, |_| false), "tuned", &prompts, None).unwrap();
     let weak = free(&trial, "base", |item| item % 2 == 0);
     let strong = trial.choose(&mut labels(&trial, |_| false), "base", &prompts, None).unwrap();
-    let gate = Gate { beats: vec!["base".to_owned()], at_least: Vec::new() };
+    let gate = Gate { beats: vec!["base".to_owned()], at_least: Vec::new(), perplexity_at_most: None };
     let decision = gate.decide(&trial, &tuned, &[weak, strong]).unwrap();
     assert_eq!(decision.verdict, Verdict::NotEnoughEvidence);
 }
@@ -173,7 +177,7 @@ fn few_differing_items_are_not_evidence() {
     let trial = label_trial(300, Metric::Accuracy);
     let tuned = free(&trial, "tuned", |item| item < 20);
     let rival = free(&trial, "few-shot", |item| item < 24);
-    let gate = Gate { beats: vec!["few-shot".to_owned()], at_least: Vec::new() };
+    let gate = Gate { beats: vec!["few-shot".to_owned()], at_least: Vec::new(), perplexity_at_most: None };
     let decision = gate.decide(&trial, &tuned, &[rival]).unwrap();
     assert_eq!(decision.verdict, Verdict::NotEnoughEvidence);
     assert!(decision.difference().unwrap().interval.low > 0.0);
@@ -185,7 +189,7 @@ fn thresholds_by_interval_and_conformance_by_point() {
     let trial = label_trial(200, Metric::Accuracy);
     let arm = free(&trial, "tuned", |item| item % 10 == 0);
     let decide = |at_least| {
-        let gate = Gate { beats: Vec::new(), at_least: vec![at_least] };
+        let gate = Gate { beats: Vec::new(), at_least: vec![at_least], perplexity_at_most: None };
         gate.decide(&trial, &arm, &[]).unwrap().verdict
     };
     // 0.900 [0.851, 0.934]
@@ -194,11 +198,15 @@ fn thresholds_by_interval_and_conformance_by_point() {
     assert_eq!(decide((Metric::Accuracy, 0.92)), Verdict::NotEnoughEvidence);
     assert_eq!(decide((Metric::Accuracy, 0.95)), Verdict::DoNotShip);
     assert_eq!(decide((Metric::ValidAnswer, 0.99)), Verdict::Ship);
-    let gate = Gate { beats: vec!["classical".to_owned()], at_least: Vec::new() };
+    let gate = Gate { beats: vec!["classical".to_owned()], at_least: Vec::new(), perplexity_at_most: None };
     assert_eq!(gate.decide(&trial, &arm, &[]).unwrap().verdict, Verdict::NotEnoughEvidence);
     assert_eq!(Gate::default().decide(&trial, &arm, &[]).unwrap().verdict, Verdict::NotEnoughEvidence);
-    assert!(Gate { beats: Vec::new(), at_least: vec![(Metric::ValidJson, 0.9)] }.decide(&trial, &arm, &[]).is_err());
-    assert!(Gate { beats: Vec::new(), at_least: vec![(Metric::Accuracy, 90.0)] }.decide(&trial, &arm, &[]).is_err());
+    assert!(
+        Gate { beats: Vec::new(), at_least: vec![(Metric::ValidJson, 0.9)], perplexity_at_most: None }.decide(&trial, &arm, &[]).is_err()
+    );
+    assert!(
+        Gate { beats: Vec::new(), at_least: vec![(Metric::Accuracy, 90.0)], perplexity_at_most: None }.decide(&trial, &arm, &[]).is_err()
+    );
 }
 
 fn record_trial(n: usize) -> Trial {
@@ -256,7 +264,7 @@ fn records_with_a_partial_rival() {
     assert!(difference.mcnemar.is_some() && difference.interval.low > 0.0);
     assert_eq!(trial.compare_fields(&tuned, &classical).unwrap().len(), 1);
 
-    let gate = Gate { beats: vec!["classical".to_owned()], at_least: vec![(Metric::ValidJson, 0.99)] };
+    let gate = Gate { beats: vec!["classical".to_owned()], at_least: vec![(Metric::ValidJson, 0.99)], perplexity_at_most: None };
     let decision = gate.decide(&trial, &tuned, &[classical]).unwrap();
     assert_eq!(decision.verdict, Verdict::Ship);
     assert!(decision.criteria[0].reason.contains("on the fields it answers (intent)"));

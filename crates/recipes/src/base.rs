@@ -21,7 +21,7 @@ use store::gguf::GgufValue;
 use store::hub::{self, HubProgress, HubSource};
 use store::model_files::{Description, FileHash, TokenizerFiles};
 use store::{BaseModel, Dtype, TensorInfo};
-use text::{ChatFormat, ChatTemplate, TemplateContext, Tokenizer, TokenizerConfig};
+use text::{ChatFormat, ChatTemplate, PlainFormat, TemplateContext, Tokenizer, TokenizerConfig};
 
 use crate::compute;
 use crate::context::{Context, Event, Observer};
@@ -392,6 +392,19 @@ impl Base {
 
     /// What of the base full fine-tuning trains, where it can: a Hugging Face folder of float weights.
     pub(crate) fn full_config(&self, plan: &RunPlan) -> Result<FullConfig> {
+        self.trains_in_full()?;
+        let frozen = |part: &str| plan.tune.freeze.iter().any(|frozen| frozen == part);
+        Ok(FullConfig {
+            layers: LayerPattern::parse(&plan.tune.layers)?.resolve(self.config().layers)?,
+            targets: linears_of(self.config(), &plan.tune.targets)?,
+            biases: !frozen("biases"),
+            norms: !frozen("norms"),
+            embeddings: !frozen("embeddings"),
+        })
+    }
+
+    /// Whether full fine-tuning can start from it; an error that says why not.
+    pub(crate) fn trains_in_full(&self) -> Result<()> {
         let refused = |given: String| Error::FullBase { name: self.name.clone(), given };
         if self.is_gguf() {
             return Err(refused("a GGUF file".into()));
@@ -401,14 +414,7 @@ impl Base {
         if let Some((name, storage)) = blocks {
             return Err(refused(format!("{name} in {}", storage.name().to_uppercase())));
         }
-        let frozen = |part: &str| plan.tune.freeze.iter().any(|frozen| frozen == part);
-        Ok(FullConfig {
-            layers: LayerPattern::parse(&plan.tune.layers)?.resolve(self.config().layers)?,
-            targets: linears_of(self.config(), &plan.tune.targets)?,
-            biases: !frozen("biases"),
-            norms: !frozen("norms"),
-            embeddings: !frozen("embeddings"),
-        })
+        Ok(())
     }
 
     /// Writes `model` as a Hugging Face folder like the base's own: its tensors in f32, or in bf16 where the plan holds them so,
@@ -450,6 +456,11 @@ impl Base {
     /// The engine's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.described.config
+    }
+
+    /// How plain texts are read, or an error where nothing says what ends one.
+    pub fn plain(&self) -> Result<PlainFormat> {
+        Ok(PlainFormat::new(self.tokenizer()?.clone(), &self.end_ids)?)
     }
 
     /// How every tensor is held.

@@ -1,4 +1,5 @@
-//! `chat`: a conversation with a base model, or with the tuned model of a run.
+//! `chat`: a conversation with a base model, or with the tuned model of a run. What a run with objective = "text" trained
+//! continues what it is given, as it was trained: without a template, each text by itself.
 //!
 //! Prompts come from the same [`ChatFormat`](text::ChatFormat) as training's, and answers from the same engine path as
 //! the evaluation's. Nothing of a conversation is ever dropped silently: one that fills the context is an error.
@@ -10,7 +11,7 @@ use engine::cpu::CpuDevice;
 use engine::generate::{Event as Generated, Finish as EngineFinish, Flow, Prompt, Sampling};
 use engine::model::Model;
 use serde::Serialize;
-use text::{Message, Role};
+use text::{Message, PlainFormat, Role};
 
 use crate::base::{self, Base};
 use crate::context::{Context, Observer};
@@ -86,6 +87,8 @@ pub struct Reply {
 /// A conversation.
 pub struct Session {
     base: Base,
+    /// Texts are continued, not answered.
+    plain: Option<PlainFormat>,
     model: Model<CpuDevice>,
     messages: Vec<Message>,
     sampling: Sampling,
@@ -106,7 +109,12 @@ impl Session {
         let found = Found::new(context, &options)?;
         let base = Base::open(context, observer, &found.base, &found.template)?.held_as(&found.storage)?;
         let base = base.asked_by(&found.engine.compute, &found.engine.kv_cache)?;
-        base.chat()?;
+        let plain = if found.plain { Some(base.plain()?) } else { None };
+        if plain.is_none() {
+            base.chat()?;
+        } else if options.system.is_some() {
+            return refused("--system", "beside a run of plain texts, which have no turns".into(), "a run of questions and answers");
+        }
         let adapter = found.adapter.map(|folder| adapters::load(&folder, &base.described)).transpose()?;
         let mut model = base.load(context.threads)?;
         if let Some(adapter) = &adapter {
@@ -116,12 +124,17 @@ impl Session {
         let messages = if system.is_empty() { Vec::new() } else { vec![Message::new(Role::System, system)] };
         let top_k = (options.top_k > 0).then_some(options.top_k);
         let sampling = Sampling { temperature: options.temperature, top_k, top_p: options.top_p, seed: options.seed };
-        Ok(Session { base, model, messages, sampling, max_tokens: options.max_tokens, stop: options.stop })
+        Ok(Session { base, plain, model, messages, sampling, max_tokens: options.max_tokens, stop: options.stop })
     }
 
     /// The conversation so far.
     pub fn messages(&self) -> &[Message] {
         &self.messages
+    }
+
+    /// Whether texts are continued, not answered.
+    pub fn continues(&self) -> bool {
+        self.plain.is_some()
     }
 
     /// Says `user` and hands the answer to `on_text` as it comes. After an error the conversation is as before.
@@ -132,6 +145,8 @@ impl Session {
         self.messages.push(Message::new(Role::User, user));
         let reply = self.answer(observer, on_text);
         match &reply {
+            // The next text has nothing to do with this one.
+            Ok(_) if self.plain.is_some() => self.messages.clear(),
             Ok(reply) => self.messages.push(Message::new(Role::Assistant, reply.text.as_str())),
             Err(_) => {
                 self.messages.pop();
@@ -141,8 +156,13 @@ impl Session {
     }
 
     fn answer(&mut self, observer: &mut dyn Observer, on_text: &mut dyn FnMut(&str)) -> Result<Reply> {
-        let chat = self.base.chat()?;
-        let prompt = chat.prompt_ids("of this conversation", &self.messages)?;
+        let prompt = match (&self.plain, self.messages.last()) {
+            (Some(plain), Some(said)) => plain.beginning("of this conversation", &said.content)?,
+            _ => self.base.chat()?.prompt_ids("of this conversation", &self.messages)?,
+        };
+        if prompt.is_empty() {
+            return Err(Error::TooFew { what: "tokens to continue", given: 0, least: 1 });
+        }
         let limit = self.base.config().context;
         if prompt.len() >= limit {
             return Err(Error::ContextFull { given: prompt.len(), limit });
@@ -150,8 +170,11 @@ impl Session {
         let max_new = self.max_tokens.min(limit - prompt.len());
         reserve(&mut self.model, prompt.len() + max_new, self.base.compute())?;
 
-        let end = stop_ids(&self.base)?;
-        let tokenizer = chat.tokenizer().clone();
+        let end = match &self.plain {
+            Some(plain) => [self.base.end_ids.as_slice(), &[plain.end_of_text()]].concat(),
+            None => stop_ids(&self.base)?,
+        };
+        let tokenizer = self.base.tokenizer()?.clone();
         let mut decoder = tokenizer.decode_stream(true);
         let mut gate = StopGate::new(&self.stop);
         let (mut text, mut failed) = (String::new(), None);
@@ -212,6 +235,7 @@ struct Found {
     engine: EngineChoice,
     adapter: Option<PathBuf>,
     instruction: String,
+    plain: bool,
 }
 
 impl Found {
@@ -224,6 +248,7 @@ impl Found {
             engine: EngineChoice { compute: options.compute.clone(), kv_cache: options.kv_cache.clone() },
             adapter: options.adapter.clone(),
             instruction: String::new(),
+            plain: false,
         };
         let here = Path::new(given);
         if store::catalogue::find(given).is_some() || given.starts_with("pip:") || (here.exists() && !here.join("plan.toml").exists()) {
@@ -247,6 +272,7 @@ impl Found {
             return Err(Error::NotYet { id: runs::id(&run), what: "adapter" });
         }
         let plan = runs::plan(&run)?;
+        let plain = plan.is_text();
         let prepared = store::atomic::read_json(&run.join("data/prepared.json"), PREPARED_BYTES_MAX)?;
         let instruction = prepared["instruction"].as_str().unwrap_or(&plan.instruction).to_owned();
         // What is evaluated is what answers, unless the user says otherwise.
@@ -257,11 +283,11 @@ impl Found {
         };
         if trained.exists() {
             let (base, storage) = (trained.display().to_string(), options.storage.clone());
-            return Ok(Found { base, template: plan.model.template, storage, engine, adapter: None, instruction });
+            return Ok(Found { base, template: plan.model.template, storage, engine, adapter: None, instruction, plain });
         }
         let base = base::beside(&plan.model.base, &runs::sources_folder(&run)?);
         let storage = given_or(&options.storage, plan.model.storage);
-        Ok(Found { base, template: plan.model.template, storage, engine, adapter: Some(adapter), instruction })
+        Ok(Found { base, template: plan.model.template, storage, engine, adapter: Some(adapter), instruction, plain })
     }
 }
 

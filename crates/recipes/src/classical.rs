@@ -27,7 +27,7 @@ pub(crate) fn arm(evaluator: &Evaluator<'_>, observer: &mut dyn Observer) -> Res
     let started = evaluator.context.clock.seconds();
     observer.event(Event::Start { what: "classical".into(), total: items.len() as u64, unit: "answers" });
     let (result, note): (ArmResult, String) = match &prepared.task {
-        Task::FreeText => return Ok(None),
+        Task::FreeText | Task::Text => return Ok(None),
         Task::Classification { labels } => {
             let answers: Vec<usize> =
                 records.iter().filter_map(|record| labels.iter().position(|label| *label == record.answer.to_text())).collect();

@@ -351,6 +351,18 @@ pub enum Error {
         /// Where.
         path: PathBuf,
     },
+    /// An export for which the file system has no room.
+    #[error("{what} needs {needed} bytes, {free} are free at {}", path.display())]
+    NoRoom {
+        /// The format.
+        what: String,
+        /// Bytes that will be written, at least.
+        needed: u64,
+        /// Bytes that can be.
+        free: u64,
+        /// Where.
+        path: PathBuf,
+    },
     /// A record that cannot be scored.
     #[error("record {record}: {fault}")]
     Record {
@@ -523,6 +535,9 @@ impl Error {
             Error::TooFew { .. } => "add records, or set [prepare] split to other fractions".into(),
             Error::Memory { nearest, .. } => nearest.clone(),
             Error::Exists { hint, .. } => (*hint).into(),
+            Error::NoRoom { .. } => {
+                "free some space, give another place with `--output PATH`, or take a smaller format: `--to gguf-lora`, `--to peft`".into()
+            }
             Error::Record { fault, .. } => return fault.hint().map(str::to_owned),
             Error::ContextFull { .. } => "begin a new conversation; nothing of this one was dropped".into(),
             Error::FullBase { .. } => {

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::prepare::{Prepared, originals};
 use crate::responder::Responder;
 use crate::spec::{Mode, RunPlan, defaults};
+use crate::texts;
 
 /// Validation items on which the number of examples is chosen; enough to rank three candidates.
 const SHOT_ITEMS_MAX: usize = 48;
@@ -65,7 +66,10 @@ pub fn metric_for(name: &str, task: &Task) -> Result<Metric> {
 /// The gate in eval's terms.
 pub fn gate(plan: &RunPlan, task: &Task) -> Result<Gate> {
     let at_least = plan.gate.at_least.iter().map(|(name, value)| Ok((metric_for(name, task)?, *value))).collect::<Result<_>>()?;
-    Ok(Gate { beats: plan.gate.beats.clone(), at_least })
+    let perplexity_at_most = (plan.gate.perplexity_at_most > 0.0).then_some(plan.gate.perplexity_at_most);
+    let gate = Gate { beats: plan.gate.beats.clone(), at_least, perplexity_at_most };
+    gate.check(task)?;
+    Ok(gate)
 }
 
 fn sample(record: &Record, task: &Task) -> Sample {
@@ -129,6 +133,7 @@ impl<'a> Evaluator<'a> {
     /// The decodings that are measured: the verdict's first.
     fn decodes(&self) -> Vec<Decode> {
         match (&self.prepared.task, self.plan.evaluate.mode) {
+            (Task::Text, _) => vec![Decode::Likelihood],
             (Task::Classification { .. }, Mode::Choose) => vec![Decode::Choose, Decode::Free],
             (Task::Classification { .. }, Mode::Free) => vec![Decode::Free, Decode::Choose],
             _ => vec![Decode::Free],
@@ -148,6 +153,9 @@ impl<'a> Evaluator<'a> {
         model: &mut Model<CpuDevice>,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Arm>> {
+        if self.prepared.task == Task::Text {
+            return Ok(vec![texts::arm(self, name, model, observer)?]);
+        }
         let prompts = examples.prompts(&self.trial);
         let mut arms = Vec::new();
         let mut losses: Option<Vec<AnswerLoss>> = None;
@@ -259,7 +267,22 @@ impl<'a> Evaluator<'a> {
         format!("evaluation/{name}.{}.jsonl", decode.name())
     }
 
+    /// Keeps what a model's texts came to.
+    pub(crate) fn write_losses(&self, file: &str, arm: &ArmResult, seconds: f64) -> Result<()> {
+        self.write_file(file, arm, &[], seconds)
+    }
+
+    /// What was kept of the texts of `trial`, with the seconds that it took.
+    pub(crate) fn kept_losses(&self, file: &str, trial: &Trial) -> Result<Option<(Vec<AnswerLoss>, f64)>> {
+        let kept = read_answers(&self.run.file(&Self::answers_file(file, Decode::Likelihood)), trial)?;
+        Ok(kept.map(|kept| (kept.losses, kept.seconds)))
+    }
+
     fn write_answers(&self, arm: &ArmResult, answers: &[Answer], seconds: f64) -> Result<()> {
+        self.write_file(&arm.name, arm, answers, seconds)
+    }
+
+    fn write_file(&self, file: &str, arm: &ArmResult, answers: &[Answer], seconds: f64) -> Result<()> {
         let mut text = format!(
             "{}\n",
             json!({ "arm": arm.name, "decode": arm.decode.name(), "compute_path": compute::name(self.base.compute()), "items": arm.n, "seconds": seconds })
@@ -270,7 +293,7 @@ impl<'a> Evaluator<'a> {
             text +=
                 &format!("{}\n", json!({ "id": item.id, "answer": item.answer, "finished": finished, "log_prob": log_prob, "gold": loss }));
         }
-        self.run.write(&Self::answers_file(&arm.name, arm.decode), text.as_bytes())?;
+        self.run.write(&Self::answers_file(file, arm.decode), text.as_bytes())?;
         Ok(())
     }
 
@@ -377,9 +400,13 @@ fn read_answers(path: &Path, trial: &Trial) -> Result<Option<KeptAnswers>> {
 
 /// An arm of a finished run, scored on `trial`, whose items must be its own.
 pub(crate) fn kept_answers(run: &Path, name: &str, mode: &str, trial: &Trial) -> Result<ArmResult> {
-    let decode = if mode == Decode::Choose.name() { Decode::Choose } else { Decode::Free };
+    let known = [Decode::Choose, Decode::Likelihood];
+    let decode = known.into_iter().find(|decode| decode.name() == mode).unwrap_or(Decode::Free);
     let path = run.join(Evaluator::answers_file(name, decode));
     let kept = read_answers(&path, trial)?.ok_or_else(|| Error::NotYet { id: crate::runs::id(run), what: "answers of the tuned model" })?;
+    if decode == Decode::Likelihood {
+        return Ok(trial.from_losses(name, kept.losses)?);
+    }
     Ok(trial.from_answers(name, decode, &kept.answers, Some(kept.losses))?)
 }
 
@@ -414,6 +441,9 @@ pub(crate) fn read_imported(path: &Path) -> Result<BTreeMap<String, String>> {
 
 /// Longest answer: the plan's limit, or half as much again as the longest training answer where that is less.
 pub(crate) fn answer_tokens(plan: &RunPlan, base: &Base, prepared: &Prepared) -> usize {
+    if plan.is_text() {
+        return plan.evaluate.answer_tokens; // nothing is answered
+    }
     let longest = prepared
         .split
         .train

@@ -184,7 +184,7 @@ impl Found {
         let (task_words, metric) = match &task {
             Task::Classification { labels } => (format!("one of {} labels", labels.len()), "accuracy"),
             Task::Structured { fields } => (format!("a JSON object with {} fields", fields.len()), "field_accuracy"),
-            Task::FreeText => ("free text".to_owned(), "token_f1"),
+            Task::FreeText | Task::Text => ("free text".to_owned(), "token_f1"),
         };
         let n = records.len() as f64;
         let mut warnings = Vec::new();
@@ -298,7 +298,7 @@ beats = [\"few-shot\"]
             least = match self.task {
                 Task::Structured { .. } => "# field_accuracy_at_least = 0.80   # what is good enough for you\nvalid_json_at_least = 0.99\n",
                 Task::Classification { .. } => "# accuracy_at_least = 0.80         # what is good enough for you\n",
-                Task::FreeText => "# token_f1_at_least = 0.50         # what is good enough for you\n",
+                Task::FreeText | Task::Text => "# token_f1_at_least = 0.50         # what is good enough for you\n",
             },
         );
         out

@@ -28,6 +28,7 @@ mod moments;
 pub mod plan;
 pub mod prepare;
 pub mod pull;
+mod rendering;
 pub mod report;
 pub mod responder;
 pub mod review;
@@ -37,6 +38,7 @@ pub mod score;
 mod source_files;
 pub mod spec;
 pub mod storage;
+mod texts;
 pub mod tune;
 mod tune_full;
 

@@ -27,6 +27,8 @@ const RUN_FILE_BYTES_MAX: u64 = 1 << 20;
 const PLANNED_DISCORDANCE: f64 = 0.25;
 /// Assumed standard deviation of per-item differences of a mean over fields, for planning.
 const PLANNED_DEVIATION: f64 = 0.35;
+/// Assumed standard deviation over texts of what tuning takes off their loss, in nats per token, for planning.
+const PLANNED_TEXT_DEVIATION: f64 = 0.1;
 /// Assumed correlation of items of one group, for planning.
 const PLANNED_CORRELATION: f64 = 0.2;
 /// Code, runtime and the pages that reading files leaves in the process, measured on Linux.
@@ -137,6 +139,7 @@ pub(crate) fn lines(plan: &RunPlan, base: &Base, prepared: &Prepared, steps: &St
         Task::Classification { labels } => format!("one of {} labels", labels.len()),
         Task::Structured { fields } => format!("a JSON object with {}", fields.join(", ")),
         Task::FreeText => "free text".into(),
+        Task::Text => "none: plain texts are learned whole".into(),
     };
     let tune = &plan.tune;
     let share = if facts.tokens_rendered > 0 { 100.0 * facts.tokens_computed as f64 / facts.tokens_rendered as f64 } else { 0.0 };
@@ -146,6 +149,7 @@ pub(crate) fn lines(plan: &RunPlan, base: &Base, prepared: &Prepared, steps: &St
         .iter()
         .map(|arm| format!("beats {arm}"))
         .chain(plan.gate.at_least.iter().map(|(name, value)| format!("{name} at least {value}")))
+        .chain((plan.gate.perplexity_at_most > 0.0).then(|| format!("perplexity at most {}", plan.gate.perplexity_at_most)))
         .chain(plan.gate.declared.then(|| "every source declared".to_owned()))
         .chain((plan.gate.accepted_at_least > 0.0).then(|| format!("a second person accepted at least {}", plan.gate.accepted_at_least)))
         .collect();
@@ -160,7 +164,7 @@ pub(crate) fn lines(plan: &RunPlan, base: &Base, prepared: &Prepared, steps: &St
             format!("{:.1} M parameters, {}, licence {}", base.parameters() as f64 / 1e6, base.storage_names(), blank(&base.licence())),
         ),
         ("answers".into(), task),
-        ("instruction".into(), blank(&prepared.instruction)),
+        ("instruction".into(), if plan.is_text() { "none".into() } else { blank(&prepared.instruction) }),
         (
             "records".into(),
             format!(
@@ -221,7 +225,13 @@ pub(crate) fn lines(plan: &RunPlan, base: &Base, prepared: &Prepared, steps: &St
         ("kept".into(), format!("{:?} checkpoint, patience {} looks", tune.keep, tune.patience).to_lowercase()),
         ("seed".into(), plan.project.seed.to_string()),
         ("arms".into(), plan.evaluate.arms.join(", ")),
-        ("metric".into(), format!("{}, decoding {}", plan.evaluate.metric, format!("{:?}", plan.evaluate.mode).to_lowercase())),
+        (
+            "metric".into(),
+            match prepared.task {
+                Task::Text => format!("{}, of each held-out text before and after", plan.evaluate.metric),
+                _ => format!("{}, decoding {}", plan.evaluate.metric, format!("{:?}", plan.evaluate.mode).to_lowercase()),
+            },
+        ),
         ("gate".into(), gate.join("; ")),
     ];
     if !base.licence_asks().is_empty() {
@@ -326,7 +336,9 @@ pub(crate) fn power(plan: &RunPlan, prepared: &Prepared) -> Result<PowerFacts> {
     }
     let sizes: Vec<usize> = groups.into_values().collect();
     let n = independent_items(&sizes, PLANNED_CORRELATION);
-    let variation = if metric_for(&plan.evaluate.metric, &prepared.task)?.is_rate() {
+    let variation = if prepared.task == Task::Text {
+        Variation::Deviation(PLANNED_TEXT_DEVIATION)
+    } else if metric_for(&plan.evaluate.metric, &prepared.task)?.is_rate() {
         Variation::Discordance(PLANNED_DISCORDANCE)
     } else {
         Variation::Deviation(PLANNED_DEVIATION)
@@ -341,5 +353,6 @@ pub(crate) fn power(plan: &RunPlan, prepared: &Prepared) -> Result<PowerFacts> {
             items_for.push((difference, (needed as f64 * scale).ceil() as u64));
         }
     }
-    Ok(PowerFacts { items: items.len() as u64, detectable_difference: detectable, items_for })
+    let of_perplexity = prepared.task == Task::Text;
+    Ok(PowerFacts { items: items.len() as u64, detectable_difference: detectable, items_for, of_perplexity })
 }

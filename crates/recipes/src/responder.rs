@@ -20,6 +20,7 @@ use crate::base::Base;
 use crate::context::{Event, Observer};
 use crate::error::{Error, Result};
 use crate::prepare::Prepared;
+use crate::rendering::Rendering;
 use crate::spec::RunPlan;
 
 /// Rows of a pass in scoring, choosing and reading prompts.
@@ -121,9 +122,16 @@ fn scoring_use(longest: usize, prefix: usize) -> ScoringUse {
 
 /// What evaluation will ask memory for, at most: prompts as long as the plan allows.
 pub(crate) fn planned_uses(base: &Base, plan: &RunPlan, prepared: &Prepared) -> Result<Uses> {
-    let chat = base.chat()?;
     let held_out = &prepared.split.held_out;
     let mut longest = 0;
+    if plan.is_text() {
+        let rendering = Rendering::of(plan, base)?;
+        for record in held_out.in_domain.iter().chain(&held_out.near_ood).chain(&held_out.far_ood) {
+            longest = longest.max(rendering.row(record)?.ids.len());
+        }
+        return Ok(Uses { training: None, scoring: Some(scoring_use(longest, 0)), generation: None, compute: base.compute() });
+    }
+    let chat = base.chat()?;
     for record in held_out.in_domain.iter().chain(&held_out.near_ood).chain(&held_out.far_ood) {
         longest = longest.max(chat.prompt_ids(&record.id, &record.messages)?.len());
     }

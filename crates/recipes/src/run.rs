@@ -25,11 +25,13 @@ use crate::evaluate::{Arm, Evaluator, Examples, trial};
 use crate::governance::{self, Governance};
 use crate::plan::{self, Planned};
 use crate::prepare::{self, Prepared, Story};
+use crate::rendering::Rendering;
 use crate::report::assemble;
 use crate::report::facts::{FORMAT, FarOodFacts, MemoryFacts, NearOodFacts, PowerFacts, Report, RunFacts, TrainingFacts};
 use crate::responder::Responder;
 use crate::runs::{self, Stage};
 use crate::spec::{self, RunPlan};
+use crate::texts;
 use crate::tune;
 use crate::tune_full;
 
@@ -319,10 +321,11 @@ impl Stages<'_> {
 
         let mut model = self.base.load(self.context.threads)?;
         let mut arms = Vec::new();
+        let mut elsewhere = Vec::new();
         if until == Until::Reported {
             observer.event(Event::Stage("Measure before".into()));
             let from = self.context.clock.seconds();
-            self.arms_before(&prepared, &mut model, &mut arms, observer)?;
+            self.arms_before(&prepared, &mut model, &mut arms, &mut elsewhere, observer)?;
             timed("measure before", from);
         }
 
@@ -339,6 +342,9 @@ impl Stages<'_> {
         let from = self.context.clock.seconds();
         let evaluator = Evaluator::new(self.context, &self.plan, &self.base, &prepared, &self.run)?;
         arms.extend(evaluator.model_arms("tuned", &Examples::default(), &mut model, observer)?);
+        if self.plan.is_text() {
+            elsewhere.extend(texts::elsewhere(&evaluator, "tuned", &mut model, observer)?);
+        }
         let near_ood = self.near_ood(&evaluator, &arms, &mut model, observer)?;
         let far_ood = self.far_ood(&evaluator, &arms, &mut model, observer)?;
         drop(model);
@@ -348,6 +354,9 @@ impl Stages<'_> {
         let looks = self.governance.looked(&self.run, &arms)?;
         let mut report = self.report(&evaluator, &arms, decision.as_ref(), far_ood, lines, memory, power, training.clone());
         report.near_ood = near_ood;
+        if self.plan.is_text() {
+            report.texts = texts::facts(&evaluator, &arms, &elsewhere)?;
+        }
         report.run.stages = stages;
         report.run.seconds = self.context.clock.seconds() - begun;
         (report.run.runs_so_far, report.run.looks_at_test_set) = looks;
@@ -386,12 +395,18 @@ impl Stages<'_> {
         prepared: &Prepared,
         model: &mut Model<CpuDevice>,
         arms: &mut Vec<Arm>,
+        elsewhere: &mut Vec<(data::Part, eval::ArmResult)>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let evaluator = Evaluator::new(self.context, &self.plan, &self.base, prepared, &self.run)?;
         for name in &self.plan.evaluate.arms {
             match name.as_str() {
-                "base" => arms.extend(evaluator.model_arms("base", &Examples::default(), model, observer)?),
+                "base" => {
+                    arms.extend(evaluator.model_arms("base", &Examples::default(), model, observer)?);
+                    if self.plan.is_text() {
+                        elsewhere.extend(texts::elsewhere(&evaluator, "base", model, observer)?);
+                    }
+                }
                 "few-shot" => {
                     let examples = evaluator.choose_examples(model, observer)?;
                     observer.event(Event::Note(examples.note.clone()));
@@ -411,11 +426,11 @@ impl Stages<'_> {
         for arm in arms.iter() {
             let result = &arm.result;
             observer.event(Event::Note(format!(
-                "{:<10} {:<10} {} {:.1} %",
+                "{:<10} {:<10} {} {}",
                 result.name,
                 result.decode.name(),
                 result.metric.title(),
-                100.0 * result.score
+                crate::report::value(result.metric, result.score)
             )));
         }
         Ok(())
@@ -558,6 +573,7 @@ impl Stages<'_> {
             verdict: decision.map(|decision| assemble::verdict(evaluator, decision)),
             arms: arm_facts,
             near_ood: None,
+            texts: Vec::new(),
             far_ood,
             not_measured,
             items: assemble::items(evaluator, arms),
@@ -599,14 +615,15 @@ fn tell_plan(lines: &[(String, String)], memory: &MemoryFacts, power: &PowerFact
 
 /// "With 214 items a difference of 9.8 points can be proved; 5 points would need about 820."
 pub fn power_sentence(power: &PowerFacts) -> String {
+    let unit = if power.of_perplexity { "% of the perplexity" } else { "points" };
     let mut sentence = if power.detectable_difference < 1.0 {
         let least = 100.0 * power.detectable_difference;
-        format!("with {} test items a difference of {least:.1} points or more is found 4 times in 5", power.items)
+        format!("with {} test items a difference of {least:.1} {unit} or more is found 4 times in 5", power.items)
     } else {
         format!("{} test items are too few to prove any difference that is to be expected", power.items)
     };
     if let Some((difference, items)) = power.items_for.first() {
-        sentence += &format!("; {:.0} points would need about {items} items", 100.0 * difference);
+        sentence += &format!("; {:.0} {unit} would need about {items} items", 100.0 * difference);
     }
     sentence
 }
@@ -657,7 +674,7 @@ pub fn show(context: &Context<'_>, path: &Path, count: usize, observer: &mut dyn
     let plan = runs::plan(path)?;
     let prepared = prepare::read(path)?;
     let base = Base::of_plan(context, observer, &plan, &runs::sources_folder(path)?, false)?;
-    let chat = base.chat()?;
+    let rendering = Rendering::of(&plan, &base)?;
     prepared
         .split
         .train
@@ -665,13 +682,13 @@ pub fn show(context: &Context<'_>, path: &Path, count: usize, observer: &mut dyn
         .iter()
         .take(count)
         .map(|record| {
-            let row = prepare::token_row(record, chat, plan.tune.loss_on)?;
+            let row = rendering.row(record)?;
             let mut marked = String::new();
             let mut start = 0;
             while start < row.ids.len() {
                 let with_loss = row.loss_weights[start] > 0.0;
                 let end = (start..row.ids.len()).find(|&i| (row.loss_weights[i] > 0.0) != with_loss).unwrap_or(row.ids.len());
-                let text = chat.tokenizer().decode(&row.ids[start..end], false)?;
+                let text = rendering.tokenizer().decode(&row.ids[start..end], false)?;
                 marked += &if with_loss { format!("⟦{text}⟧") } else { text };
                 start = end;
             }
@@ -699,6 +716,20 @@ pub struct Compared {
 impl Compared {
     /// "A − B: +3.1 points (95 % interval 0.4 to 5.9), p = 0.02, 234 items".
     pub fn sentence(&self) -> String {
+        if self.metric == eval::Metric::Perplexity.name() {
+            return format!(
+                "{} perplexity {:.3}, {} {:.3}: {:+.1} % lower (95 % interval {:+.1} to {:+.1}), p = {:.4}, {} texts",
+                self.run,
+                self.score,
+                self.against,
+                self.score_against,
+                100.0 * self.estimate,
+                100.0 * self.interval.0,
+                100.0 * self.interval.1,
+                self.p,
+                self.n
+            );
+        }
         format!(
             "{} {:.1} %, {} {:.1} %: difference {:+.1} points (95 % interval {:+.1} to {:+.1}), p = {:.4}, {} items, {} ({})",
             self.run,

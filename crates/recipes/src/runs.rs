@@ -57,6 +57,8 @@ pub struct RunSummary {
     pub verdict: Option<String>,
     /// Tuned score by the run's metric, once measured.
     pub score: Option<f64>,
+    /// The metric's name, once measured.
+    pub metric: Option<String>,
 }
 
 /// What a run trained: its adapter, or the model of full fine-tuning.
@@ -91,6 +93,7 @@ pub fn list(context: &Context<'_>) -> Result<Vec<RunSummary>> {
             stage: stage(&entry.path),
             verdict: report.as_ref().and_then(|report| report.verdict.as_ref()).map(|verdict| verdict.word.clone()),
             score: tuned.map(|arm| arm.score),
+            metric: report.as_ref().and_then(|report| report.verdict.as_ref()).map(|verdict| verdict.metric.clone()),
             name: entry.name,
             id: entry.id,
             path: entry.path,

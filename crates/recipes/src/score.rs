@@ -12,6 +12,7 @@ use engine::compute::Compute;
 use engine::cpu::CpuDevice;
 use engine::memory::{ScoringUse, Uses};
 use engine::model::Model;
+use eval::AnswerLoss;
 use serde::Serialize;
 use serde_json::{Number, Value};
 use text::{ChatFormat, LossOn};
@@ -21,12 +22,15 @@ use crate::base::Base;
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, RecordFault, Result};
 use crate::prepare::{SHARED_MIN, value_json};
+use crate::rendering::Rendering;
 use crate::tune::EngineBatch;
 
 /// Part of the file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 4 << 30;
 /// Rows of a pass: enough for the matrix product's full rate. A longer record gets a pass of its own length.
 const PASS_ROWS: usize = 1024;
+/// The column of plain texts.
+const PLAIN_COLUMN: &str = "text";
 /// Tokens of a chunk, within which records share their beginnings.
 const CHUNK_TOKENS: usize = 64 * PASS_ROWS;
 
@@ -77,7 +81,8 @@ pub struct ScoreTotal {
 
 /// Scores the records of `file` with `model`, and with a PEFT adapter where there is one. With `tokens` they are
 /// JSON lines of `{"id", "ids", "loss_weights"}` (all weights 1 where left out); else any training shape, rendered
-/// with the base's template, with loss on the answer as in training. `each` gets the lines in file order.
+/// with the base's template, with loss on the answer as in training; rows with a column `text` and no such shape are plain texts, with
+/// loss on every token. `each` gets the lines in file order.
 ///
 /// # Errors
 /// Ids beyond the vocabulary, lengths that differ, records longer than the context, rows that make no record: named
@@ -115,6 +120,27 @@ pub fn score(
     }
     observer.event(Event::End);
     Ok(total)
+}
+
+/// The losses of token rows, in their order; `label` names the work in the progress.
+pub(crate) fn score_rows(
+    model: &mut Model<CpuDevice>,
+    compute: Compute,
+    rows: Vec<TokenRow>,
+    observer: &mut dyn Observer,
+    label: &str,
+) -> Result<Vec<AnswerLoss>> {
+    let records: Vec<Scorable> = rows.into_iter().map(|row| Scorable { id: RecordId::Text(row.record_id.clone()), row }).collect();
+    observer.event(Event::Start { what: label.to_owned(), total: records.len() as u64, unit: "texts" });
+    let mut losses = Vec::with_capacity(records.len());
+    for chunk in chunks(&records) {
+        score_chunk(model, compute, chunk, observer, &mut |line: ScoreLine| {
+            losses.push(AnswerLoss { log_prob: line.log_prob, tokens: line.loss_tokens });
+            losses.len() as u64
+        })?;
+    }
+    observer.event(Event::End);
+    Ok(losses)
 }
 
 /// The sum over some records, each rendered with the base's template and scored on its answer.
@@ -331,10 +357,10 @@ fn fits(ids: &[u32], base: &Base) -> std::result::Result<(), RecordFault> {
 /// Any training shape, rendered with the base's template, all of it checked.
 fn text_records(name: &str, bytes: &[u8], file: &Path, base: &Base) -> Result<Vec<Scorable>> {
     let dataset = dataset(name, bytes, file)?;
-    let recorded = RecordRecipe::default().apply(&dataset)?;
+    let rendering = if is_plain(&dataset) { Rendering::Text(base.plain()?) } else { Rendering::Answers(base.chat()?, LossOn::Last) };
+    let recorded = recipe(&dataset).apply(&dataset)?;
     let mut records = recorded.records.into_iter().peekable();
     let mut rejected = recorded.rejected.into_iter().peekable();
-    let chat = base.chat()?;
     let mut scorable = Vec::with_capacity(dataset.documents.len());
     for document in &dataset.documents {
         let id = document_id(document);
@@ -342,8 +368,9 @@ fn text_records(name: &str, bytes: &[u8], file: &Path, base: &Base) -> Result<Ve
         if let Some(reject) = rejected.next_if(|reject| reject.id == document.id) {
             return Err(Error::Record { record: shown, fault: RecordFault::NoRecord { reason: reject.reason } });
         }
-        let Some(record) = records.next_if(|record| record.lineage.document == document.id) else { continue };
-        let row = rendered(&record, &shown, chat)?;
+        let Some(mut record) = records.next_if(|record| record.lineage.document == document.id) else { continue };
+        record.id.clone_from(&shown);
+        let row = rendering.row(&record)?;
         fits(&row.ids, base).map_err(|fault| Error::Record { record: shown, fault })?;
         scorable.push(Scorable { id, row });
     }
@@ -354,10 +381,24 @@ fn text_records(name: &str, bytes: &[u8], file: &Path, base: &Base) -> Result<Ve
 pub(crate) fn records(file: &Path) -> Result<Vec<data::Record>> {
     let bytes = store::atomic::read(file, FILE_BYTES_MAX)?;
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let recorded = RecordRecipe::default().apply(&dataset(&name, &bytes, file)?)?;
+    let dataset = dataset(&name, &bytes, file)?;
+    let recorded = recipe(&dataset).apply(&dataset)?;
     match recorded.rejected.into_iter().next() {
         Some(reject) => Err(Error::Record { record: reject.id, fault: RecordFault::NoRecord { reason: reject.reason } }),
         None => Ok(recorded.records),
+    }
+}
+
+/// Whether its rows are plain texts: a column `text`, and no shape that says what is asked.
+fn is_plain(dataset: &data::Dataset) -> bool {
+    dataset.shape == data::Shape::Columns && dataset.columns.iter().any(|column| column == PLAIN_COLUMN)
+}
+
+/// How records are made of a file's rows: by their shape, or as plain texts.
+fn recipe(dataset: &data::Dataset) -> RecordRecipe {
+    match is_plain(dataset) {
+        true => RecordRecipe { plain: true, target: vec![PLAIN_COLUMN.to_owned()], ..RecordRecipe::default() },
+        false => RecordRecipe::default(),
     }
 }
 

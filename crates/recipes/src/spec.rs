@@ -7,6 +7,7 @@
 
 mod changes;
 mod making;
+mod plain;
 
 use std::path::{Path, PathBuf};
 
@@ -310,6 +311,7 @@ struct GateSection {
     valid_answer_at_least: Option<f64>,
     exact_match_at_least: Option<f64>,
     token_f1_at_least: Option<f64>,
+    perplexity_at_most: Option<f64>,
     declared: Option<bool>,
     accepted_at_least: Option<f64>,
 }
@@ -441,6 +443,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "valid_answer_at_least",
             "exact_match_at_least",
             "token_f1_at_least",
+            "perplexity_at_most",
             "declared",
             "accepted_at_least",
         ],
@@ -760,7 +763,7 @@ impl Optimizer {
 pub struct Tune {
     /// One of [`METHODS`].
     pub method: String,
-    /// `sft`.
+    /// `sft`, or `text`: plain texts, with loss on all tokens.
     pub objective: String,
     /// Which turns carry loss.
     pub loss_on: LossOn,
@@ -830,6 +833,8 @@ pub enum Mode {
     Free,
     /// Choice among the labels by their probability (classification).
     Choose,
+    /// Nothing is answered: the probability of plain texts.
+    Likelihood,
 }
 
 /// How it is evaluated.
@@ -856,6 +861,9 @@ pub struct Gate {
     pub beats: Vec<String>,
     /// (metric, least value).
     pub at_least: Vec<(String, f64)>,
+    /// Largest perplexity of plain texts; 0: no condition.
+    #[serde(default)]
+    pub perplexity_at_most: f64,
     /// Every source has to be declared: owner, licence, lawful basis, date and how long it may be kept.
     #[serde(default)]
     pub declared: bool,
@@ -886,6 +894,20 @@ pub struct RunPlan {
     pub evaluate: Evaluate,
     /// What it must reach.
     pub gate: Gate,
+}
+
+impl RunPlan {
+    /// Whether plain texts are learned, and not answers.
+    pub fn is_text(&self) -> bool {
+        self.tune.objective == plain::OBJECTIVE
+    }
+}
+
+impl Source {
+    /// What is made of its documents, if anything.
+    pub fn derive(&self) -> Option<data::derive::Derive> {
+        self.make.derive(self.target.first().map_or("text", String::as_str))
+    }
 }
 
 impl RunFile {
@@ -955,7 +977,15 @@ impl RunFile {
         if data.source.is_empty() {
             return Err(missing("data.source", "[[data.source]] with path, input and target"));
         }
-        let sources = data.source.into_iter().enumerate().map(|(index, source)| source.resolve(index)).collect::<Result<Vec<_>, _>>()?;
+        let is_text = self.tune.as_ref().and_then(|tune| tune.objective.as_deref()) == Some(plain::OBJECTIVE);
+        let resolved = |(index, source): (usize, SourceSection)| {
+            let source = if is_text { plain::source(source, index)? } else { source };
+            source.resolve(index, is_text)
+        };
+        let sources = data.source.into_iter().enumerate().map(resolved).collect::<Result<Vec<_>, _>>()?;
+        if is_text {
+            plain::refuse(data.instruction.as_deref(), self.prepare.as_ref(), self.evaluate.as_ref(), self.gate.as_ref())?;
+        }
 
         let prepare = self.prepare.unwrap_or_default();
         let split = prepare.split.unwrap_or_default();
@@ -963,6 +993,7 @@ impl RunFile {
         let column = |source: &Source| source.target.first().filter(|target| !target.contains('{')).cloned();
         let stratify = match split.stratify {
             Some(column) => column,
+            None if is_text => String::new(),
             None => sources.iter().find(|source| source.make.kind.is_empty()).and_then(column).unwrap_or_default(),
         };
         let prepare = Prepare {
@@ -1033,19 +1064,27 @@ impl RunFile {
         let single_target = sources.iter().all(|source| source.target.len() <= 1);
         let evaluate = self.evaluate.unwrap_or_default();
         let few_shot = evaluate.few_shot.unwrap_or_else(|| vec![1, 2, 0]);
-        let arms = evaluate.arms.unwrap_or_else(|| ARMS.iter().filter(|arm| **arm != "imported").map(|arm| (*arm).to_owned()).collect());
+        let usual_arms = if is_text { plain::ARMS } else { ARMS };
+        let arms =
+            evaluate.arms.unwrap_or_else(|| usual_arms.iter().filter(|arm| **arm != "imported").map(|arm| (*arm).to_owned()).collect());
         for arm in &arms {
             known("evaluate.arms", arm, ARMS)?;
         }
         if !arms.iter().any(|arm| arm == "tuned") {
             return Err(SpecError::Value { key: "evaluate.arms".into(), given: arms.join(", "), expected: "\"tuned\" among them".into() });
         }
-        let metric = evaluate.metric.unwrap_or_else(|| if single_target { "accuracy" } else { "field_accuracy" }.to_owned());
-        known("evaluate.metric", &metric, METRICS)?;
+        let usual_metric = match (is_text, single_target) {
+            (true, _) => plain::METRIC,
+            (false, true) => "accuracy",
+            (false, false) => "field_accuracy",
+        };
+        let metric = evaluate.metric.unwrap_or_else(|| usual_metric.to_owned());
+        known("evaluate.metric", &metric, if is_text { &[plain::METRIC] } else { METRICS })?;
         let evaluate = Evaluate {
             metric,
             mode: match evaluate.mode {
                 // Labels are best chosen by probability; a record with several fields has to be written.
+                None if is_text => Mode::Likelihood,
                 None => {
                     if single_target {
                         Mode::Choose
@@ -1070,7 +1109,8 @@ impl RunFile {
         }
 
         let gate = self.gate.unwrap_or_default();
-        let beats = gate.beats.unwrap_or_else(|| vec!["few-shot".into()]);
+        // Nobody can be asked for a text: the base is the only rival that there is.
+        let beats = gate.beats.unwrap_or_else(|| vec![if is_text { "base" } else { "few-shot" }.into()]);
         for arm in &beats {
             known("gate.beats", arm, ARMS)?;
             if arm == "tuned" || !evaluate.arms.contains(arm) {
@@ -1099,7 +1139,12 @@ impl RunFile {
         let declared = gate.declared.unwrap_or(false);
         let accepted_at_least = fraction("gate.accepted_at_least", gate.accepted_at_least.unwrap_or(0.0))?;
         let instruction = data.instruction.unwrap_or_default();
-        let gate = Gate { beats, at_least, declared, accepted_at_least };
+        let perplexity_at_most = match gate.perplexity_at_most {
+            None => 0.0,
+            Some(bound) if bound.is_finite() && bound >= 1.0 && is_text => bound,
+            Some(bound) => return Err(range("gate.perplexity_at_most", bound, "a number of at least 1, beside objective = \"text\"")),
+        };
+        let gate = Gate { beats, at_least, perplexity_at_most, declared, accepted_at_least };
         Ok(RunPlan { project, model, engine, instruction, sources, prepare, tune, evaluate, gate })
     }
 }
@@ -1122,7 +1167,7 @@ pub const TARGETS: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_pro
 const FUSED_TARGETS: &[&str] = &["qkv_proj", "gate_up_proj"];
 
 impl SourceSection {
-    fn resolve(self, index: usize) -> Result<Source, SpecError> {
+    fn resolve(self, index: usize, is_text: bool) -> Result<Source, SpecError> {
         let key = |name: &str| format!("data.source[{index}].{name}");
         let path = self.path.filter(|path| !path.is_empty()).ok_or(SpecError::Missing {
             key: "data.source.path",
@@ -1179,7 +1224,7 @@ impl SourceSection {
         )?;
         let mut target = self.target.map(OneOrMany::into_vec).unwrap_or_default();
         let (mut input, mut group) = (self.input.unwrap_or_default(), self.group.unwrap_or_default());
-        if let Some(derive) = make.derive() {
+        if let Some(derive) = make.derive(target.first().map_or("text", String::as_str)) {
             let (asked, answer, together) = derive.columns();
             if input.is_empty() && target.is_empty() {
                 (input, target) = (asked.to_owned(), vec![answer.to_owned()]);
@@ -1188,14 +1233,17 @@ impl SourceSection {
                 together.clone_into(&mut group);
             }
         }
-        if input.is_empty() != target.is_empty() {
+        if input.is_empty() != target.is_empty() && !is_text {
             return Err(SpecError::Value {
                 key: key("input"),
                 given: format!("input {input:?}, target {target:?}"),
                 expected: "both, or neither where the rows bring messages".into(),
             });
         }
-        if input.is_empty() && matches!(format.as_str(), "csv" | "tsv") {
+        if make.kind == "blocks" && !is_text {
+            return Err(range(&key("make"), "\"blocks\"", "another one: blocks are plain texts, for objective = \"text\""));
+        }
+        if input.is_empty() && !is_text && matches!(format.as_str(), "csv" | "tsv") {
             return Err(SpecError::Missing {
                 key: "data.source.input",
                 hint: "input = \"message\" and target = \"category\"",
@@ -1270,7 +1318,10 @@ impl TuneSection {
             return Err(range("tune.freeze", "a value beside method = \"lora\"", expected));
         }
         let objective = self.objective.unwrap_or_else(|| "sft".into());
-        known("tune.objective", &objective, &["sft"])?;
+        known("tune.objective", &objective, &["sft", plain::OBJECTIVE])?;
+        if objective == plain::OBJECTIVE && self.loss_on.is_some() {
+            return Err(range("tune.loss_on", "a value beside objective = \"text\"", "nothing: every token of a plain text carries loss"));
+        }
         let rank = at_least("tune.rank", self.rank.unwrap_or(defaults::RANK), 1)?;
         if rank > 1024 {
             return Err(SpecError::Value { key: "tune.rank".into(), given: rank.to_string(), expected: "at most 1024".into() });

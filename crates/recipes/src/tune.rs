@@ -26,7 +26,8 @@ use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 use crate::evaluate::{self, answer_tokens};
 use crate::moments;
-use crate::prepare::{Prepared, SHARED_MIN, token_row, train_rows};
+use crate::prepare::{Prepared, SHARED_MIN, train_rows};
+use crate::rendering::Rendering;
 use crate::report::facts::{LookFacts, StepFacts, TrainingFacts};
 use crate::responder::Responder;
 use crate::spec::{Keep, RunPlan, Schedule, Tune, defaults};
@@ -63,15 +64,9 @@ pub(crate) struct Rows {
 
 impl Rows {
     pub(crate) fn new(plan: &RunPlan, prepared: &Prepared, base: &Base) -> Result<Rows> {
-        let chat = base.chat()?;
-        let train = train_rows(prepared, base, plan.tune.loss_on)?;
-        let validation = prepared
-            .split
-            .held_out
-            .validation
-            .iter()
-            .map(|record| token_row(record, chat, plan.tune.loss_on))
-            .collect::<Result<Vec<_>>>()?;
+        let rendering = Rendering::of(plan, base)?;
+        let train = train_rows(prepared, &rendering)?;
+        let validation = prepared.split.held_out.validation.iter().map(|record| rendering.row(record)).collect::<Result<Vec<_>>>()?;
         let longest = train.rows().iter().chain(&validation).map(|row| row.ids.len()).max().unwrap_or(0);
         let batch_rows = plan.tune.micro_batch_tokens.max(longest);
         let pack = PackPlan { seed: plan.project.seed, records_per_step: plan.tune.batch, batch_rows, shared_min: Some(SHARED_MIN) };
@@ -277,8 +272,12 @@ pub(crate) fn trainer_config(tune: &Tune, steps: &Steps) -> TrainerConfig {
 /// Validation items whose answers are generated at each look; enough to see the trend, cheap beside an epoch.
 const METRIC_ITEMS_MAX: usize = 32;
 
-/// The validation items on which the plan's metric is measured at each look; `None` without validation.
+/// The validation items on which the plan's metric is measured at each look; `None` without validation, and of plain texts, whose
+/// loss says it all.
 fn metric_trial(plan: &RunPlan, prepared: &Prepared) -> Result<Option<Trial>> {
+    if plan.is_text() {
+        return Ok(None);
+    }
     let items = evaluate::spread(&prepared.split.held_out.validation, METRIC_ITEMS_MAX);
     if items.is_empty() { Ok(None) } else { Ok(Some(evaluate::trial(plan, prepared, &items)?)) }
 }
@@ -301,12 +300,17 @@ impl<'a> Looker<'a> {
 
     /// Validation loss and metric of the adapter as it is now; whether its loss is the best so far.
     fn look(&mut self, trainer: &mut Trainer<CpuDevice>, progress: &mut Progress, observer: &mut dyn Observer) -> Result<bool> {
-        let Some(trial) = &self.trial else { return Ok(false) };
+        if self.validation.is_empty() {
+            return Ok(false);
+        }
         let batches: Vec<EngineBatch<'_>> = self.validation.iter().map(EngineBatch::new).collect();
         let borrowed: Vec<Batch<'_>> = batches.iter().map(EngineBatch::borrow).collect();
         let loss = trainer.evaluate_loss(&borrowed)?;
         let step = u64::from(trainer.step_count());
-        let metric = if step == 0 { None } else { self.metric(trial, trainer, observer)? };
+        let metric = match &self.trial {
+            Some(trial) if step > 0 => self.metric(trial, trainer, observer)?,
+            _ => None,
+        };
         progress.looks.push(LookFacts { step, loss, metric });
         if step == 0 {
             return Ok(false);

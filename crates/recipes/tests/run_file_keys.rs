@@ -108,7 +108,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("prepare.split.near_ood.from", "2026-01-01"),
     ("prepare.split.near_ood.values", "[\"north\", \"south\"]"),
     ("tune.method", "\"full\""),
-    ("tune.objective", "\"dpo\""),
+    ("tune.objective", "\"text\""),
     ("tune.loss_on", "\"all\""),
     ("tune.rank", "8"),
     ("tune.alpha", "16.0"),
@@ -150,12 +150,10 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("gate.valid_answer_at_least", "0.99"),
     ("gate.exact_match_at_least", "0.8"),
     ("gate.token_f1_at_least", "0.8"),
+    ("gate.perplexity_at_most", "20.0"),
     ("gate.declared", "true"),
     ("gate.accepted_at_least", "0.95"),
 ];
-
-/// Where a choice has one value in this version: another is refused by name.
-const ONE_CHOICE: &[&str] = &["tune.objective"];
 
 /// Keys that go with another one, and a value for that one.
 const COMPANIONS: &[(&str, (&str, &str))] = &[
@@ -167,6 +165,7 @@ const COMPANIONS: &[(&str, (&str, &str))] = &[
     ("prepare.augment.copies", ("prepare.augment.typos", "0.2")),
     ("prepare.augment.vocabulary", ("prepare.augment.templates", "\"others.txt\"")),
     ("tune.freeze", ("tune.method", "\"full\"")),
+    ("gate.perplexity_at_most", ("tune.objective", "\"text\"")),
     ("data.source.chunk_tokens", ("data.source.make", "\"chunks\"")),
     ("data.source.chunk_overlap", ("data.source.make", "\"chunks\"")),
     ("data.source.chunk_by", ("data.source.make", "\"chunks\"")),
@@ -194,7 +193,9 @@ fn plan(lines: &[(&str, &str)]) -> Result<RunPlan, SpecError> {
     let mut text = String::new();
     for section in SECTIONS {
         text += &if *section == "data.source" { format!("[[{section}]]\n") } else { format!("[{section}]\n") };
-        let given = |key: &str| lines.iter().any(|(other, _)| *other == key);
+        // A plain text has no question.
+        let is_text = lines.contains(&("tune.objective", "\"text\""));
+        let given = |key: &str| lines.iter().any(|(other, _)| *other == key) || (is_text && key == "data.source.input");
         for (key, value) in lines.iter().chain(needed.iter().filter(|(key, _)| !given(key))) {
             if let Some((of, name)) = key.rsplit_once('.')
                 && of == *section
@@ -233,31 +234,55 @@ fn every_key_changes_the_plan_and_its_hash() {
     let before = plan(&[]).unwrap();
     let mut hashes = vec![hash(&before)];
     for (key, value) in OTHERWISE {
-        match plan(&with_companion(key, value)) {
-            Ok(after) => {
-                assert!(!ONE_CHOICE.contains(key), "{key} = {value} was to be refused");
-                assert_ne!(after, before, "{key} = {value} changes nothing");
-                assert!(!hashes.contains(&hash(&after)), "{key} = {value} has the hash of another plan");
-                hashes.push(hash(&after));
-            }
-            Err(error) => {
-                assert!(ONE_CHOICE.contains(key), "{key} = {value}: {error}");
-                assert!(error.to_string().contains(key), "{error}");
-            }
-        }
+        let after = plan(&with_companion(key, value)).unwrap_or_else(|error| panic!("{key} = {value}: {error}"));
+        assert_ne!(after, before, "{key} = {value} changes nothing");
+        assert!(!hashes.contains(&hash(&after)), "{key} = {value} has the hash of another plan");
+        hashes.push(hash(&after));
     }
 }
 
 /// What is hashed is what is kept: a plan that is read back from its run folder is the same plan.
 #[test]
 fn a_plan_written_and_read_back_is_the_same() {
-    for (key, value) in OTHERWISE.iter().filter(|(key, _)| !ONE_CHOICE.contains(key)) {
+    for (key, value) in OTHERWISE {
         let plan = plan(&with_companion(key, value)).unwrap();
         let text = toml::to_string(&plan).unwrap();
         let read: RunPlan = toml::from_str(&text).unwrap();
         assert_eq!(plan, read, "{key} = {value}");
         assert_eq!(Hash::of_value(&plan).unwrap(), Hash::of_value(&read).unwrap(), "{key} = {value}");
     }
+}
+
+/// Keys that only questions and answers have are refused beside plain texts, not ignored.
+#[test]
+fn plain_texts_have_no_questions() {
+    let text = [("tune.objective", "\"text\""), ("data.source.target", "\"abstract\"")];
+    let resolved = plan(&text).unwrap();
+    assert_eq!((resolved.sources[0].make.kind.as_str(), resolved.sources[0].make.chunk_tokens), ("blocks", 1024));
+    assert_eq!((resolved.evaluate.metric.as_str(), resolved.gate.beats.as_slice()), ("perplexity", &["base".to_owned()][..]));
+    assert_eq!(resolved.evaluate.arms, ["base", "tuned"]);
+    for (key, value) in [
+        ("data.source.input", "\"question\""),
+        ("data.source.limit_per_class", "3"),
+        ("data.source.make", "\"questions\""),
+        ("data.source.chunk_overlap", "8"),
+        ("data.instruction", "\"Answer.\""),
+        ("prepare.shuffle_targets", "true"),
+        ("prepare.label_errors", "\"drop\""),
+        ("tune.loss_on", "\"last\""),
+        ("evaluate.metric", "\"accuracy\""),
+        ("evaluate.arms", "[\"few-shot\", \"tuned\"]"),
+        ("evaluate.mode", "\"free\""),
+        ("gate.accuracy_at_least", "0.8"),
+    ] {
+        let mut lines = text.to_vec();
+        lines.push((key, value));
+        let error = plan(&lines).map(|_| ()).expect_err(&format!("{key} = {value} was accepted"));
+        assert!(error.to_string().contains(key.split('.').next_back().unwrap()), "{key} = {value}: {error}");
+    }
+    // A template is filled in before it could be cut; each row is one text.
+    let template = plan(&[text[0], ("data.source.target", "\"{title}: {abstract}\"")]).unwrap();
+    assert_eq!(template.sources[0].make.kind, "");
 }
 
 /// Whatever has a range says so, with what was given and what is expected.
@@ -309,6 +334,8 @@ fn values_out_of_range_are_refused_by_name() {
         ("tune.reduction_leaves", &["0", "3", "128"]),
         ("tune.evaluations_per_epoch", &["0.0", "1e300", "nan"]),
         ("tune.keep", &["\"first\""]),
+        ("tune.objective", &["\"dpo\"", "\"text\""]),
+        ("gate.perplexity_at_most", &["20.0", "0.5", "nan"]),
         ("tune.checkpoint_seconds", &["0.0", "-1.0", "nan"]),
         ("evaluate.metric", &["\"loss\""]),
         ("evaluate.arms", &["[]", "[\"base\"]", "[\"tuned\", \"gpt\"]"]),

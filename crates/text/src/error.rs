@@ -121,6 +121,9 @@ pub enum TextError {
         #[source]
         problem: RecordProblem,
     },
+    /// Neither tokenizer nor model names a token that ends a text.
+    #[error("neither the tokenizer nor the model's files name an end-of-text token")]
+    NoEndOfText,
     /// A record that cannot be rendered soundly.
     #[error("record {record}: {problem}")]
     Record {
@@ -139,6 +142,9 @@ pub enum RecordProblem {
     /// There is nothing in it.
     #[error("it has no messages")]
     NoMessages,
+    /// A plain text without a character to learn.
+    #[error("it has no text")]
+    NoText,
     /// Nothing to learn from.
     #[error("no token carries loss: it has no assistant message with a weight above zero")]
     NoLoss,

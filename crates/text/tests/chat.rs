@@ -281,7 +281,7 @@ fn tokenizers_of_llama_2_and_mistral_go_through_the_same_door() {
 fn gemma_turns_have_a_model_and_begin_with_the_system_message() {
     let template = ChatTemplate::built_in("gemma", TemplateContext { bos_token: "<bos>".into(), ..TemplateContext::default() }).unwrap();
     let said = messages(&[("system", " Be brief.\n"), ("user", "Hi "), ("assistant", "Hello"), ("user", "Bye")]);
-    let expected = "<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>\n<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n";
+    let expected = "<bos><start_of_turn>user\n Be brief.\n\n\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>\n<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n";
     assert_eq!(template.render(&said, true).unwrap(), expected);
     let without = template.render(&said[1..], false).unwrap();
     assert!(without.starts_with("<bos><start_of_turn>user\nHi<end_of_turn>\n") && without.ends_with("Bye<end_of_turn>\n"), "{without}");

@@ -285,7 +285,8 @@ fn plan(session: &mut Session<'_>, path: &Path) -> Result<Exit> {
     emit("");
     emit(&recipes::run::power_sentence(&planned.power));
     for (difference, items) in &planned.power.items_for {
-        emit(&format!("  {:>4.0} points  about {items} items", 100.0 * difference));
+        let unit = if planned.power.of_perplexity { "% of the perplexity" } else { "points" };
+        emit(&format!("  {:>4.0} {unit}  about {items} items", 100.0 * difference));
     }
     Ok(Exit::Done)
 }
@@ -414,7 +415,11 @@ fn runs(session: &mut Session<'_>, action: RunsAction) -> Result<Exit> {
             }
             for run in runs.iter().filter(|_| !session.json) {
                 let state = if run.locked_by.is_some() { "running" } else { run.stage.name() };
-                let score = run.score.map(|score| format!("{:.1} %", 100.0 * score)).unwrap_or_default();
+                let score = run.score.map(|score| match run.metric.as_deref() {
+                    Some("perplexity") => format!("{score:.3}"),
+                    _ => format!("{:.1} %", 100.0 * score),
+                });
+                let score = score.unwrap_or_default();
                 let line = format!("{:<22} {:<20} {:<20} {:>7}  {}", run.id, run.name, state, score, run.verdict.as_deref().unwrap_or(""));
                 emit(line.trim_end());
             }
@@ -483,7 +488,7 @@ fn chat(session: &mut Session<'_>, arguments: ChatArguments) -> Result<Exit> {
     let mut chat = recipes::chat::Session::open(&session.context, &mut session.progress, options)?;
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if terminal {
-        eprintln!("type a message; Ctrl-D ends");
+        eprintln!("type {}; Ctrl-D ends", if chat.continues() { "the beginning of a text, which is continued" } else { "a message" });
     }
     if terminal && !session.json {
         let mut line = String::new();

@@ -158,7 +158,7 @@ fn record_of<E: From<DataError>>(
     if let Err(reason) = steps.clean.apply(&mut record, findings) {
         return rejected(&record.id, reason);
     }
-    if asks_nothing(&record) {
+    if !plan.recipe.plain && asks_nothing(&record) {
         return rejected(&record.id, ("empty", Reason::EmptyInput));
     }
     if plan.role != SourceRole::FarOod && record.answer.is_empty() {

@@ -237,6 +237,16 @@ pub(super) fn pack_codes(storage: Storage, x: &[f32], scale: f32, packed: &mut [
     }
 }
 
+/// Points from −1 to 1 at which bitsandbytes looks up the codes of 8 bits on a CPU, less 1.
+const GRID: f32 = 65_535.0;
+
+/// The nearest of them. A scale that lies within half a step, 1.5e-5, of the border between two codes may so get the farther
+/// one: a loss that no model feels, at which the codes are bitsandbytes' own.
+fn on_grid(v: f32) -> f32 {
+    let point = ((v + 1.0) * 0.5 * GRID + 0.5).floor();
+    point / GRID * 2.0 - 1.0
+}
+
 /// Codes of the scales of a matrix, the nested scales and the offset: the scales' mean is taken away, and of every 256 the
 /// largest size divides.
 pub(super) fn quantize_scales(scales: &[f32]) -> (Vec<u8>, Vec<f32>, f32) {
@@ -244,7 +254,7 @@ pub(super) fn quantize_scales(scales: &[f32]) -> (Vec<u8>, Vec<f32>, f32) {
     let nested: Vec<f32> = scales.chunks(NESTED).map(|group| group.iter().fold(0.0f32, |size, s| size.max((s - offset).abs()))).collect();
     let code = |(i, &scale): (usize, &f32)| {
         let size = nested[i / NESTED];
-        let v = if size == 0.0 { 0.0 } else { (scale - offset) / size };
+        let v = on_grid(if size == 0.0 { 0.0 } else { (scale - offset) / size });
         let above = DYNAMIC.partition_point(|&value| value < v).min(255);
         let below = above.saturating_sub(1);
         (if (DYNAMIC[above] - v).abs() < (v - DYNAMIC[below]).abs() { above } else { below }) as u8

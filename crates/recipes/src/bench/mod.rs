@@ -45,6 +45,7 @@ impl Table {
         let dataset = data::read::read(&file_name(&self.file), &bytes, format, &data::read::LIMITS)?;
         let recipe = RecordRecipe {
             input: Some(self.input.clone()),
+            plain: false,
             target: vec![self.target.clone()],
             instruction: (!self.instruction.is_empty()).then(|| self.instruction.clone()),
             group: None,

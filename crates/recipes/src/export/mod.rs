@@ -135,6 +135,7 @@ fn written(context: &Context<'_>, observer: &mut dyn Observer, options: &ExportO
     if let Some(folder) = options.output.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         store::atomic::create_folder(folder)?;
     }
+    export.has_room()?;
     match options.format.as_str() {
         "gguf-lora" => export.adapter_file(),
         "hf" => export.folder(observer),
@@ -189,6 +190,25 @@ struct Written {
 }
 
 impl Export<'_, '_> {
+    /// Refuses before the first byte where what is to be written cannot fit.
+    fn has_room(&self) -> Result<()> {
+        room(&self.options.format, self.bytes(), store::disk::free_bytes(&self.options.output), &self.options.output)
+    }
+
+    /// Bytes of the tensors that are to be written, at least: what stands beside them is small.
+    fn bytes(&self) -> u64 {
+        let weights = self.base.parameters();
+        let bits = match (self.options.format.as_str(), self.options.dtype.as_str()) {
+            ("gguf-lora", _) => return 4 * self.adapter.config.parameters(self.base.config()) as u64,
+            ("gguf-f32", _) | ("hf", "f32") => 32.0,
+            ("gguf-q8_0", _) => 8.5,
+            // The least of the mixture's blocks.
+            ("gguf-q4_k_m", _) => 4.5,
+            _ => 16.0,
+        };
+        (weights as f64 * bits / 8.0) as u64
+    }
+
     /// A merged Hugging Face folder.
     fn folder(&self, observer: &mut dyn Observer) -> Result<Exported> {
         let pending = PendingFolder::create(&self.options.output)?;
@@ -279,7 +299,29 @@ impl Export<'_, '_> {
     }
 }
 
+/// Whether so many bytes fit; where the system does not say how many are free, they may.
+fn room(what: &str, needed: u64, free: Option<u64>, path: &Path) -> Result<()> {
+    match free {
+        Some(free) if free < needed => Err(Error::NoRoom { what: what.to_owned(), needed, free, path: path.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
 /// The proof's name in a folder; beside a file, what follows the file's name.
 const PROOF_FILE: &str = "proof.json";
 /// Of a file that does not read back.
 const NOT_WHAT_WAS_WRITTEN: &str = "it is not what was written";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_both_numbers() {
+        let path = Path::new("/somewhere/out.gguf");
+        assert!(room("gguf-f16", 10, Some(10), path).is_ok() && room("gguf-f16", 10, None, path).is_ok());
+        let error = room("gguf-f16", 11, Some(10), path).expect_err("a byte too many");
+        assert_eq!(error.to_string(), "gguf-f16 needs 11 bytes, 10 are free at /somewhere/out.gguf");
+        assert!(error.hint().is_some_and(|hint| hint.contains("--output")));
+    }
+}

@@ -249,6 +249,10 @@ impl Prompt {
 fn prompts(export: &Export<'_, '_>) -> Result<(&'static str, Vec<Prompt>)> {
     let chat = export.base.template()?.is_some();
     let conversation = |messages: Vec<Message>| {
+        // A plain text is nobody's turn.
+        if let [Message { role: Role::Assistant, content, .. }] = messages.as_slice() {
+            return Prompt::Document(content.clone());
+        }
         if chat {
             return Prompt::Conversation(messages);
         }

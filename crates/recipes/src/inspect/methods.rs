@@ -1,7 +1,7 @@
 //! Memory and time of each way to tune a base on this machine.
 //!
 //! Memory: the engine's two tables for a step of one text of 512 tokens (or the whole context, if shorter) on all linear
-//! layers, and the process around them, as `plan` counts it for a real run.
+//! layers, and the process around them, as `plan` counts it for a real run; of full fine-tuning all tensors, with their gradients and moments.
 //!
 //! Time: model FLOPs of a training token (the table of [`crate::bench::train`]) over what the matrix product reaches here now,
 //! times the share `EFFICIENCY`. An estimate, where `bench train` measures.
@@ -14,13 +14,14 @@ use engine::compute::ComputePath;
 use engine::config::{Linear, ModelConfig, TensorName};
 use engine::cpu::CpuDevice;
 use engine::device::{Device, Limits, Storage};
+use engine::full::FullConfig;
 use engine::memory::{self, Policy, TrainingUse, Uses};
 use engine::moments::MomentStorage;
 use engine::random::{self, Purpose};
 use serde::Serialize;
 
 use crate::base::Base;
-use crate::bench::train::{flops_per_step, lora};
+use crate::bench::train::{flops_per_step, full_flops_per_step, lora};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::plan::process_lines;
@@ -52,7 +53,7 @@ pub struct Speed {
 /// One way to tune a base.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Method {
-    /// "LoRA" or "DoRA", with a Q before it where the base is held quantised.
+    /// "LoRA" or "DoRA", with a Q before it where the base is held quantised; or "full".
     pub method: &'static str,
     /// What to write as `[model] storage`; empty: nothing.
     pub storage: String,
@@ -123,10 +124,23 @@ pub(crate) fn methods(context: &Context<'_>, base: &Base, speed: &Speed, hourly_
             continue;
         }
         for dora in [false, true] {
-            methods.push(method(context, base, speed, dora, storage, &held, hourly_cost));
+            methods.push(method(context, base, speed, Trained::Adapter { dora }, storage, &held, hourly_cost));
         }
     }
+    // Only where a small step could change a weight.
+    if base.trains_in_full().is_ok() {
+        methods.push(method(context, base, speed, Trained::All, "", &base.storages()?, hourly_cost));
+    }
     Ok(methods)
+}
+
+/// What a way trains.
+#[derive(Clone, Copy, PartialEq)]
+enum Trained {
+    /// LoRA, or DoRA.
+    Adapter { dora: bool },
+    /// Every tensor of the model.
+    All,
 }
 
 fn linear_bytes(base: &Base, held: &BTreeMap<TensorName, Storage>) -> usize {
@@ -141,13 +155,14 @@ fn method(
     context: &Context<'_>,
     base: &Base,
     speed: &Speed,
-    dora: bool,
+    trained: Trained,
     storage: &str,
     held: &BTreeMap<TensorName, Storage>,
     hourly_cost: Option<f64>,
 ) -> Method {
     let config = base.config();
-    let adapter = LoraConfig { dora, ..lora(RANK) };
+    let adapter = LoraConfig { dora: trained == Trained::Adapter { dora: true }, ..lora(RANK) };
+    let full = FullConfig::all();
     let tokens = TOKENS.min(config.context).max(1);
     let device = CpuDevice::new(context.threads);
     let process: u64 = process_lines(context, base).iter().map(|(_, bytes)| bytes).sum();
@@ -156,22 +171,33 @@ fn method(
         let training =
             TrainingUse { pass, policy, several_passes: false, reduction_leaves: 1, micro_batches: 1, moments: MomentStorage::F32 };
         let uses = Uses { training: Some(training), ..Uses::default() };
-        memory::plan(&device, config, |name| held[&name], Some(&adapter), &uses).total_bytes() as u64 + process
+        let plan = match trained {
+            Trained::Adapter { .. } => memory::plan(&device, config, |name| held[&name], Some(&adapter), &uses),
+            Trained::All => memory::plan_full(&device, config, |name| held[&name], &full, &uses),
+        };
+        plan.total_bytes() as u64 + process
     };
     let quantised = held.iter().any(|(name, storage)| matches!(name, TensorName::Linear(..)) && !storage.is_float());
-    let flops = flops_per_step(config, &adapter, 1, tokens.max(2)) / tokens.max(2) as f64;
+    let flops = match trained {
+        Trained::Adapter { .. } => flops_per_step(config, &adapter, 1, tokens.max(2)),
+        Trained::All => full_flops_per_step(config, 1, tokens.max(2)),
+    } / tokens.max(2) as f64;
     let tokens_per_second = EFFICIENCY * speed.gflops * 1e9 / flops;
     let hours_per_million = 1e6 / tokens_per_second / 3600.0;
     let least = needed(Policy::Recompute);
     Method {
-        method: match (quantised, dora) {
-            (false, false) => "LoRA",
-            (true, false) => "QLoRA",
-            (false, true) => "DoRA",
-            (true, true) => "QDoRA",
+        method: match (trained, quantised) {
+            (Trained::All, _) => "full",
+            (Trained::Adapter { dora: false }, false) => "LoRA",
+            (Trained::Adapter { dora: false }, true) => "QLoRA",
+            (Trained::Adapter { dora: true }, false) => "DoRA",
+            (Trained::Adapter { dora: true }, true) => "QDoRA",
         },
         storage: storage.to_owned(),
-        trained: adapter.parameters(config) as u64,
+        trained: match trained {
+            Trained::Adapter { .. } => adapter.parameters(config),
+            Trained::All => full.parameters(config),
+        } as u64,
         memory_least: least,
         memory_fastest: needed(Policy::Keep),
         fits: store::disk::memory_available_bytes().map(|available| least <= available),

@@ -199,7 +199,7 @@ pub struct InspectOptions<'a> {
 /// Looks at each model; with data, several are ranked by their loss on a sample of it.
 ///
 /// # Errors
-/// A name that is neither a file, in a catalogue, nor a hosted model; data that cannot be read. What is wrong with one
+/// A name that is neither a file, in a catalogue, nor a hosted model; a model that was never fetched, which it does not do; data that cannot be read. What is wrong with one
 /// model's files is no error, but stands in its problems.
 pub fn inspect(context: &Context<'_>, observer: &mut dyn Observer, options: InspectOptions<'_>) -> Result<Inspection> {
     let data = options.data.map(sample::Sample::read).transpose()?;
@@ -251,7 +251,8 @@ pub fn inspect(context: &Context<'_>, observer: &mut dyn Observer, options: Insp
 
 /// What the files of a model say; the base with them where they can be read.
 fn local(context: &Context<'_>, observer: &mut dyn Observer, name: &str) -> Result<(Local, Option<Base>)> {
-    let located = base::locate(context, observer, name, false)?;
+    // Looking at a model is no reason to download gigabytes: the error says how to fetch it.
+    let located = base::locate(context, observer, name, true)?;
     let files = survey::survey(&located.path)?;
     let mut local = Local {
         name: name.to_owned(),

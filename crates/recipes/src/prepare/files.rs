@@ -84,7 +84,7 @@ impl Story {
                     }
                     files.write(&records_file(part), line)
                 })?;
-                train.task()
+                if self.plan.is_text() { Task::Text } else { train.task() }
             }
         };
         files.write("data/rejects.jsonl", b"")?;
@@ -104,6 +104,7 @@ impl Story {
             Task::Classification { labels } => json!({ "kind": "classification", "labels": labels }),
             Task::Structured { fields } => json!({ "kind": "structured", "fields": fields }),
             Task::FreeText => json!({ "kind": "free_text" }),
+            Task::Text => json!({ "kind": "text" }),
         };
         let facts = prepared.map_or(&self.facts, |prepared| &prepared.facts);
         run.write("data/datasheet.md", datasheet(&self.plan, facts, &self.instruction).as_bytes())?;
@@ -165,6 +166,7 @@ pub fn read(run: &Path) -> Result<Prepared> {
         Some("classification") => Task::Classification { labels: names(&value["task"]["labels"]) },
         Some("structured") => Task::Structured { fields: names(&value["task"]["fields"]) },
         Some("free_text") => Task::FreeText,
+        Some("text") => Task::Text,
         other => return Err(corrupt(format!("unknown task {other:?}"))),
     };
     let facts: DataFacts = serde_json::from_value(value["facts"].clone()).map_err(|error| corrupt(error.to_string()))?;

@@ -20,7 +20,7 @@ use data::near::{Nearness, Shingles};
 use data::pipeline::{Check, Finished, NearPolicy, Outside, Passages, Pipeline, SourcePlan, Steps, Versions};
 use data::split::Portion;
 use data::steps::Policy;
-use data::{Answer, HeldOut, Part, Record, RecordRecipe, SourceRole, Split, SplitPlan, SplitReport, TokenRow, TrainRows, TrainSet};
+use data::{Answer, HeldOut, Part, Record, RecordRecipe, SourceRole, Split, SplitPlan, SplitReport, TrainRows, TrainSet};
 use eval::Task;
 use serde::{Deserialize, Serialize};
 use text::{LossOn as TextLossOn, Specials};
@@ -33,6 +33,7 @@ pub use why::{Why, why};
 use crate::base::Base;
 use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
+use crate::rendering::Rendering;
 use crate::report::facts::{DataFacts, NearFacts, OverlapFacts, PassageFacts};
 use crate::source_files;
 use crate::spec::{BalanceBy, Found, LossOn, Near, Role, RunPlan, Source, Unit};
@@ -100,14 +101,14 @@ impl data::Spill for Scratch<'_> {
 /// Reads the sources and decides about every row, in memory that hardly grows with them. `folder` is the run file's.
 /// Nothing is written but scratch files that leave nothing behind.
 pub fn stream(context: &Context<'_>, plan: &RunPlan, folder: &Path, base: &Base, observer: &mut dyn Observer) -> Result<Story> {
-    let chat = base.chat()?;
+    let rendering = Rendering::of(plan, base)?;
     let limit = plan.prepare.max_tokens.min(base.config().context);
     let check = |record: &Record| -> Result<Option<(&'static str, data::Reason)>> {
-        let given = chat.render(&record.id, &record.conversation(), text_loss_on(plan.tune.loss_on), None)?.ids.len();
+        let given = rendering.row(record)?.ids.len();
         Ok((given > limit).then_some(("length", data::Reason::TooLong { given, limit, unit: "tokens" })))
     };
     // A text that the tokenizer refuses is told so when its record is rendered.
-    let tokens = |text: &str| chat.tokenizer().encode(text, Specials::AsText).map_or(usize::MAX, |ids| ids.len());
+    let tokens = |text: &str| rendering.tokenizer().encode(text, Specials::AsText).map_or(usize::MAX, |ids| ids.len());
     stream_checked(context, plan, folder, &check, &tokens, observer)
 }
 
@@ -123,6 +124,7 @@ pub(crate) fn stream_checked(
     let mut facts = DataFacts { stratify: plan.prepare.stratify.clone(), ..DataFacts::default() };
     let surveys = plan.sources.iter().map(|source| Survey::of(source, plan, folder)).collect::<Result<Vec<_>>>()?;
     let instruction = match plan.instruction.as_str() {
+        _ if plan.is_text() => String::new(),
         "" => sources::default_instruction(&surveys),
         given => given.to_owned(),
     };
@@ -315,7 +317,7 @@ impl Story {
             }
             Ok::<(), Error>(())
         })?;
-        let task = task_of(originals(&train));
+        let task = if plan.is_text() { Task::Text } else { task_of(originals(&train)) };
         let split = Split { report: finished.report.clone(), ..Split::assemble(train, held_out)? };
         let split = if plan.prepare.shuffle_targets {
             observer.event(Event::Warning("negative control: the training targets are dealt out at random".into()));
@@ -352,6 +354,7 @@ fn recipe(source: &Source, plan: &RunPlan, instruction: String) -> RecordRecipe 
     let given = |text: &String| (!text.is_empty()).then(|| text.clone());
     RecordRecipe {
         input: given(&source.input),
+        plain: plan.is_text(),
         target: source.target.clone(),
         instruction: (!instruction.is_empty()).then_some(instruction),
         group: given(&source.group),
@@ -453,21 +456,14 @@ fn count(facts: &mut DataFacts, finished: &Finished, near_kept: bool) {
 
 /// The training records as token rows, with their loss weights proved. A record that counts w times as much as another has
 /// each of its loss weights multiplied by w: a step's loss is Σ w · loss / Σ w over the answer tokens of its records.
-pub fn train_rows(prepared: &Prepared, base: &Base, loss_on: LossOn) -> Result<TrainRows> {
-    let chat = base.chat()?;
+pub(crate) fn train_rows(prepared: &Prepared, rendering: &Rendering<'_>) -> Result<TrainRows> {
     prepared.split.train.rows(|record| {
-        let mut row = token_row(record, chat, loss_on)?;
+        let mut row = rendering.row(record)?;
         if let Some(weight) = record.weight {
             row.loss_weights.iter_mut().for_each(|of_token| *of_token *= weight);
         }
         Ok(row)
     })
-}
-
-/// A record as a token row.
-pub(crate) fn token_row(record: &Record, chat: &text::ChatFormat, loss_on: LossOn) -> Result<TokenRow> {
-    let rendered = chat.render(&record.id, &record.conversation(), text_loss_on(loss_on), None)?;
-    Ok(TokenRow { record_id: record.id.clone(), ids: rendered.ids, loss_weights: rendered.loss_weights })
 }
 
 /// A value of a document as JSON, to be shown or compared.

@@ -36,7 +36,7 @@ pub(super) fn facts(opened: &Opened, source: &Source, report: &SourceReport) -> 
 /// The rows of a source: its documents, or what is made of them.
 pub(super) fn items<'a>(opened: &'a mut Opened, source: &Source, length: Length<'a>) -> Box<dyn Iterator<Item = Result<Item>> + Send + 'a> {
     let items = opened.reader.by_ref().map(|item| item.map_err(Error::from));
-    match source.make.derive() {
+    match source.derive() {
         Some(derive) => derived(items, derive, length),
         None => Box::new(items),
     }
@@ -57,7 +57,7 @@ impl Survey {
     pub(super) fn of(source: &Source, plan: &RunPlan, folder: &Path) -> Result<Self> {
         let recipe = recipe(source, plan, String::new());
         // What is made of documents is text, and so is what a template says.
-        if source.make.derive().is_some() || recipe.target.iter().any(|target| target.contains('{')) {
+        if plan.is_text() || source.derive().is_some() || recipe.target.iter().any(|target| target.contains('{')) {
             return Ok(Self { kinds: Vec::new(), typed: true, answers: Vec::new() });
         }
         let asked = plan.instruction.is_empty() && matches!(source.role, Role::Split | Role::Train);

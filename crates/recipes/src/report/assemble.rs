@@ -31,8 +31,9 @@ pub(crate) fn base(base: &Base) -> BaseFacts {
 pub(crate) fn arm(arm: &Arm, task: &Task) -> ArmFacts {
     let result = &arm.result;
     let valid = result.rate(Metric::ValidJson).or_else(|| result.rate(Metric::ValidAnswer));
+    let shares = result.rates.iter().filter(|rate| rate.metric != Metric::Perplexity);
     let mut measures: Vec<(String, f64, f64, f64)> =
-        result.rates.iter().map(|rate| (rate.metric.title().to_owned(), rate.value, rate.interval.low, rate.interval.high)).collect();
+        shares.map(|rate| (rate.metric.title().to_owned(), rate.value, rate.interval.low, rate.interval.high)).collect();
     let (mut classes, mut confusion) = (Vec::new(), None);
     match (&result.tables, task) {
         (Tables::Classification { classes: rows, confusion: counts }, Task::Classification { labels }) => {
@@ -117,7 +118,13 @@ pub(crate) fn items(evaluator: &Evaluator<'_>, arms: &[Arm]) -> Vec<ItemFacts> {
     let (before, after) = (of("base"), of("tuned"));
     let metric = if evaluator.trial.metric() == Metric::MacroF1 { Metric::Accuracy } else { evaluator.trial.metric() };
     let records: &[Record] = &evaluator.prepared.split.held_out.in_domain;
-    let value = |arm: Option<&ArmResult>, index: usize| arm.and_then(|arm| arm.items[index].value(metric)).unwrap_or(0.0);
+    let value = |arm: Option<&ArmResult>, index: usize| {
+        let of = |arm: &ArmResult| match metric {
+            Metric::Perplexity => arm.losses.get(index).map(crate::texts::perplexity),
+            metric => arm.items[index].value(metric),
+        };
+        arm.and_then(of).unwrap_or(0.0)
+    };
     let answer = |arm: Option<&ArmResult>, index: usize| arm.map(|arm| arm.items[index].answer.clone()).unwrap_or_default();
     records
         .iter()
@@ -174,15 +181,27 @@ pub(crate) fn not_measured(plan: &RunPlan, arms: &[Arm], evaluated: bool, far_oo
     if !evaluated {
         say("Nothing was measured on held-out items yet.");
     }
-    if !arms.iter().any(|arm| arm.result.name == "imported") {
+    if plan.is_text() {
+        say("Few-shot examples, the classical rival and an incumbent system: they answer questions, and have no probability of a text.");
+        say("What the model does when it is asked something: only how well it foretells texts was measured.");
+        if !arms.iter().any(|arm| arm.result.name == "base") {
+            say("The base: `evaluate.arms` leaves it out, so nothing says what the tuning changed.");
+        }
+    } else if !arms.iter().any(|arm| arm.result.name == "imported") {
         say("No incumbent system was compared: `--answers FILE` imports its answers.");
     }
-    if !far_ood {
+    if plan.is_text() {
+        if !plan.sources.iter().any(|source| source.role == crate::spec::Role::FarOod) {
+            say("Forgetting: a source of general texts with role = \"far_ood\" would show what the tuning cost elsewhere.");
+        }
+    } else if !far_ood {
         say("Messages outside the task: there is no source with role = \"far_ood\".");
     }
     say("Training noise: one seed was trained; another seed gives somewhat other scores.");
     say("Personal data in inputs and answers, memorisation, fairness between groups and drift: not part of this version.");
-    say("Forgetting of the base's other abilities: only this task was measured.");
+    if !plan.is_text() {
+        say("Forgetting of the base's other abilities: only this task was measured.");
+    }
     say("The `fast` compute path: the verdict holds for `exact`.");
     if plan.prepare.shuffle_targets {
         say("This run is a negative control: its training targets were dealt out at random.");

@@ -39,6 +39,9 @@ pub struct Report {
     /// The same task from another source, time or group.
     #[serde(default)]
     pub near_ood: Option<NearOodFacts>,
+    /// Perplexity of held-out plain texts, part by part; empty where answers were measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub texts: Vec<TextFacts>,
     /// Answers to things that the model was not made for.
     pub far_ood: Option<FarOodFacts>,
     /// What was not measured, in sentences.
@@ -413,6 +416,28 @@ pub struct PowerFacts {
     pub detectable_difference: f64,
     /// (difference, items it would need).
     pub items_for: Vec<(f64, u64)>,
+    /// The difference is a share of the perplexity, and not of right answers.
+    #[serde(default)]
+    pub of_perplexity: bool,
+}
+
+/// Perplexity of the held-out plain texts of a part.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct TextFacts {
+    /// `test`, `near_ood` or `far_ood`.
+    pub part: String,
+    /// Texts.
+    pub n: u64,
+    /// Documents that they are of, which are resampled whole; 0 where the base was not measured.
+    pub documents: u64,
+    /// Their tokens that were predicted.
+    pub tokens: u64,
+    /// The base's perplexity with its 95 % interval, where it was measured.
+    pub before: Option<(f64, f64, f64)>,
+    /// The tuned model's.
+    pub after: (f64, f64, f64),
+    /// The share by which it is lower, paired, with its 95 % interval.
+    pub lower: Option<(f64, f64, f64)>,
 }
 
 /// One arm.
@@ -422,7 +447,7 @@ pub struct ArmFacts {
     pub name: String,
     /// `free`, `choose` or `fields`.
     pub mode: String,
-    /// The verdict's metric, if this arm has it.
+    /// The verdict's metric, if this arm has it: a share, or the perplexity of plain texts.
     pub score: f64,
     /// 95 % interval of the score.
     pub interval: (f64, f64),
@@ -449,7 +474,7 @@ pub struct ArmFacts {
 pub struct DifferenceFacts {
     /// The rival.
     pub against: String,
-    /// Mean paired difference.
+    /// Mean paired difference; of perplexities the share by which tuned's is lower.
     pub estimate: f64,
     /// 95 % interval.
     pub interval: (f64, f64),
@@ -515,8 +540,8 @@ pub struct ItemFacts {
     pub before: String,
     /// The tuned model's answer.
     pub after: String,
-    /// Score before, 0 to 1.
+    /// Score before, 0 to 1; of a plain text its perplexity.
     pub score_before: f64,
-    /// Score after, 0 to 1.
+    /// Score after, 0 to 1; of a plain text its perplexity.
     pub score_after: f64,
 }

@@ -9,11 +9,13 @@ mod data;
 mod measures;
 mod record;
 mod table;
+mod texts;
 mod training;
 mod verdict;
 
 use super::escape::{attribute, html};
 use super::facts::Report;
+use super::words;
 
 /// One section of the page.
 struct Section {
@@ -26,7 +28,7 @@ struct Section {
 #[must_use]
 pub fn page(report: &Report) -> String {
     let sections = [
-        verdict::comparison(report),
+        if words::is_text(report) { texts::comparison(report) } else { verdict::comparison(report) },
         verdict::not_measured(report),
         measures::measures(report),
         measures::near_ood(report),
@@ -35,7 +37,7 @@ pub fn page(report: &Report) -> String {
         data::data(report),
         training::memory(report),
         data::power(report),
-        answers::answers(report),
+        if words::is_text(report) { texts::texts(report) } else { answers::answers(report) },
         record::sources(report),
         record::base(report),
         record::plan(report),

@@ -12,6 +12,7 @@ mod words;
 
 pub use html::page;
 pub use text::summary;
+pub use words::value;
 
 #[cfg(test)]
 mod samples;

@@ -2,7 +2,8 @@
 
 use crate::report::facts::{
     ArmFacts, AugmentFacts, BaseFacts, ContaminationFacts, DataFacts, DifferenceFacts, FORMAT, FarOodFacts, ItemFacts, LookFacts,
-    MemoryFacts, NearFacts, NearOodFacts, PassageFacts, PowerFacts, Report, RunFacts, SourceFacts, StepFacts, TrainingFacts, VerdictFacts,
+    MemoryFacts, NearFacts, NearOodFacts, PassageFacts, PowerFacts, Report, RunFacts, SourceFacts, StepFacts, TextFacts, TrainingFacts,
+    VerdictFacts,
 };
 use crate::spec::Project;
 
@@ -19,6 +20,7 @@ pub(crate) fn all() -> Vec<(&'static str, Report)> {
     }
     vec![
         ("tickets", tickets()),
+        ("texts", texts()),
         ("tickets-redacted", redacted),
         ("tickets-redacted-bare", bare),
         ("banking", banking()),
@@ -93,6 +95,7 @@ pub(crate) fn empty() -> Report {
         differences: Vec::new(),
         verdict: None,
         near_ood: None,
+        texts: Vec::new(),
         far_ood: None,
         not_measured: Vec::new(),
         items: Vec::new(),
@@ -356,7 +359,7 @@ pub(crate) fn tickets() -> Report {
             planned_bytes: 562_333_440,
             peak_rss_bytes: 548_102_144,
         },
-        power: PowerFacts { items: n, detectable_difference: 0.098, items_for: vec![(0.05, 820), (0.03, 2280)] },
+        power: PowerFacts { items: n, detectable_difference: 0.098, items_for: vec![(0.05, 820), (0.03, 2280)], of_perplexity: false },
         arms: vec![base, shots, classical, tuned],
         differences: vec![
             DifferenceFacts { against: "few-shot".into(), estimate: 0.312, interval: (0.268, 0.355), p: 0.0001, discordant: (0, 0), metric: "field_accuracy".into() },
@@ -374,6 +377,7 @@ pub(crate) fn tickets() -> Report {
             ],
         }),
         near_ood: Some(NearOodFacts { n: 120, unknown_labels: 0, metric: "field_accuracy".into(), inside: (0.912, 0.884, 0.935), outside: (0.861, 0.812, 0.902) }),
+        texts: Vec::new(),
         far_ood: Some(FarOodFacts { n: 64, valid: 0.969, auroc: 0.781, note: "The model fills in the form for most messages that have nothing to do with the shop. Its probability tells them apart only partly: route unsure answers to a person.".into() }),
         not_measured: vec![
             "Whether the classical arm could be better with tuning of its own: it stands beside as it is.".into(),
@@ -530,7 +534,7 @@ fn classification(labels: &[String], per_class: usize, accuracy: f64, steps: u64
             ..report.data.clone()
         },
         training: Some(training(steps, (steps / 12).max(1), 1.4, 0.2, (steps / 12).max(1) * 9)),
-        power: PowerFacts { items: n, detectable_difference: 0.041, items_for: vec![(0.03, 1890)] },
+        power: PowerFacts { items: n, detectable_difference: 0.041, items_for: vec![(0.03, 1890)], of_perplexity: false },
         arms: vec![
             arm("base", "choose", 0.183, None, Some(2.9), 24.0),
             arm("base", "free", 0.021, Some(0.071), None, 61.0),
@@ -633,7 +637,7 @@ pub(crate) fn not_numbers() -> Report {
         training.tokens_per_second = nan;
     }
     report.items.iter_mut().for_each(|item| (item.score_before, item.score_after) = (nan, nan));
-    report.power = PowerFacts { items: 214, detectable_difference: f64::INFINITY, items_for: Vec::new() };
+    report.power = PowerFacts { items: 214, detectable_difference: f64::INFINITY, items_for: Vec::new(), of_perplexity: false };
     report.far_ood = Some(FarOodFacts { n: 64, valid: nan, auroc: nan, note: String::new() });
     report.run.seconds = nan;
     report
@@ -721,5 +725,60 @@ pub(crate) fn hostile() -> Report {
         },
         ItemFacts { id: attack(), input: attack(), gold: json.clone(), before: attack(), after: json, score_before: 0.0, score_after: 1.0 },
     ];
+    report
+}
+
+/// Continued pre-training: perplexities instead of answers.
+pub(crate) fn texts() -> Report {
+    let mut report = tickets();
+    let arm = |name: &str, score: f64| ArmFacts {
+        name: name.into(),
+        mode: "likelihood".into(),
+        score,
+        interval: (score - 0.5, score + 0.6),
+        n: 40,
+        loss: Some(score.ln()),
+        seconds: 12.0,
+        ..ArmFacts::default()
+    };
+    report.arms = vec![arm("base", 14.25), arm("tuned", 11.5)];
+    report.differences = vec![DifferenceFacts {
+        against: "base".into(),
+        estimate: 0.193,
+        interval: (0.171, 0.214),
+        p: 0.0001,
+        discordant: (0, 0),
+        metric: "perplexity".into(),
+    }];
+    report.verdict = Some(VerdictFacts {
+        word: "ship".into(),
+        metric: "perplexity".into(),
+        mode: "likelihood".into(),
+        criteria: vec![
+            ("beats base".into(), "ship".into(), "perplexity 11.500 against 14.250".into()),
+            ("perplexity_at_most 20".into(), "ship".into(), "the whole interval is at or below 20".into()),
+        ],
+    });
+    report.texts = vec![
+        TextFacts {
+            part: "test".into(),
+            n: 40,
+            documents: 12,
+            tokens: 31_000,
+            before: Some((14.25, 13.7, 14.9)),
+            after: (11.5, 11.0, 12.1),
+            lower: Some((0.193, 0.171, 0.214)),
+        },
+        TextFacts { part: "far_ood".into(), n: 5, tokens: 900, after: (20.0, 18.0, 23.0), ..TextFacts::default() },
+    ];
+    let item = |index: usize| ItemFacts {
+        id: format!("t{index}"),
+        gold: "The pump <has> a seal.".into(),
+        score_before: 14.0,
+        score_after: 15.0 - index as f64 / 10.0,
+        ..ItemFacts::default()
+    };
+    report.items = (0..30).map(item).collect();
+    (report.near_ood, report.far_ood) = (None, None);
     report
 }

@@ -2,7 +2,7 @@
 
 use super::escape::{cut, visible};
 use super::facts::Report;
-use super::numbers::{count, fixed, interval, p_value, percent, signed_interval, signed_points};
+use super::numbers::{count, fixed, p_value, percent, signed_interval, signed_points};
 use super::words::{self, Outcome};
 
 /// Narrower than this is not attempted: the table of arms needs it.
@@ -57,8 +57,8 @@ fn arms(out: &mut String, report: &Report, width: usize) {
         rows.push([
             arm.name.clone(),
             arm.mode.clone(),
-            percent(arm.score),
-            interval(arm.interval),
+            words::score(report, arm.score),
+            words::bounds(report, arm.interval),
             count(arm.n),
             arm.valid.map_or_else(|| "-".to_owned(), percent),
             arm.loss.map_or_else(|| "-".to_owned(), |loss| fixed(loss, 3)),
@@ -79,7 +79,8 @@ fn differences(out: &mut String, report: &Report, width: usize) {
         return;
     }
     out.push('\n');
-    let mut rows = vec![["tuned minus", "on", "points", "95 % interval", ""].map(str::to_owned)];
+    let unit = if words::is_text(report) { "% lower" } else { "points" };
+    let mut rows = vec![["tuned minus", "on", unit, "95 % interval", ""].map(str::to_owned)];
     for difference in &report.differences {
         rows.push([
             difference.against.clone(),

@@ -8,6 +8,27 @@ pub(super) fn metric(name: &str) -> String {
     eval::Metric::from_name(name).map_or_else(|_| name.replace('_', " "), |metric| metric.title().to_owned())
 }
 
+/// A score as its metric is written: a share as percent, a perplexity as it is.
+#[must_use]
+pub fn value(metric: eval::Metric, score: f64) -> String {
+    if metric == eval::Metric::Perplexity { fixed(score, 3) } else { percent(score).replace('\u{a0}', " ") }
+}
+
+/// Whether the perplexity of plain texts was measured, and no answers.
+pub(super) fn is_text(report: &Report) -> bool {
+    report.arms.iter().any(|arm| arm.mode == eval::Decode::Likelihood.name())
+}
+
+/// An arm's score: "81.2 %", or the perplexity 12.345.
+pub(super) fn score(report: &Report, score: f64) -> String {
+    if is_text(report) { fixed(score, 3) } else { percent(score) }
+}
+
+/// Its interval in the same terms.
+pub(super) fn bounds(report: &Report, bounds: (f64, f64)) -> String {
+    if is_text(report) { format!("{} to {}", fixed(bounds.0, 3), fixed(bounds.1, 3)) } else { interval(bounds) }
+}
+
 /// How an arm came to its answers, for people.
 pub(super) fn mode(name: &str) -> &str {
     match name {
@@ -15,6 +36,7 @@ pub(super) fn mode(name: &str) -> &str {
         "choose" => "chosen among the labels",
         "classifier" | "fields" => "predicted by a classifier",
         "imported" => "answers of another system",
+        "likelihood" => "not asked: texts were scored",
         _ => name,
     }
 }
@@ -62,6 +84,9 @@ pub(super) fn criterion(name: &str) -> String {
     {
         return format!("{} of at least {}", metric(measure), percent(bar));
     }
+    if let Some(bar) = name.strip_prefix("perplexity_at_most ") {
+        return format!("perplexity of at most {bar}");
+    }
     name.to_owned()
 }
 
@@ -97,6 +122,18 @@ pub(super) fn deciding(report: &Report) -> Option<&DifferenceFacts> {
 /// "tuned beats few-shot by 31.2 points (95 % interval 26.8 to 35.5) on 214 held-out items, p < 0.001".
 pub(super) fn difference(difference: &DifferenceFacts, items: u64) -> String {
     let DifferenceFacts { against, estimate, interval: bounds, p, .. } = difference;
+    if difference.metric == eval::Metric::Perplexity.name() && estimate.is_finite() {
+        let (side, (low, high)) = if *estimate < 0.0 { ("higher", (-bounds.1, -bounds.0)) } else { ("lower", *bounds) };
+        let sure = if bounds.0 > 0.0 || bounds.1 < 0.0 { "" } else { ", which contains none" };
+        return format!(
+            "tuned's perplexity is {} {side} than {against}'s (95\u{a0}% interval {} to {}\u{a0}%{sure}) on {}, {}",
+            percent(estimate.abs()),
+            signed_points(low),
+            signed_points(high),
+            counted(items, "held-out text"),
+            p_value(*p)
+        );
+    }
     let verb = if estimate.is_nan() {
         return format!("the difference between tuned and {against} is not a number");
     } else if points(*estimate) == "0.0" {
@@ -131,7 +168,7 @@ pub(super) fn reason(report: &Report, verdict: &VerdictFacts) -> String {
     let mut sentence = match deciding(report) {
         Some(deciding) => difference(deciding, items(report)),
         None => match tuned(report) {
-            Some(arm) => format!("tuned reaches {} on {}", percent(arm.score), counted(arm.n, "held-out item")),
+            Some(arm) => format!("tuned reaches {} on {}", score(report, arm.score), counted(arm.n, "held-out item")),
             None => "no arm was measured".to_owned(),
         },
     };
@@ -163,7 +200,8 @@ pub(super) fn ahead(report: &Report) -> String {
         .filter(|difference| difference.estimate < 0.0 && points(difference.estimate) != "0.0" && !is_named(&difference.against))
         .map(|ahead| {
             let sure = if ahead.interval.1 < 0.0 { "" } else { ", though the interval contains zero" };
-            format!("{} is {} points ahead of tuned ({}{sure})", ahead.against, points(-ahead.estimate), metric(&ahead.metric))
+            let unit = if is_text(report) { "% of the perplexity" } else { "points" };
+            format!("{} is {} {unit} ahead of tuned ({}{sure})", ahead.against, points(-ahead.estimate), metric(&ahead.metric))
         })
         .collect();
     if ahead.is_empty() { String::new() } else { format!("The gate does not name every rival: {}.", ahead.join("; ")) }
@@ -175,6 +213,7 @@ pub(super) fn power(report: &Report) -> String {
     if power.items == 0 {
         return "There are no test items yet, so nothing can be proved.".to_owned();
     }
+    let unit = if power.of_perplexity { "% of the perplexity" } else { "points" };
     let mut text = if power.detectable_difference >= 1.0 && power.detectable_difference.is_finite() {
         format!(
             "{} are too few to prove any difference that is to be expected (95\u{a0}% level, found four times out of five)",
@@ -182,7 +221,7 @@ pub(super) fn power(report: &Report) -> String {
         )
     } else if power.detectable_difference.is_finite() {
         format!(
-            "With {} a difference of at least {} points can be proved (95\u{a0}% level, found four times out of five)",
+            "With {} a difference of at least {} {unit} can be proved (95\u{a0}% level, found four times out of five)",
             counted(power.items, "item"),
             points(power.detectable_difference)
         )
@@ -192,7 +231,7 @@ pub(super) fn power(report: &Report) -> String {
     for (at, (difference, items)) in power.items_for.iter().enumerate() {
         text.push_str(if at == 0 { "; " } else { ", " });
         text.push_str(&format!(
-            "{} points would need about {}",
+            "{} {unit} would need about {}",
             fixed(difference * 100.0, usize::from((difference * 100.0).fract().abs() > 0.01)),
             count(*items)
         ));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use data::derive::{ChunkBy, Chunks, Derive};
+use data::derive::{Blocks, ChunkBy, Chunks, Derive};
 use serde::{Deserialize, Serialize};
 
 use super::{OneOrMany, at_least, choice, known, range};
@@ -10,6 +10,8 @@ use crate::error::SpecError;
 
 /// Longest chunk, in tokens: a page of text.
 pub(super) const CHUNK_TOKENS: usize = 512;
+/// Longest block of a plain text, in tokens: a sequence of continued pre-training, as long as TRL's and transformers' usual ones.
+const BLOCK_TOKENS: usize = 1024;
 /// Windows of so many words tell what is contaminated: between GPT-2's 8 and GPT-3's 13 (Brown et al. 2020, appendix C).
 pub(super) const CONTAMINATION_WORDS: usize = 12;
 /// Words that two records share in a row only where one was copied from the other.
@@ -18,10 +20,10 @@ pub(super) const PASSAGE_WORDS: usize = 50;
 /// What is made of a source's documents before records are.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Make {
-    /// `chunks`, `questions` or `replies`; empty: a document is a row.
+    /// `chunks`, `questions`, `replies` or `blocks`; empty: a document is a row.
     #[serde(rename = "make")]
     pub kind: String,
-    /// Longest chunk in tokens.
+    /// Longest chunk or block in tokens.
     pub chunk_tokens: usize,
     /// Tokens of a chunk's end with which the next one begins, at most.
     pub chunk_overlap: usize,
@@ -34,7 +36,7 @@ pub struct Make {
 }
 
 /// What can be made of documents.
-pub(super) const MAKES: &[&str] = &["chunks", "questions", "replies"];
+pub(super) const MAKES: &[&str] = &["chunks", "questions", "replies", "blocks"];
 
 impl Make {
     /// From a source's keys; `key` names one in messages.
@@ -44,10 +46,13 @@ impl Make {
         if !kind.is_empty() {
             known(&key("make"), &kind, MAKES)?;
         }
-        if chunked && kind != "chunks" {
-            return Err(range(&key("make"), format!("{kind:?}"), "\"chunks\" where there are keys that begin with chunk_"));
+        let blocks_only = kind == "blocks" && given.chunk_overlap.is_none() && given.chunk_by.is_none();
+        if chunked && kind != "chunks" && !blocks_only {
+            let expected = "\"chunks\" where there are keys that begin with chunk_ (\"blocks\" has chunk_tokens alone)";
+            return Err(range(&key("make"), format!("{kind:?}"), expected));
         }
-        let chunk_tokens = at_least(&key("chunk_tokens"), given.chunk_tokens.unwrap_or(CHUNK_TOKENS), 16)?;
+        let usual = if kind == "blocks" { BLOCK_TOKENS } else { CHUNK_TOKENS };
+        let chunk_tokens = at_least(&key("chunk_tokens"), given.chunk_tokens.unwrap_or(usual), 16)?;
         let chunk_overlap = given.chunk_overlap.unwrap_or(0);
         if 2 * chunk_overlap > chunk_tokens {
             return Err(range(&key("chunk_overlap"), chunk_overlap, "at most half of chunk_tokens"));
@@ -60,11 +65,12 @@ impl Make {
         Ok(Self { kind, chunk_tokens, chunk_overlap, chunk_at_headings, version_of, version })
     }
 
-    /// What is made of documents, if anything.
-    pub fn derive(&self) -> Option<Derive> {
+    /// What is made of documents, if anything; `column` has the text of `blocks`.
+    pub fn derive(&self, column: &str) -> Option<Derive> {
         let by = if self.chunk_at_headings { ChunkBy::Headings } else { ChunkBy::Paragraphs };
         match self.kind.as_str() {
             "chunks" => Some(Derive::Chunks(Chunks { budget: self.chunk_tokens, overlap: self.chunk_overlap, by })),
+            "blocks" => Some(Derive::Blocks(Blocks { column: column.to_owned(), budget: self.chunk_tokens })),
             "questions" => Some(Derive::Questions),
             "replies" => Some(Derive::Replies),
             _ => None,

@@ -12,4 +12,5 @@ mod project;
 mod resume;
 mod run;
 mod steps;
+mod texts;
 mod tiny;

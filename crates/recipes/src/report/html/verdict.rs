@@ -166,7 +166,7 @@ fn differences(report: &Report) -> String {
     table.finish("No rival was measured beside the tuned model.")
 }
 
-fn criteria(report: &Report) -> String {
+pub(super) fn criteria(report: &Report) -> String {
     let Some(verdict) = &report.verdict else { return String::new() };
     let mut table = Table::new(
         "The gate, declared before training. All of it must hold for “ship”.",
