@@ -93,7 +93,7 @@ fn plain_texts_are_learned_measured_and_continued() {
     };
     assert!(scored(&["--adapter", adapter.to_str().unwrap()]) > scored(&[]));
     project.tunesmith(&["audit", &id]).expect(0);
-    project.tunesmith(&["export", &id, "--to", "hf-f32", "--output", "out"]).expect(0);
+    project.tunesmith(&["export", &id, "--to", "hf", "--dtype", "f32", "--output", "out"]).expect(0);
 }
 
 #[test]
