@@ -258,7 +258,9 @@ fn plain_texts_have_no_questions() {
         let mut lines = text.to_vec();
         lines.push((key, value));
         let error = plan(&lines).map(|_| ()).expect_err(&format!("{key} = {value} was accepted"));
-        assert!(error.to_string().contains(key.split('.').next_back().unwrap()), "{key} = {value}: {error}");
+        // The keys of chunks are refused by what they go with.
+        let named = if key.contains("chunk_") { "chunk_" } else { key.split('.').next_back().unwrap() };
+        assert!(error.to_string().contains(named), "{key} = {value}: {error}");
     }
     // A template is filled in before it could be cut; each row is one text.
     let template = plan(&[text[0], ("data.source.target", "\"{title}: {abstract}\"")]).unwrap();
