@@ -308,7 +308,7 @@ fn values_out_of_range_are_refused_by_name() {
         ("tune.reduction_leaves", &["0", "3", "128"]),
         ("tune.evaluations_per_epoch", &["0.0", "1e300", "nan"]),
         ("tune.keep", &["\"first\""]),
-        ("tune.objective", &["\"dpo\"", "\"text\""]),
+        ("tune.objective", &["\"dpo\""]),
         ("gate.perplexity_at_most", &["20.0", "0.5", "nan"]),
         ("tune.checkpoint_seconds", &["0.0", "-1.0", "nan"]),
         ("evaluate.metric", &["\"loss\""]),
