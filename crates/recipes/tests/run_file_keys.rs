@@ -278,7 +278,9 @@ fn plain_texts_have_no_questions() {
         let mut lines = text.to_vec();
         lines.push((key, value));
         let error = plan(&lines).map(|_| ()).expect_err(&format!("{key} = {value} was accepted"));
-        assert!(error.to_string().contains(key.split('.').next_back().unwrap()), "{key} = {value}: {error}");
+        // The keys of chunks are refused by what they go with.
+        let named = if key.contains("chunk_") { "chunk_" } else { key.split('.').next_back().unwrap() };
+        assert!(error.to_string().contains(named), "{key} = {value}: {error}");
     }
     // A template is filled in before it could be cut; each row is one text.
     let template = plan(&[text[0], ("data.source.target", "\"{title}: {abstract}\"")]).unwrap();
@@ -334,7 +336,7 @@ fn values_out_of_range_are_refused_by_name() {
         ("tune.reduction_leaves", &["0", "3", "128"]),
         ("tune.evaluations_per_epoch", &["0.0", "1e300", "nan"]),
         ("tune.keep", &["\"first\""]),
-        ("tune.objective", &["\"dpo\"", "\"text\""]),
+        ("tune.objective", &["\"dpo\""]),
         ("gate.perplexity_at_most", &["20.0", "0.5", "nan"]),
         ("tune.checkpoint_seconds", &["0.0", "-1.0", "nan"]),
         ("evaluate.metric", &["\"loss\""]),

@@ -46,8 +46,8 @@ fn a_folder_is_told_from_its_files() {
     let names: Vec<(&str, &str)> = model.methods.iter().map(|method| (method.method, method.storage.as_str())).collect();
     assert_eq!(names[0], ("LoRA", ""));
     let full = model.methods.iter().find(|method| method.method == "full").expect("float weights can be trained in full");
-    assert!(full.trained > model.methods[0].trained && full.memory_least > model.methods[0].memory_least + 12 * full.trained, "{full:?}");
-    assert!(full.tokens_per_second < model.methods[0].tokens_per_second, "{full:?}");
+    // Weights, gradients and both moments in f32, whatever else there is.
+    assert!(full.memory_least > 16 * full.trained, "{full:?}");
     assert!(model.methods.iter().all(|method| method.memory_least <= method.memory_fastest && method.cost_per_million.is_some()));
     let rank_16: u64 = model.adapters.iter().map(|adapter| adapter.parameters_rank_16).sum();
     assert_eq!(model.methods[0].trained, rank_16, "the engine counts the same");

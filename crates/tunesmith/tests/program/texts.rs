@@ -73,7 +73,7 @@ fn plain_texts_are_learned_measured_and_continued() {
     let continued = lines.iter().filter(|line| line["continued"] == true).count();
     assert!(continued > 0 && continued < lines.len(), "{continued} of {}", lines.len());
     assert!(lines.iter().all(|line| line["messages"].as_array().unwrap().is_empty()), "{records}");
-    let shown = project.tunesmith(&["prepare", &id, "--show", "3", "--json"]).expect(0).json();
+    let shown = project.tunesmith(&["prepare", "texts", "--show", "3", "--json"]).expect(0).json()["shown"].clone();
     for record in shown.as_array().unwrap() {
         assert_eq!(record["loss_tokens"].as_u64().unwrap() + 1, record["tokens"].as_u64().unwrap(), "{record}");
         let ended = record["marked"].as_str().unwrap().contains("<|im_end|>");
@@ -93,7 +93,7 @@ fn plain_texts_are_learned_measured_and_continued() {
     };
     assert!(scored(&["--adapter", adapter.to_str().unwrap()]) > scored(&[]));
     project.tunesmith(&["audit", &id]).expect(0);
-    project.tunesmith(&["export", &id, "--to", "hf-f32", "--output", "out"]).expect(0);
+    project.tunesmith(&["export", &id, "--to", "hf", "--dtype", "f32", "--output", "out"]).expect(0);
 }
 
 #[test]
