@@ -92,6 +92,7 @@ fn defaults_are_those_that_hold() {
         "prepare.split.near_ood",
         "tune.alpha",
         "tune.targets",
+        "tune.optimizer",
         "evaluate.metric",
         "evaluate.mode",
         "evaluate.answers",
