@@ -200,6 +200,20 @@ pub struct ItemScore {
 }
 
 impl ItemScore {
+    /// An answer of which nothing is known yet.
+    pub(crate) fn unknown(id: &str, answer: &str) -> ItemScore {
+        ItemScore {
+            id: id.to_owned(),
+            answer: answer.to_owned(),
+            invalid: None,
+            predicted: None,
+            fields: Vec::new(),
+            exact: false,
+            token_f1: 0.0,
+            probability: None,
+        }
+    }
+
     /// The item's value under a metric; `None` for [`Metric::MacroF1`], which only a whole set has, and for
     /// [`Metric::Perplexity`], which its loss says.
     #[must_use]
@@ -232,16 +246,7 @@ impl ItemScore {
 
 /// Scores one free or chosen answer.
 pub fn score(task: &Task, sample: &Sample, answer: &Answer) -> Result<ItemScore, Error> {
-    let mut item = ItemScore {
-        id: sample.id.clone(),
-        answer: answer.text.clone(),
-        invalid: None,
-        predicted: None,
-        fields: Vec::new(),
-        exact: false,
-        token_f1: 0.0,
-        probability: None,
-    };
+    let mut item = ItemScore::unknown(&sample.id, &answer.text);
     match task {
         Task::Classification { labels } => {
             let gold = gold_label(labels, sample)?;

@@ -29,20 +29,7 @@ impl Trial {
         // One document alone does not vary: its value is all that is known.
         let nats = loss.interval.unwrap_or(Interval { low: loss.nats_per_token, high: loss.nats_per_token, level });
         let interval = Interval { low: exp(nats.low), high: exp(nats.high), level };
-        let items: Vec<ItemScore> = self
-            .samples()
-            .iter()
-            .map(|sample| ItemScore {
-                id: sample.id.clone(),
-                answer: String::new(),
-                invalid: None,
-                predicted: None,
-                fields: Vec::new(),
-                exact: false,
-                token_f1: 0.0,
-                probability: None,
-            })
-            .collect();
+        let items: Vec<ItemScore> = self.samples().iter().map(|sample| ItemScore::unknown(&sample.id, "")).collect();
         let n = items.len();
         Ok(ArmResult {
             name: name.to_owned(),
