@@ -7,7 +7,9 @@
 use crate::batch::{HeadEntry, RunTable};
 use crate::compute::{ComputePath, Threads};
 use crate::config::{Gate, Rotary};
-use crate::device::{AdamW, AttentionShape, Device, DeviceError, Limits, Moment8bit, MomentsId, Product, Slot, Storage, WeightId};
+use crate::device::{
+    AdamW, AttentionShape, Device, DeviceError, Limits, Moment8bit, MomentsId, Product, SharedBytes, Slot, Storage, WeightId,
+};
 use kernels::attention::MAX_HEAD_DIM;
 use kernels::columns::{self, Terms};
 use kernels::integer::{self, Rounded};
@@ -324,6 +326,29 @@ impl Device for CpuDevice {
     /// 0 for a shape that [`Device::weight`] would refuse.
     fn weight_bytes(&self, storage: Storage, rows: usize, cols: usize) -> usize {
         Weight::bytes_for(storage, rows, cols).unwrap_or(0)
+    }
+
+    fn shared_weight(
+        &mut self,
+        name: &str,
+        storage: Storage,
+        rows: usize,
+        cols: usize,
+        bytes: SharedBytes,
+    ) -> Result<WeightId, DeviceError> {
+        let (expected, given) = (storage.bytes(rows, cols).unwrap_or(0), (*bytes).as_ref().len());
+        if given != expected || expected == 0 {
+            return Err(DeviceError::WeightSize { name: name.to_owned(), given, expected, rows, cols, storage });
+        }
+        if !Weight::can_share(storage, cols) {
+            return self.weight(name, storage, rows, cols, (*bytes).as_ref());
+        }
+        self.weights.push(Weight::shared(storage, rows, cols, bytes));
+        Ok(WeightId(self.weights.len() as u32 - 1))
+    }
+
+    fn shared_weight_bytes(&self, storage: Storage, rows: usize, cols: usize) -> usize {
+        if Weight::can_share(storage, cols) { 0 } else { self.weight_bytes(storage, rows, cols) }
     }
 
     fn trained_weight(&mut self, name: &str, storage: Storage, rows: usize, cols: usize, bytes: &[u8]) -> Result<WeightId, DeviceError> {

@@ -82,6 +82,24 @@ impl Moment8bit {
 /// How the numbers of a weight tensor are stored in its bytes (little endian; GGUF block layouts).
 pub use kernels::quant::Storage;
 
+/// A weight's bytes that its source holds as well, such as a mapped file's.
+pub use kernels::matmul::SharedBytes;
+
+/// How a source stores a matrix, and whether its bytes stay there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// How the numbers are stored.
+    pub storage: Storage,
+    /// The device may read it where it lies, see [`Device::shared_weight`].
+    pub shared: bool,
+}
+
+impl From<Storage> for Stored {
+    fn from(storage: Storage) -> Stored {
+        Stored { storage, shared: false }
+    }
+}
+
 /// What can go wrong when a device is asked for memory or weights.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
@@ -233,6 +251,22 @@ pub trait Device: Send {
     fn weight(&mut self, name: &str, storage: Storage, rows: usize, cols: usize, bytes: &[u8]) -> Result<WeightId, DeviceError>;
     /// Bytes that `weight` holds for such a tensor.
     fn weight_bytes(&self, storage: Storage, rows: usize, cols: usize) -> usize;
+    /// The same of bytes that stay where they are as long as the device has them: a device that reads its weights as they are
+    /// stored need not copy them.
+    fn shared_weight(
+        &mut self,
+        name: &str,
+        storage: Storage,
+        rows: usize,
+        cols: usize,
+        bytes: SharedBytes,
+    ) -> Result<WeightId, DeviceError> {
+        self.weight(name, storage, rows, cols, (*bytes).as_ref())
+    }
+    /// Bytes that `shared_weight` holds beside those.
+    fn shared_weight_bytes(&self, storage: Storage, rows: usize, cols: usize) -> usize {
+        self.weight_bytes(storage, rows, cols)
+    }
 
     /// Takes a weight that [`Device::adamw_weight`] will change, from a float storage; held as f32 rows.
     fn trained_weight(&mut self, name: &str, storage: Storage, rows: usize, cols: usize, bytes: &[u8]) -> Result<WeightId, DeviceError>;

@@ -13,7 +13,7 @@ use crate::{
     block::{ACTIVATIONS, Activation, ActivationSet, GradientSlots, Learned, Parts, Slots},
     compute::{Compute, ComputePath, KvType},
     config::{Linear, LinearSet, ModelConfig, TensorName},
-    device::{Device, Limits, Slot, Storage},
+    device::{Device, Limits, Slot, Storage, Stored},
     error::EngineError,
     full::{FullConfig, FullPlaces},
     model::AdapterPlaces,
@@ -262,11 +262,11 @@ impl MemoryPlan {
 }
 
 /// The memory that a model with these tensors, this adapter and these uses takes on `device`.
-/// `storage` says how the source stores each tensor.
-pub fn plan<D: Device>(
+/// `storage` says how the source stores each tensor: a [`Storage`], or a [`Stored`] where bytes may stay there.
+pub fn plan<D: Device, S: Into<Stored>>(
     device: &D,
     config: &ModelConfig,
-    storage: impl Fn(TensorName) -> Storage,
+    storage: impl Fn(TensorName) -> S,
     adapter: Option<&LoraConfig>,
     uses: &Uses,
 ) -> MemoryPlan {
@@ -274,10 +274,10 @@ pub fn plan<D: Device>(
 }
 
 /// The same where tensors of the model itself are trained: their matrices are held as f32 rows.
-pub fn plan_full<D: Device>(
+pub fn plan_full<D: Device, S: Into<Stored>>(
     device: &D,
     config: &ModelConfig,
-    storage: impl Fn(TensorName) -> Storage,
+    storage: impl Fn(TensorName) -> S,
     full: &FullConfig,
     uses: &Uses,
 ) -> MemoryPlan {
@@ -298,10 +298,10 @@ fn moments_entry<D: Device>(device: &D, len: usize, tensors: impl Iterator<Item 
     }
 }
 
-pub(crate) fn plan_trained<D: Device>(
+pub(crate) fn plan_trained<D: Device, S: Into<Stored>>(
     device: &D,
     config: &ModelConfig,
-    storage: impl Fn(TensorName) -> Storage,
+    storage: impl Fn(TensorName) -> S,
     trained: Trained<'_>,
     uses: &Uses,
 ) -> MemoryPlan {
@@ -315,9 +315,11 @@ pub(crate) fn plan_trained<D: Device>(
             vector_offset += cols * 4;
             (cols * 4, Place::Arena { offset: vector_offset - cols * 4 }, Storage::F32)
         } else {
-            let storage = storage(name);
+            let Stored { storage, shared } = storage(name).into();
             let bytes = if trained.full.is_some_and(|full| full.trains(name)) {
                 device.trained_weight_bytes(rows, cols)
+            } else if shared {
+                device.shared_weight_bytes(storage, rows, cols)
             } else {
                 device.weight_bytes(storage, rows, cols)
             };

@@ -7,7 +7,7 @@ use crate::{
     batch::{Batch, BatchError, HeadEntry, NeededRows, RunTable, head_entries, pass_table, run_table},
     block::{self, ActivationSet, Block, BlockGradients, DoraSlots, Gains, GradientSlots, Keys, LoraSlots, Pass},
     config::{Linear, ModelConfig, TensorName},
-    device::{Device, Slot, Storage, WeightId},
+    device::{Device, SharedBytes, Slot, Storage, Stored, WeightId},
     error::EngineError,
     full::{FullConfig, FullPlaces},
     memory::{self, MemoryPlan, Trained, Uses, Workspace},
@@ -37,10 +37,29 @@ pub enum SourceError {
     Unreadable(std::io::Error),
 }
 
+/// A matrix whose bytes outlive the loading, for a device that reads them where they lie.
+#[derive(Clone)]
+pub struct SharedTensor {
+    /// How the numbers are stored.
+    pub storage: Storage,
+    /// Outputs of a linear layer, tokens of an embedding.
+    pub rows: usize,
+    /// Inputs, channels.
+    pub cols: usize,
+    /// Rows one after the other, as [`TensorView::bytes`].
+    pub bytes: SharedBytes,
+}
+
 /// Where base weights come from. A tensor is asked for once and may be read at that moment.
 pub trait WeightSource {
     /// The tensor `name`. The head of a model with tied embeddings is never asked for.
     fn tensor(&self, name: TensorName) -> Result<TensorView<'_>, SourceError>;
+
+    /// A matrix that is not trained, where its bytes may stay where they are; else `None`, and it is asked for by
+    /// [`WeightSource::tensor`].
+    fn shared(&self, _: TensorName) -> Result<Option<SharedTensor>, SourceError> {
+        Ok(None)
+    }
 }
 
 /// The frozen weights on the device.
@@ -207,7 +226,7 @@ pub struct Model<D: Device> {
     weights: Weights,
     /// Which of its own tensors are trained.
     full: Option<(FullConfig, FullPlaces)>,
-    storages: BTreeMap<TensorName, Storage>,
+    storages: BTreeMap<TensorName, Stored>,
     adapter: Option<Attached>,
     uses: Uses,
     arena: Option<Slot>,
@@ -284,14 +303,25 @@ impl<D: Device> Model<D> {
         let mut storages = BTreeMap::new();
         let mut matrices: BTreeMap<TensorName, WeightId> = BTreeMap::new();
         for name in names {
-            let view = source.tensor(name).map_err(|error| match error {
+            let failed = |error| match error {
                 SourceError::Missing => EngineError::Missing { name },
                 SourceError::Unreadable(source) => EngineError::Unreadable { name, source },
-            })?;
+            };
             let (rows, cols) = config.tensor_shape(name);
-            if (view.rows, view.cols) != (rows, cols) {
-                return Err(EngineError::Shape { name, given_rows: view.rows, given_cols: view.cols, rows, cols });
+            let check = |given_rows, given_cols| {
+                let same = (given_rows, given_cols) == (rows, cols);
+                if same { Ok(()) } else { Err(EngineError::Shape { name, given_rows, given_cols, rows, cols }) }
+            };
+            let frozen = !name.is_vector() && !full.is_some_and(|full| full.trains(name));
+            if frozen && let Some(shared) = source.shared(name).map_err(failed)? {
+                check(shared.rows, shared.cols)?;
+                let id = device.shared_weight(&name.to_string(), shared.storage, rows, cols, shared.bytes)?;
+                matrices.insert(name, id);
+                storages.insert(name, Stored { storage: shared.storage, shared: true });
+                continue;
             }
+            let view = source.tensor(name).map_err(failed)?;
+            check(view.rows, view.cols)?;
             if name.is_vector() {
                 let slot = arena.part(vectors_len, cols);
                 vectors_len += cols;
@@ -309,7 +339,7 @@ impl<D: Device> Model<D> {
                 };
                 matrices.insert(name, id);
             }
-            storages.insert(name, view.storage);
+            storages.insert(name, view.storage.into());
         }
         let linears = |layer| Linear::ALL.map(|linear| matrices[&TensorName::Linear(layer, linear)]);
         let embedding = matrices[&TensorName::Embedding];

@@ -9,10 +9,10 @@ use engine::{
     batch::{Batch, BatchError},
     config::{Linear, TensorName},
     cpu::CpuDevice,
-    device::{Device, Storage},
+    device::{Device, Storage, Stored},
     memory::{self, GenerationUse, Policy, Uses},
     merge::Merge,
-    model::{Model, SourceError, TensorView, WeightSource},
+    model::{Model, SharedTensor, SourceError, TensorView, WeightSource},
     moments::Moment,
     trainer::{Trainer, TrainerConfig, TrainerState},
 };
@@ -423,6 +423,47 @@ fn moments_of_another_storage_are_refused() {
     let [Moment::EightBit(first), _] = damaged.moments.values_mut().next().expect("an adapter has tensors") else { panic!("8 bits") };
     first.scales[0] = f32::NAN;
     assert!(matches!(rounded.restore(&damaged), Err(EngineError::StateMismatch)));
+}
+
+/// The same model, whose matrices stay where the source has them.
+struct Mapped<'a>(&'a TinyModel);
+
+impl WeightSource for Mapped<'_> {
+    fn tensor(&self, name: TensorName) -> Result<TensorView<'_>, SourceError> {
+        self.0.tensor(name)
+    }
+
+    fn shared(&self, name: TensorName) -> Result<Option<SharedTensor>, SourceError> {
+        let TensorView { storage, rows, cols, bytes, .. } = self.0.tensor(name)?;
+        Ok(Some(SharedTensor { storage, rows, cols, bytes: std::sync::Arc::new(bytes.into_owned()) }))
+    }
+}
+
+/// What is read where it lies is computed with as what was copied, and takes no memory of the device's.
+#[test]
+fn a_shared_base_trains_to_the_same_bits() {
+    for storage in [Storage::F32, Storage::Bf16, Storage::F16, Storage::Q8_0] {
+        let mut tiny = TinyModel { storage, ..TinyModel::llama(3) };
+        if storage == Storage::Q8_0 {
+            tiny.config.intermediate = 64; // whole blocks
+        }
+        let adapter = warm_adapter(&lora(), &tiny.config, 9);
+        let run = |source: &dyn WeightSource| {
+            let model = Model::load(CpuDevice::new(2), tiny.config.clone(), source).expect("a sound model");
+            let mut trainer = Trainer::new(model, &adapter, trainer_config(), &uses(128, Policy::Keep)).expect("a sound trainer");
+            let losses = steps(&mut trainer, &tiny, 0..3);
+            let planned = trainer.model().memory();
+            assert_eq!(trainer.model().device().bytes(), planned.total_bytes());
+            (losses, trainer.state(), planned)
+        };
+        let ((losses, state, planned), (same_losses, same_state, shared)) = (run(&tiny), run(&Mapped(&tiny)));
+        assert_eq!((same_losses, same_state), (losses, state), "{storage:?}");
+        let matrices = planned.parameters.iter().zip(&shared.parameters).filter(|(held, shared)| held.bytes != shared.bytes);
+        assert_eq!(matrices.map(|(_, shared)| shared.bytes).collect::<Vec<_>>(), vec![0; 1 + 7 * tiny.config.layers], "{storage:?}");
+        let uses = uses(128, Policy::Keep);
+        let of = |_| Stored { storage, shared: true };
+        assert_eq!(memory::plan(&CpuDevice::new(2), &tiny.config, of, Some(&adapter.config), &uses), shared);
+    }
 }
 
 /// What is held is what was planned, and the plan needs no weights.

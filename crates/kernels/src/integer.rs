@@ -36,9 +36,9 @@ const TILES: usize = 4;
 /// Elements that are worth a task of their own when rows are rounded.
 const TASK: usize = 1 << 13;
 
-/// Whether there are integer products of `w`.
+/// Whether there are integer products of `w`: of what is shared with a file there are none.
 pub fn supports(w: &Weight) -> bool {
-    w.storage().has_codes()
+    w.storage().has_codes() && w.stored_panels().is_some()
 }
 
 /// Rows rounded to eight bits, and the room for them.

@@ -11,6 +11,8 @@
 //! down the rows while at most `TILE_PANELS_MAX` panels of one block stay in the second-level cache; threads take
 //! tiles from one queue.
 
+mod file_rows;
+
 use crate::quant::decode::{Decode, with_decode};
 use crate::quant::{Storage, dequantize_row, interleave_panel, panel_row};
 use crate::simd::disjoint::{Tile, Tiles};
@@ -18,6 +20,7 @@ use crate::simd::microkernel::{self, BLOCK, Left, Right};
 use crate::simd::{LANES, Level, Simd, WithSimd};
 use rayon::prelude::*;
 use std::collections::TryReserveError;
+use std::sync::Arc;
 
 /// Panels of one tile at most: 192 columns of a block are 216 KiB.
 const TILE_PANELS_MAX: usize = 12;
@@ -31,6 +34,9 @@ const PACK_ROWS: usize = 64;
 const PACK_BLOCKS: usize = 4;
 /// Below this many multiplications another thread costs more than it brings.
 const ALONE: usize = 1 << 17;
+
+/// Bytes that someone else holds too, such as a mapped file.
+pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// A frozen weight w[n = out, k = in], in the form that the products read fastest.
 pub struct Weight {
@@ -49,6 +55,8 @@ enum Held {
     /// f32 rows, `[n][k]`, of a weight that is trained: panels are made of them in every product, which is cheap beside a
     /// training pass's many rows, and saves a second copy of the weight.
     Rows(Vec<f32>),
+    /// The storage's own rows where their source has them: panels are made of them in every product.
+    Shared(SharedBytes),
 }
 
 impl Weight {
@@ -89,6 +97,22 @@ impl Weight {
         Ok(Weight { storage: Storage::F32, n, k, held: Held::Rows(rows) })
     }
 
+    /// The same bytes where they lie. Nothing is copied: what the products read of them they bring into panels each time.
+    ///
+    /// # Panics
+    /// If the size is another one, or [`Weight::can_share`] says no.
+    pub fn shared(storage: Storage, n: usize, k: usize, bytes: SharedBytes) -> Weight {
+        let given = (*bytes).as_ref().len();
+        assert_eq!(storage.bytes(n, k), Some(given), "{given} bytes for {n} x {k} in {}", storage.name());
+        assert!(Weight::can_share(storage, k), "{} has headers", storage.name());
+        Weight { storage, n, k, held: Held::Shared(bytes) }
+    }
+
+    /// Whether rows of `k` in this storage are read where they lie: all but bitsandbytes' with scales before the codes.
+    pub const fn can_share(storage: Storage, k: usize) -> bool {
+        storage.header_bytes(k) == 0
+    }
+
     /// The rows, `[n][k]`, of a weight that is trained.
     pub fn rows(&self) -> Option<&[f32]> {
         if let Held::Rows(rows) = &self.held { Some(rows) } else { None }
@@ -110,6 +134,7 @@ impl Weight {
             Held::F32(panels) => 4 * panels.len(),
             Held::Stored(panels) => panels.len(),
             Held::Rows(rows) => 4 * rows.len(),
+            Held::Shared(_) => 0,
         }
     }
 
@@ -139,6 +164,10 @@ impl Weight {
                 panel_row(self.storage, &panels[i / LANES * panel_bytes..][..panel_bytes], i % LANES, out);
             }
             Held::Rows(rows) => out.copy_from_slice(&rows[i * self.k..][..self.k]),
+            Held::Shared(bytes) => {
+                let row_bytes = self.row_bytes();
+                dequantize_row(self.storage, &(**bytes).as_ref()[i * row_bytes..][..row_bytes], out);
+            }
         }
     }
 
@@ -148,20 +177,30 @@ impl Weight {
             Held::F32(panels) => Source::Panels { panels, k: self.k },
             Held::Stored(panels) => Source::Stored { w: self, panels },
             Held::Rows(rows) => Source::DenseTransposed { b: rows, k: self.k },
+            Held::Shared(bytes) => Source::FileRows { w: self, rows: (**bytes).as_ref() },
         }
     }
 
-    /// The panels as they are stored and the bytes of one; `None` where they are f32.
+    /// The panels as they are stored and the bytes of one; `None` where they are f32, or only rows.
     pub(crate) fn stored_panels(&self) -> Option<(&[u8], usize)> {
         match &self.held {
-            Held::F32(_) | Held::Rows(_) => None,
+            Held::F32(_) | Held::Rows(_) | Held::Shared(_) => None,
             Held::Stored(panels) => Some((panels, self.panel_bytes())),
         }
     }
 
     /// Bytes of one panel of what is stored.
     fn panel_bytes(&self) -> usize {
-        LANES * self.storage.row_bytes(self.k).expect("whole blocks")
+        LANES * self.row_bytes()
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.storage.row_bytes(self.k).expect("whole blocks")
+    }
+
+    /// Rows n0 .. n0 + len of what is shared.
+    fn shared_rows<'a>(&self, bytes: &'a SharedBytes, n0: usize, len: usize) -> &'a [u8] {
+        &(**bytes).as_ref()[n0 * self.row_bytes()..][..len * self.row_bytes()]
     }
 }
 
@@ -207,6 +246,7 @@ pub fn linear_tile(
         Held::F32(panels) => Source::Panels { panels: &panels[n0 * w.k..], k: w.k },
         Held::Stored(panels) => Source::Stored { w, panels: &panels[n0 / LANES * w.panel_bytes()..] },
         Held::Rows(rows) => Source::DenseTransposed { b: &rows[n0 * w.k..][..len * w.k], k: w.k },
+        Held::Shared(bytes) => Source::FileRows { w, rows: w.shared_rows(bytes, n0, len) },
     };
     product(level, y, m, len, w.k, Operand::Rows(x), source, 1.0, accumulate, scratch);
 }
@@ -234,6 +274,7 @@ pub fn linear_backward_tile(
         Held::F32(panels) => Source::PanelsTransposed { panels: &panels[n0 * w.k..], k: w.k },
         Held::Stored(panels) => Source::StoredTransposed { w, panels: &panels[n0 / LANES * w.panel_bytes()..] },
         Held::Rows(rows) => Source::Dense { b: &rows[n0 * w.k..][..len * w.k], n: w.k },
+        Held::Shared(bytes) => Source::FileRowsTransposed { w, rows: w.shared_rows(bytes, n0, len) },
     };
     product(level, dx, m, w.k, len, Operand::Rows(p), source, 1.0, accumulate, scratch);
 }
@@ -280,10 +321,26 @@ pub(crate) enum Source<'a> {
     PanelsTransposed { panels: &'a [f32], k: usize },
     /// The same in a weight's own storage.
     StoredTransposed { w: &'a Weight, panels: &'a [u8] },
+    /// Rows of a weight's own storage, `[n][k]`, one after the other.
+    FileRows { w: &'a Weight, rows: &'a [u8] },
+    /// The same where inner index l is row l.
+    FileRowsTransposed { w: &'a Weight, rows: &'a [u8] },
     /// Dense `[k][n]`.
     Dense { b: &'a [f32], n: usize },
     /// Dense `[n][k]`.
     DenseTransposed { b: &'a [f32], k: usize },
+}
+
+impl<'a> Source<'a> {
+    /// A panel of what is stored.
+    fn stored_panel(self, w: &Weight, index: usize) -> &'a [u8] {
+        match self {
+            Source::Stored { panels, .. } | Source::StoredTransposed { panels, .. } => {
+                &panels[index * w.panel_bytes()..][..w.panel_bytes()]
+            }
+            _ => unreachable!("only a stored weight has stored panels"),
+        }
+    }
 }
 
 /// `c[m,n]` (+)= alpha · a · b, the one walk behind all products.
@@ -562,25 +619,48 @@ impl<'a, 'e: 'a> WithSimd for Expand<'a, 'e> {
             Source::Panels { panels, k } => {
                 return Right { data: &panels[(col / LANES * k + start) * LANES..], inner: LANES, panel: k * LANES };
             }
-            Source::Stored { w, panels: from } => with_decode!(w.storage, w.k, decode => {
-                for p in 0..panels {
-                    let from = &from[(col / LANES + p) * w.panel_bytes()..][..w.panel_bytes()];
-                    let to = &mut to[p * BLOCK * LANES..][..inner * LANES];
-                    for (l, to) in (start..start + inner).step_by(LANES).zip(to.chunks_mut(LANES * LANES)) {
-                        decode.columns(s, from, l, |i, v| s.store(&mut to[i * LANES..], v));
-                    }
-                }
-            }),
-            Source::StoredTransposed { w, panels: from } => with_decode!(w.storage, w.k, decode => {
-                for l in (0..inner).step_by(LANES) {
-                    let from = &from[(start + l) / LANES * w.panel_bytes()..][..w.panel_bytes()];
+            Source::FileRows { w, rows } if w.storage.is_float() => {
+                file_rows::panels(s, w, rows, Window { col, panels, start, inner }, to);
+            }
+            Source::FileRowsTransposed { w, rows } if w.storage.is_float() => {
+                file_rows::transposed(s, w, rows, Window { col, panels, start, inner }, to);
+            }
+            // A decoder is compiled in once for what is held and what is shared.
+            Source::Stored { w, .. } | Source::FileRows { w, .. } => {
+                let mut side = [0; file_rows::SIDE_BYTES];
+                with_decode!(w.storage, w.k, decode => {
                     for p in 0..panels {
-                        let mut square = [s.splat(0.0); LANES];
-                        decode.columns(s, from, col + p * LANES, |i, v| square[i] = v);
-                        store_square(s, &mut to[(p * BLOCK + l) * LANES..], s.transpose(square));
+                        let (from, first) = match b {
+                            Source::FileRows { rows, .. } => {
+                                file_rows::interleave(w, rows, col + p * LANES, start, inner, &mut side)
+                            }
+                            _ => (b.stored_panel(w, col / LANES + p), 0),
+                        };
+                        let to = &mut to[p * BLOCK * LANES..][..inner * LANES];
+                        for (l, to) in (start - first..start - first + inner).step_by(LANES).zip(to.chunks_mut(LANES * LANES)) {
+                            decode.columns(s, from, l, |i, v| s.store(&mut to[i * LANES..], v));
+                        }
                     }
-                }
-            }),
+                });
+            }
+            Source::StoredTransposed { w, .. } | Source::FileRowsTransposed { w, .. } => {
+                let mut side = [0; file_rows::SIDE_BYTES];
+                with_decode!(w.storage, w.k, decode => {
+                    for l in (0..inner).step_by(LANES) {
+                        let (from, first) = match b {
+                            Source::FileRowsTransposed { rows, .. } => {
+                                file_rows::interleave(w, rows, start + l, col, (panels * LANES).min(w.k - col), &mut side)
+                            }
+                            _ => (b.stored_panel(w, (start + l) / LANES), 0),
+                        };
+                        for p in 0..panels {
+                            let mut square = [s.splat(0.0); LANES];
+                            decode.columns(s, from, col + p * LANES - first, |i, v| square[i] = v);
+                            store_square(s, &mut to[(p * BLOCK + l) * LANES..], s.transpose(square));
+                        }
+                    }
+                });
+            }
             Source::PanelsTransposed { panels: from, k } => {
                 for p in 0..panels {
                     let lanes = LANES.min(k - (col + p * LANES));
@@ -618,6 +698,15 @@ impl<'a, 'e: 'a> WithSimd for Expand<'a, 'e> {
         }
         Right { data: to, inner: LANES, panel: BLOCK * LANES }
     }
+}
+
+/// Panels from column `col` on, of inner indices start .. start + inner.
+#[derive(Clone, Copy)]
+struct Window {
+    col: usize,
+    panels: usize,
+    start: usize,
+    inner: usize,
 }
 
 /// `to[16]`[16] = the rows of a square.

@@ -1,6 +1,8 @@
 //! The contract of the matrix products: right against f64, and the same bits whatever the neighbours, threads,
 //! level and form of the weight.
 
+use std::sync::Arc;
+
 use kernels::matmul::{Weight, linear, linear_backward, linear_backward_tile, linear_tile, matmul, scratch_len};
 use kernels::quant::{Storage, dequantize_row, quantize_row};
 use kernels::simd::Level;
@@ -312,6 +314,50 @@ fn a_trained_weight_computes_as_a_frozen_one_does() {
         trained.row(1, &mut row);
         assert_eq!(row[0], 7.0);
     }
+}
+
+/// What lies in a file's rows gives the bits of what was copied into panels, in every product, tile and row.
+#[test]
+fn a_shared_weight_computes_as_a_held_one_does() {
+    let mut scratch = scratch();
+    for storage in Storage::ALL {
+        let block = storage.block_len();
+        for (n, k) in [(65, 3 * block.max(256)), (33, 11 * block), (577, 289)] {
+            if !k.is_multiple_of(block) || (n == 577 && !storage.is_float()) || !Weight::can_share(storage, k) {
+                continue;
+            }
+            // Any finite scales: formats without a writer have blocks too.
+            let mut bytes: Vec<u8> = numbers(storage.bytes(n, k).unwrap(), 4).iter().map(|x| (x.to_bits() >> 9) as u8).collect();
+            if storage.has_writer() {
+                let rows = bytes.chunks_exact_mut(storage.row_bytes(k).unwrap());
+                rows.zip(numbers(n * k, 3).chunks_exact(k)).for_each(|(to, row)| quantize_row(storage, row, to));
+            } else {
+                bytes.iter_mut().for_each(|byte| *byte &= 0x3b);
+            }
+            let held = Weight::new(storage, n, k, &bytes).unwrap();
+            let shared = Weight::shared(storage, n, k, Arc::new(bytes));
+            assert_eq!((shared.shape(), shared.bytes(), shared.storage()), ((n, k), 0, storage));
+            for level in Level::available().iter().copied() {
+                for m in [1, 4, 40] {
+                    let (x, dy) = (numbers(m * k, 1), numbers(m * n, 2));
+                    let products = |w: &Weight, scratch: &mut [f32]| {
+                        let (mut y, mut dx, mut row) = (vec![0.0; m * n], vec![0.0; m * k], vec![0.0; k]);
+                        linear(level, &mut y, &x, w, m, false, scratch);
+                        linear_backward(level, &mut dx, &dy, w, m, false, scratch);
+                        let mut tile = vec![0.0; m * 17];
+                        linear_tile(level, &mut tile, &x, w, m, 16, 17, false, scratch);
+                        let p = numbers(m * 17, 8);
+                        linear_backward_tile(level, &mut dx, &p, w, m, 16, 17, true, scratch);
+                        w.row(n - 1, &mut row);
+                        [bits(&y), bits(&dx), bits(&tile), bits(&row)]
+                    };
+                    let name = storage.name();
+                    assert!(products(&shared, &mut scratch) == products(&held, &mut scratch), "{level:?} {name} {m} {n} {k}");
+                }
+            }
+        }
+    }
+    assert!(!Weight::can_share(Storage::Nf4, 64) && !Weight::can_share(Storage::Int8, 64));
 }
 
 #[test]

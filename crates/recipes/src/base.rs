@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use engine::compute::Compute;
+use engine::compute::{Compute, ComputePath};
 use engine::config::{ModelConfig, TensorName};
 use engine::cpu::CpuDevice;
+use engine::device::Stored;
 use engine::full::FullConfig;
-use engine::model::{Model, SourceError, TensorView, WeightSource};
+use engine::model::{Model, SharedTensor, SourceError, TensorView, WeightSource};
 use engine::storage::{self as engine_storage, Storage};
 use families::Described;
 use families::adapters::linears_of;
@@ -28,7 +30,7 @@ use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 use crate::inspect::hosted;
 use crate::layers::LayerPattern;
-use crate::spec::RunPlan;
+use crate::spec::{Mapped, RunPlan};
 use crate::storage;
 
 /// A base model, ready to be loaded.
@@ -55,6 +57,8 @@ pub struct Base {
     text: OnceLock<TextSide>,
     /// How weights are held where not as the file has them.
     storage: Option<Storage>,
+    /// Weights are read where the files have them. What it is only shows when the run's memory is planned.
+    mapped: AtomicBool,
     /// How it is asked.
     compute: Compute,
     /// Threads to quantise with.
@@ -265,6 +269,7 @@ impl Base {
     pub fn of_plan(context: &Context<'_>, observer: &mut dyn Observer, plan: &RunPlan, folder: &Path, offline: bool) -> Result<Base> {
         let located = locate(context, observer, &beside(&plan.model.base, folder), offline)?;
         let base = Base::describe(context, &plan.model.base, located)?.with_text(&plan.model.template)?;
+        base.map_weights(plan.model.mapped == Mapped::Always);
         base.held_as(&plan.model.storage)?.asked_by(&plan.engine.compute, &plan.engine.kv_cache)
     }
 
@@ -285,6 +290,34 @@ impl Base {
     pub fn asked_by(mut self, path: &str, kv_cache: &str) -> Result<Base> {
         self.compute = compute::parse(path, kv_cache)?;
         Ok(self)
+    }
+
+    /// From now on weights that are held as the files have them are loaded by mapping the files, or copied.
+    pub fn map_weights(&self, mapped: bool) {
+        self.mapped.store(mapped, Ordering::Relaxed);
+    }
+
+    /// Whether they are mapped: integer products read weights in a form of their own, which is a copy.
+    pub fn maps_weights(&self) -> bool {
+        self.mapped.load(Ordering::Relaxed) && self.compute.path == ComputePath::Exact
+    }
+
+    /// Bytes of the files' tensors that would be read where they lie.
+    pub(crate) fn mappable_bytes(&self) -> Result<u64> {
+        let mut bytes = 0;
+        for placed in self.placed.values() {
+            if let (true, Some((rows, cols)), (storage, _)) = (self.mappable(placed)?, matrix(placed), self.held(placed)?) {
+                bytes += storage.bytes(rows, cols).unwrap_or(0) as u64;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Whether a tensor can be read where it lies: a matrix as the model has it, in rows that stand together in their order.
+    fn mappable(&self, placed: &Placed) -> Result<bool> {
+        let (file, held) = self.held(placed)?;
+        let as_is = file == held && placed.order.is_none() && placed.offset == 0.0;
+        Ok(as_is && matrix(placed).is_some() && self.files.quantized(&placed.source).is_none())
     }
 
     /// How it is asked.
@@ -326,6 +359,7 @@ impl Base {
             template: String::new(),
             text: OnceLock::new(),
             storage: None,
+            mapped: AtomicBool::new(false),
             compute: Compute::default(),
             threads: context.threads,
             files,
@@ -468,6 +502,13 @@ impl Base {
         self.placed.values().map(|placed| Ok((placed.name, self.held(placed)?.1))).collect()
     }
 
+    /// The same, with whether the tensor is read where its file has it.
+    pub(crate) fn stored(&self) -> Result<BTreeMap<TensorName, Stored>> {
+        let maps = self.maps_weights();
+        let stored = |placed: &Placed| Ok((placed.name, Stored { storage: self.held(placed)?.1, shared: maps && self.mappable(placed)? }));
+        self.placed.values().map(stored).collect()
+    }
+
     /// How every tensor would be held with another `[model] storage`.
     pub(crate) fn storages_as(&self, given: &str) -> Result<BTreeMap<TensorName, Storage>> {
         let choice = storage::parse(given)?;
@@ -590,6 +631,29 @@ impl WeightSource for Base {
         }
         Ok(TensorView { storage: held, rows, cols, bytes: bytes.into(), offset: placed.offset })
     }
+
+    fn shared(&self, name: TensorName) -> std::result::Result<Option<SharedTensor>, SourceError> {
+        let placed = self.placed.get(&name).ok_or(SourceError::Missing)?;
+        let unreadable = |error: Error| SourceError::Unreadable(std::io::Error::other(error));
+        let (true, Some((rows, cols)), (storage, _)) =
+            (self.maps_weights() && self.mappable(placed).map_err(unreadable)?, matrix(placed), self.held(placed).map_err(unreadable)?)
+        else {
+            return Ok(None);
+        };
+        let whole = self.files.map(&placed.source).map_err(|error| unreadable(error.into()))?;
+        let row_bytes = storage.row_bytes(cols).unwrap_or(0);
+        let part = whole.part(placed.first_row.saturating_mul(row_bytes), rows.saturating_mul(row_bytes));
+        let Some(bytes) = part else { return Ok(None) };
+        if !engine_storage::finite(storage, cols, bytes.as_ref()) {
+            return Err(unreadable(Error::Weights { tensor: placed.source.clone() }));
+        }
+        Ok(Some(SharedTensor { storage, rows, cols, bytes: Arc::new(bytes) }))
+    }
+}
+
+/// Rows and columns of what is a matrix.
+fn matrix(placed: &Placed) -> Option<(usize, usize)> {
+    if let [rows, cols] = placed.shape[..] { Some((rows, cols)) } else { None }
 }
 
 /// Files beside the weights are this long at most.

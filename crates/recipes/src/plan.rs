@@ -18,7 +18,7 @@ use crate::evaluate::{self, metric_for};
 use crate::prepare::{Prepared, prepare};
 use crate::report::facts::{MemoryFacts, PowerFacts};
 use crate::responder;
-use crate::spec::{Init, RunFile, RunPlan};
+use crate::spec::{Init, Mapped, RunFile, RunPlan};
 use crate::tune::{Rows, Steps};
 
 /// Run files and small files of ours, in bytes.
@@ -112,6 +112,10 @@ pub(crate) fn planned(context: &Context<'_>, plan: &RunPlan, folder: &Path, base
     }
     let steps = Steps::of(&plan.tune, rows.train.rows().len());
     let mut lines = lines(plan, base, &prepared, &steps);
+    if base.maps_weights() {
+        let text = format!("{} read where the files have them; the system may drop them and read them again", mapped_words(base)?);
+        lines.push(("weights".into(), text));
+    }
     lines.push(("saved".into(), budget::words(&policy, base.config().layers)));
     Ok(Planned { lines, memory, power, policy, steps: steps.total as u64, prepared, plan: plan.clone() })
 }
@@ -259,7 +263,23 @@ fn policy(context: &Context<'_>, plan: &RunPlan, base: &Base, prepared: &Prepare
         }
         Ok("a smaller base, a smaller [prepare] max_tokens or fewer arms need less".to_owned())
     };
-    budget::policy(context.memory, base.config().layers, |policy| bytes(plan, rows, policy), nearest)
+    let fitting = || budget::policy(context.memory, base.config().layers, |policy| bytes(plan, rows, policy), nearest);
+    match fitting() {
+        // What is mapped the system may drop: the bits are the same, and the run only slower where it does.
+        Err(Error::Memory { .. }) if plan.model.mapped == Mapped::Auto && !base.maps_weights() => {
+            base.map_weights(true);
+            let mapped = fitting();
+            base.map_weights(mapped.is_ok());
+            // Without a mapping that helps, what to do is said of the run as it would be.
+            mapped.or_else(|_| fitting())
+        }
+        decided => decided,
+    }
+}
+
+/// "1.2 GB of weights".
+fn mapped_words(base: &Base) -> Result<String> {
+    Ok(format!("{:.2} GB of weights", base.mappable_bytes()? as f64 / 1e9))
 }
 
 /// Planned memory of a whole run.
@@ -271,7 +291,7 @@ pub(crate) fn memory_facts(
     rows: &Rows,
     policy: &Policy,
 ) -> Result<MemoryFacts> {
-    let storages = base.storages()?;
+    let storages = base.stored()?;
     let full = if plan.tune.method == "full" { Some(base.full_config(plan)?) } else { None };
     let lora = adapters::lora_config(&plan.tune, base.config())?;
     let device = CpuDevice::new(context.threads);
@@ -309,6 +329,9 @@ pub(crate) fn memory_facts(
     lines.extend(process_lines(context, base));
     lines.retain(|(_, bytes)| *bytes > 0);
     let planned_bytes = lines.iter().map(|(_, bytes)| bytes).sum();
+    if base.maps_weights() {
+        lines.push(("mapped from the files, not counted".into(), base.mappable_bytes()?));
+    }
     Ok(MemoryFacts { lines, planned_bytes, peak_rss_bytes: 0 })
 }
 

@@ -158,6 +158,7 @@ struct ModelSection {
     base: Option<String>,
     template: Option<String>,
     storage: Option<String>,
+    mapped: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -320,7 +321,7 @@ struct GateSection {
 pub const KEYS: &[(&str, &[&str])] = &[
     ("", &["project", "model", "engine", "data", "prepare", "tune", "evaluate", "gate"]),
     ("project", &["name", "goal", "users", "industry", "intended_use", "seed"]),
-    ("model", &["base", "template", "storage"]),
+    ("model", &["base", "template", "storage", "mapped"]),
     ("engine", &["compute", "kv_cache"]),
     ("data", &["instruction", "source"]),
     (
@@ -467,6 +468,25 @@ pub struct Project {
     pub seed: u64,
 }
 
+/// Whether weights are read where their file has them instead of being copied.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mapped {
+    /// Where the run does not fit the memory otherwise.
+    #[default]
+    Auto,
+    /// Whatever the memory.
+    Always,
+    /// Copied, or the run is refused.
+    Never,
+}
+
+impl Mapped {
+    fn is_default(&self) -> bool {
+        *self == Mapped::default()
+    }
+}
+
 /// The base model.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ModelChoice {
@@ -477,6 +497,9 @@ pub struct ModelChoice {
     /// How the weights are held in memory, one of [`crate::storage::CHOICES`]; empty: as the files have them.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub storage: String,
+    /// Whether they are read where the files have them.
+    #[serde(default, skip_serializing_if = "Mapped::is_default")]
+    pub mapped: Mapped,
 }
 
 /// How the model is asked in evaluation and chat. Training computes exactly whatever stands here.
@@ -961,6 +984,7 @@ impl RunFile {
                     storage
                 }
             },
+            mapped: choice("model.mapped", model.mapped, &[("auto", Mapped::Auto), ("always", Mapped::Always), ("never", Mapped::Never)])?,
         };
 
         let engine = self.engine.unwrap_or_default();
@@ -972,6 +996,10 @@ impl RunFile {
             compute: one_of("engine.compute", engine.compute, crate::compute::PATHS)?,
             kv_cache: one_of("engine.kv_cache", engine.kv_cache, crate::compute::KV_CACHES)?,
         };
+        if model.mapped == Mapped::Always && engine.compute == "fast" {
+            let expected = "\"auto\" or \"never\": integer products read weights in a form of their own, which is a copy";
+            return Err(range("model.mapped", "\"always\" with engine.compute = \"fast\"", expected));
+        }
 
         let data = self.data.unwrap_or_default();
         if data.source.is_empty() {

@@ -33,6 +33,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("model.base", "\"other-base\""),
     ("model.template", "\"chatml\""),
     ("model.storage", "\"q4_k\""),
+    ("model.mapped", "\"always\""),
     ("engine.compute", "\"fast\""),
     ("engine.kv_cache", "\"int8\""),
     ("data.instruction", "\"Answer with the category.\""),

@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub use crate::gguf_writer::{GgufTensor, to_bytes, writer};
 
 use crate::error::shown;
+use crate::mapped::{self, MappedBytes, MappedFile};
 use crate::{Dtype, GgufFault as Fault, Result, StoreError, TensorInfo, atomic};
 
 /// More tensors are refused.
@@ -127,6 +129,7 @@ pub struct GgufFile {
     tensors: Vec<TensorInfo>,
     starts: Vec<u64>,
     by_name: HashMap<String, usize>,
+    mapped: OnceLock<MappedFile>,
 }
 
 impl GgufFile {
@@ -140,7 +143,15 @@ impl GgufFile {
             Stop::Fault(fault) => StoreError::gguf(path, fault),
         })?;
         let by_name = head.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        Ok(Self { path: path.to_path_buf(), file, metadata: head.metadata, tensors: head.tensors, starts: head.starts, by_name })
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+            metadata: head.metadata,
+            tensors: head.tensors,
+            starts: head.starts,
+            by_name,
+            mapped: OnceLock::new(),
+        })
     }
 
     /// Where it is.
@@ -160,12 +171,25 @@ impl GgufFile {
 
     /// The bytes of a tensor.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let (start, len) = self.place(name)?;
+        let mut bytes = vec![0u8; len];
+        atomic::read_exact_at(&self.file, &mut bytes, start).map_err(|e| StoreError::io("read", &self.path, e))?;
+        Ok(bytes)
+    }
+
+    /// The bytes of a tensor where the file has them: the first call maps the file.
+    pub fn map(&self, name: &str) -> Result<MappedBytes> {
+        let (start, len) = self.place(name)?;
+        let file = mapped::of(&self.mapped, &self.file, &self.path)?;
+        file.bytes(start, len).ok_or_else(|| mapped::cut_off(&self.path))
+    }
+
+    /// Where a tensor begins in the file, and its bytes.
+    fn place(&self, name: &str) -> Result<(u64, usize)> {
         let missing = || StoreError::NoSuchTensor { name: shown(name), count: self.tensors.len(), path: self.path.clone() };
         let index = *self.by_name.get(name).ok_or_else(missing)?;
         let info = &self.tensors[index];
-        let mut bytes = vec![0u8; info.dtype.bytes(&info.shape).expect("shapes were checked when the table was read")];
-        atomic::read_exact_at(&self.file, &mut bytes, self.starts[index]).map_err(|e| StoreError::io("read", &self.path, e))?;
-        Ok(bytes)
+        Ok((self.starts[index], info.dtype.bytes(&info.shape).expect("shapes were checked when the table was read")))
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`tensor_writer`] | files of either kind written tensor by tensor |
 //! | [`bitsandbytes`] | 4-bit and 8-bit tensors whose scales are tensors beside them |
 //! | [`model_files`] | a base model: Hugging Face folder or GGUF file |
+//! | [`MappedBytes`] | tensors read from the mapped file, where they lie |
 //! | [`peft`] | adapter folders that `peft` loads, and those it wrote |
 //! | [`catalogue`], [`fetch`] | base models by name; `pip:package==version/member` |
 //! | [`hub`] | `hf:org/name@revision`, in the cache of Hugging Face's tools |
@@ -20,7 +21,7 @@
 //! | [`source`] | the files of a source that is a folder |
 //! | [`survey`] | what lies at a model's path, by names and sizes |
 //! | [`disk`] | free space, memory, CPU, peak memory of this process |
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "this is the crate that touches the file system")]
 
 pub mod atomic;
@@ -35,6 +36,7 @@ mod gguf_writer;
 pub mod hub;
 mod hub_client;
 pub mod jsonl;
+mod mapped;
 pub mod model_files;
 pub mod peft;
 pub mod run_folder;
@@ -47,6 +49,7 @@ pub mod tensor_writer;
 pub mod tree;
 
 pub use error::{GgufFault, PeftFault, QuantizedFault, SafetensorsFault, StoreError};
+pub use mapped::MappedBytes;
 pub use model_files::BaseModel;
 pub use run_folder::RunFolder;
 pub use tensor::{Dtype, TensorInfo};

@@ -10,6 +10,7 @@ use crate::atomic::PendingFolder;
 use crate::bitsandbytes::{self, Parts, Quantized};
 use crate::error::shown;
 use crate::gguf::{GgufFile, GgufValue};
+use crate::mapped::MappedBytes;
 use crate::safetensors::{self, SafetensorsFile, Sharded, TensorData};
 use crate::{Dtype, GgufFault, Result, StoreError, TensorInfo, atomic};
 
@@ -254,6 +255,18 @@ impl BaseModel {
     /// The bytes of a tensor.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         self.weights.read(name, &self.path)
+    }
+
+    /// The same where the file has them.
+    pub fn map(&self, name: &str) -> Result<MappedBytes> {
+        match &self.weights {
+            Weights::Single(file) => file.map(name),
+            Weights::Sharded(shards) => match shards.shard_of(name) {
+                Some(shard) => shard.map(name),
+                None => Err(StoreError::NoSuchTensor { name: shown(name), count: shards.tensors().len(), path: self.path.join(INDEX) }),
+            },
+            Weights::Gguf(file) => file.map(name),
+        }
     }
 
     /// How bitsandbytes quantised a tensor, where it did.

@@ -1,4 +1,4 @@
-//! safetensors: a validating reader into owned memory and a deterministic writer.
+//! safetensors: a validating reader and a deterministic writer.
 //!
 //! The header is checked against the file's length before any tensor is read: every byte of the data
 //! belongs to exactly one tensor, and every tensor has the bytes that its shape and coding ask for.
@@ -8,10 +8,12 @@ use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::error::shown;
+use crate::mapped::{self, MappedBytes, MappedFile};
 use crate::tensor_writer::TensorWriter;
 use crate::{Dtype, Result, SafetensorsFault as Fault, StoreError, TensorInfo, atomic};
 
@@ -22,7 +24,7 @@ pub const MAX_TENSORS: usize = 100_000;
 /// A longer index is refused.
 pub const MAX_INDEX_BYTES: u64 = 100_000_000;
 
-/// An open, validated file. Tensors are read by position into owned memory; nothing is mapped.
+/// An open, validated file. Tensors are read by position into owned memory, or mapped.
 #[derive(Debug)]
 pub struct SafetensorsFile {
     path: PathBuf,
@@ -30,6 +32,7 @@ pub struct SafetensorsFile {
     header: Header,
     data_start: u64,
     by_name: HashMap<String, usize>,
+    mapped: OnceLock<MappedFile>,
 }
 
 /// What the first bytes of a file say.
@@ -63,7 +66,7 @@ impl SafetensorsFile {
         let data_start = 8 + header_length;
         let header = parse_header(&bytes, length - data_start).map_err(bad)?;
         let by_name = header.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        Ok(Self { path: path.to_path_buf(), file, header, data_start, by_name })
+        Ok(Self { path: path.to_path_buf(), file, header, data_start, by_name, mapped: OnceLock::new() })
     }
 
     /// Where it is.
@@ -93,6 +96,14 @@ impl SafetensorsFile {
         atomic::read_exact_at(&self.file, &mut bytes, self.data_start + self.header.starts[index])
             .map_err(|e| StoreError::io("read", &self.path, e))?;
         Ok(bytes)
+    }
+
+    /// The bytes of a tensor where the file has them: the first call maps the file.
+    pub fn map(&self, name: &str) -> Result<MappedBytes> {
+        let index = self.index(name)?;
+        let file = mapped::of(&self.mapped, &self.file, &self.path)?;
+        let (start, len) = (self.data_start + self.header.starts[index], byte_count(&self.header.tensors[index]));
+        file.bytes(start, len).ok_or_else(|| mapped::cut_off(&self.path))
     }
 
     /// A float tensor as f32 (F32, F16, BF16, F64); refuses NaN and infinity.

@@ -206,6 +206,27 @@ fn a_file_cut_while_open_is_an_error() {
     assert!(open.read("a").unwrap_err().to_string().contains("cannot read"));
 }
 
+/// Where the file has them, tensors are what reading gives; of a file that was cut off nothing is given.
+#[test]
+fn mapped_tensors_are_those_that_are_read() {
+    let file = SafetensorsFile::open(&golden("llama/model.safetensors")).unwrap();
+    for tensor in file.tensors() {
+        assert_eq!(file.map(&tensor.name).unwrap().as_ref(), file.read(&tensor.name).unwrap(), "{}", tensor.name);
+    }
+    assert!(matches!(file.map("none"), Err(StoreError::NoSuchTensor { .. })));
+    let bytes = file.map(&file.tensors()[0].name).unwrap();
+    assert_eq!(bytes.part(4, 8).unwrap().as_ref(), &bytes.as_ref()[4..12]);
+    assert!(bytes.part(1, bytes.as_ref().len()).is_none() && bytes.part(usize::MAX, 2).is_none());
+    drop(file); // what is held keeps the mapping
+    assert!(!bytes.as_ref().is_empty());
+
+    let folder = Scratch::new("safetensors-mapped");
+    let path = folder.put("x.safetensors", self::file(r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#, 4));
+    let open = SafetensorsFile::open(&path).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(9).unwrap();
+    assert!(open.map("a").unwrap_err().to_string().contains("cannot map"));
+}
+
 #[test]
 fn what_is_no_plain_file_is_refused() {
     let folder = Scratch::new("safetensors-kind");

@@ -500,6 +500,9 @@ pub(crate) struct BenchTrain {
     /// How the weights are held in memory [default: as the files have them]
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::storage::CHOICES))]
     pub(crate) storage: Option<String>,
+    /// Read weights where the files have them instead of copying them
+    #[arg(long)]
+    pub(crate) mapped: bool,
     /// Sequences of a step
     #[arg(long, default_value_t = 2)]
     pub(crate) batch: usize,

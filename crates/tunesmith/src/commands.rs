@@ -545,6 +545,7 @@ fn bench_train(session: &mut Session<'_>, bench: &BenchTrain) -> Result<Exit> {
     let options = recipes::bench::train::BenchTrainOptions {
         model: &bench.model,
         storage: bench.storage.as_deref().unwrap_or_default(),
+        mapped: bench.mapped,
         batch: bench.batch,
         length: bench.length,
         method: &bench.method,

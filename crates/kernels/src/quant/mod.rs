@@ -252,6 +252,37 @@ pub(crate) fn interleave_panel(storage: Storage, rows: &[u8], k: usize, panel: &
     }
 }
 
+/// Blocks `first .. first + count` of up to sixteen rows of `row_bytes`, as they lie in a file, as a panel of these blocks alone;
+/// missing rows become zero. For storages without headers.
+pub(crate) fn interleave_blocks(storage: Storage, rows: &[u8], row_bytes: usize, first: usize, count: usize, panel: &mut [u8]) {
+    let size = storage.block_bytes();
+    if rows.len() < LANES * row_bytes {
+        panel[..count * LANES * size].fill(0);
+    }
+    for (lane, row) in rows.chunks_exact(row_bytes).take(LANES).enumerate() {
+        let blocks = row[first * size..][..count * size].chunks_exact(size);
+        for (block, group) in blocks.zip(panel.chunks_exact_mut(LANES * size)) {
+            for &(start, width, elements) in storage.format().fields {
+                // Widths by name, so that each copy is one instruction.
+                match width {
+                    4 => copy_field::<4>(block, group, lane, start, elements),
+                    2 => copy_field::<2>(block, group, lane, start, elements),
+                    _ => copy_field::<1>(block, group, lane, start, elements),
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn copy_field<const WIDTH: usize>(block: &[u8], group: &mut [u8], lane: usize, start: usize, elements: usize) {
+    let from = block[start..start + elements * WIDTH].as_chunks::<WIDTH>().0;
+    let to = group[LANES * start..][..LANES * elements * WIDTH].as_chunks_mut::<WIDTH>().0;
+    for (from, to) in from.iter().zip(to[lane..].iter_mut().step_by(LANES)) {
+        *to = *from;
+    }
+}
+
 /// `out[k]` = the numbers of one row of a panel.
 pub(crate) fn panel_row(storage: Storage, panel: &[u8], lane: usize, out: &mut [f32]) {
     let size = storage.block_bytes();

@@ -69,6 +69,8 @@ pub struct BenchTrainOptions<'a> {
     pub model: &'a str,
     /// How its weights are held, as `[model] storage` says; empty: as the file has them.
     pub storage: &'a str,
+    /// Weights are read where the files have them, as `[model] mapped = "always"` says.
+    pub mapped: bool,
     /// Sequences of a step.
     pub batch: usize,
     /// Tokens of a sequence.
@@ -107,6 +109,8 @@ pub struct BenchTrain {
     /// How its weights are stored.
     pub storage: String,
     /// As given.
+    pub mapped: bool,
+    /// As given.
     pub method: String,
     /// As given.
     pub optimizer: String,
@@ -138,6 +142,7 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
         ("--steps", options.steps, 2),
     ])?;
     let base = Base::open_weights(context, observer, options.model)?.held_as(options.storage)?;
+    base.map_weights(options.mapped);
     let config = base.config().clone();
     let ids = match options.ids {
         Some(file) => read_ids(file, options, config.vocab)?,
@@ -199,6 +204,7 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
         peak_rss_bytes: store::disk::peak_rss_bytes().unwrap_or(0),
         model: options.model.to_owned(),
         storage: base.storage_names(),
+        mapped: options.mapped,
         method: options.method.to_owned(),
         optimizer: options.optimizer.to_owned(),
         rank: options.rank,
@@ -240,7 +246,7 @@ pub(super) fn fitted(
     lora: &LoraConfig,
     training: impl Fn(Policy) -> TrainingUse,
 ) -> Result<(Uses, u64)> {
-    let storages = base.storages()?;
+    let storages = base.stored()?;
     // Made on the host and freed, but in pieces that the allocator keeps.
     let host = 4 * lora.parameters(base.config()) as u64;
     let plan = |device: &CpuDevice, uses: &Uses| memory::plan(device, base.config(), |name| storages[&name], Some(lora), uses);
@@ -249,7 +255,7 @@ pub(super) fn fitted(
 
 /// The same of full fine-tuning.
 fn fitted_full(context: &Context<'_>, base: &Base, full: &FullConfig, training: impl Fn(Policy) -> TrainingUse) -> Result<(Uses, u64)> {
-    let storages = base.storages()?;
+    let storages = base.stored()?;
     let plan = |device: &CpuDevice, uses: &Uses| memory::plan_full(device, base.config(), |name| storages[&name], full, uses);
     fitted_with(context, base, 0, plan, training)
 }

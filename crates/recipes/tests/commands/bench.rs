@@ -13,6 +13,7 @@ fn options<'a>(model: &'a str, ids: &'a Path, adapter: &'a Path) -> BenchTrainOp
     BenchTrainOptions {
         model,
         storage: "",
+        mapped: false,
         batch: 3,
         length: 20,
         method: "lora",
@@ -73,6 +74,7 @@ fn without_files_ids_and_adapter_are_drawn_alike_each_time() {
     let drawn = BenchTrainOptions {
         model: &model,
         storage: "",
+        mapped: false,
         batch: 2,
         length: 16,
         method: "lora",
@@ -84,6 +86,34 @@ fn without_files_ids_and_adapter_are_drawn_alike_each_time() {
         adapter_start: None,
     };
     assert_eq!(run(&home, drawn).losses, run(&home, drawn).losses);
+}
+
+/// Mapped weights take no planned memory and change no bit; moments in 8 bits change little, and take a quarter.
+#[test]
+fn mapped_weights_and_moments_in_8_bits() {
+    let home = Home::new();
+    let model = home.tiny_model();
+    let of = |mapped, method, optimizer| BenchTrainOptions {
+        model: &model,
+        storage: "",
+        mapped,
+        batch: 2,
+        length: 16,
+        method,
+        rank: 4,
+        lora_plus_ratio: 1.0,
+        optimizer,
+        steps: 3,
+        ids: None,
+        adapter_start: None,
+    };
+    let (copied, mapped) = (run(&home, of(false, "lora", "adamw")), run(&home, of(true, "lora", "adamw")));
+    assert_eq!(mapped.losses, copied.losses);
+    assert!(mapped.planned_bytes < copied.planned_bytes, "{} of {}", mapped.planned_bytes, copied.planned_bytes);
+    let (exact, rounded) = (run(&home, of(false, "full", "adamw")), run(&home, of(false, "full", "adamw_8bit")));
+    assert_eq!(rounded.losses[..2], exact.losses[..2]);
+    assert!((rounded.losses[2] - exact.losses[2]).abs() < 0.01 * exact.losses[2] && rounded.losses[2] != exact.losses[2]);
+    assert!(rounded.planned_bytes < exact.planned_bytes, "{} of {}", rounded.planned_bytes, exact.planned_bytes);
 }
 
 #[test]

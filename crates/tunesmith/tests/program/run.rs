@@ -193,6 +193,36 @@ fn an_adapter_is_the_same_bytes_at_any_thread_count_and_under_both_memory_polici
     project.tunesmith(&["tune", "tickets", "--memory", "1MiB"]).refused(&["MB", "hint: "]);
 }
 
+/// A base that does not fit is read from its mapped file by itself, to the same bytes; where that is not wanted, the run is refused.
+#[test]
+fn a_base_that_does_not_fit_is_mapped() {
+    let with = |mapped: &str| {
+        let project = Project::new();
+        project.edit("[model]\n", &format!("[model]\nmapped = \"{mapped}\"\n"));
+        project
+    };
+    let planned = |project: &Project| {
+        let json = project.tunesmith(&["plan", "tickets", "--memory", "recompute", "--json"]).expect(0).json();
+        json["memory"]["planned_bytes"].as_u64().unwrap()
+    };
+    let (always, auto, never) = (with("always"), with("auto"), with("never"));
+    let (mapped, copied) = (planned(&always), planned(&never));
+    assert!(mapped < copied && planned(&auto) == copied, "{mapped} of {copied} bytes");
+    let limit = format!("{}kB", (mapped + copied) / 2000);
+    never.tunesmith(&["plan", "tickets", "--memory", &limit]).refused(&["MB", "hint: "]);
+    let plan = auto.tunesmith(&["plan", "tickets", "--memory", &limit]).expect(0).stdout;
+    assert!(plan.contains("the system may drop them") && plan.contains("mapped from the files"), "{plan}");
+    let tune = |project: &Project, memory: &str| {
+        let json = project.tunesmith(&["tune", "tickets", "--max-steps", "8", "--json", "--memory", memory]).expect(0).json();
+        (adapter_bytes(&project.path(json["adapter"].as_str().unwrap())), json["losses"].clone())
+    };
+    let whole = tune(&never, "keep");
+    assert!(tune(&auto, &limit) == whole, "other bytes");
+    assert!(tune(&always, "keep") == whole, "other bytes");
+    always.edit("mapped = \"always\"\n", "mapped = \"always\"\n\n[engine]\ncompute = \"fast\"\n");
+    always.tunesmith(&["plan", "tickets"]).refused(&["model.mapped", "a copy"]);
+}
+
 #[test]
 fn a_second_run_of_the_same_file_is_the_first_again() {
     let project = Project::new();
