@@ -57,6 +57,7 @@ fn defaults_are_those_that_hold() {
         "project.name",
         "model.template",
         "model.storage",
+        "model.mapped",
         "engine.compute",
         "engine.kv_cache",
         "data.source.format",
