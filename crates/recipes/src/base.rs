@@ -302,15 +302,14 @@ impl Base {
         self.mapped.load(Ordering::Relaxed) && self.compute.path == ComputePath::Exact
     }
 
-    /// Bytes of the files' tensors that would be read where they lie.
-    pub(crate) fn mappable_bytes(&self) -> Result<u64> {
-        let mut bytes = 0;
-        for placed in self.placed.values() {
-            if let (true, Some((rows, cols)), (storage, _)) = (self.mappable(placed)?, matrix(placed), self.held(placed)?) {
-                bytes += storage.bytes(rows, cols).unwrap_or(0) as u64;
-            }
-        }
-        Ok(bytes)
+    /// Bytes of the files' tensors that are read where they lie.
+    pub(crate) fn mapped_bytes(&self) -> Result<u64> {
+        let shared = self.stored()?.into_iter().filter(|(_, stored)| stored.shared);
+        let bytes = shared.map(|(name, Stored { storage, .. })| {
+            let (rows, cols) = self.config().tensor_shape(name);
+            storage.bytes(rows, cols).unwrap_or(0) as u64
+        });
+        Ok(bytes.sum())
     }
 
     /// Whether a tensor can be read where it lies: a matrix as the model has it, in rows that stand together in their order.
@@ -677,8 +676,7 @@ fn meta_value(value: &GgufValue) -> MetaValue {
         GgufValue::Float(value) => MetaValue::Float(*value),
         GgufValue::Bool(value) => MetaValue::Bool(*value),
         GgufValue::Text(value) => MetaValue::Text(value.clone()),
-        GgufValue::Array(values) => MetaValue::Length(values.len()),
-        GgufValue::Texts(texts) => MetaValue::Length(texts.len()),
+        array => MetaValue::Length(array.elements().unwrap_or(0)),
     }
 }
 

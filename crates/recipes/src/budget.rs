@@ -3,8 +3,10 @@
 use engine::budget::ladder;
 use engine::memory::Policy;
 
+use crate::base::Base;
 use crate::context::MemoryPolicy;
 use crate::error::{Error, Result};
+use crate::spec::Mapped;
 
 /// The policy with the least work whose run fits; `planned` gives the bytes of a run with a policy.
 ///
@@ -32,6 +34,25 @@ pub(crate) fn policy(
         least = least.min(bytes);
     }
     Err(Error::Memory { needed: least.div_ceil(1 << 20), available: budget >> 20, nearest: nearest(budget)? })
+}
+
+/// What `fitting` decides of a run whose weights are held as the base's are now; and where that does not fit and is left to the
+/// program, of one whose weights are mapped, as the base's then are. The bits are the same, and the run only slower where the system
+/// drops what it read.
+///
+/// # Errors
+/// As `fitting`'s.
+pub(crate) fn or_mapped<T>(base: &Base, choice: Mapped, fitting: impl Fn() -> Result<T>) -> Result<T> {
+    match fitting() {
+        Err(Error::Memory { .. }) if choice == Mapped::Auto && !base.maps_weights() => {
+            base.map_weights(true);
+            let mapped = fitting();
+            base.map_weights(mapped.is_ok());
+            // Where mapping does not help either, what to do is said of the run as it would be.
+            mapped.or_else(|_| fitting())
+        }
+        decided => decided,
+    }
 }
 
 /// A policy in words, for the plan.

@@ -18,7 +18,7 @@ use crate::evaluate::{self, metric_for};
 use crate::prepare::{Prepared, prepare};
 use crate::report::facts::{MemoryFacts, PowerFacts};
 use crate::responder;
-use crate::spec::{Init, Mapped, RunFile, RunPlan};
+use crate::spec::{Init, RunFile, RunPlan};
 use crate::tune::{Rows, Steps};
 
 /// Run files and small files of ours, in bytes.
@@ -41,7 +41,7 @@ const TOKENIZER_BYTES_PER_TOKEN: u64 = 270;
 /// The same from a GGUF file, whose vocabulary is rebuilt as a tokenizer.json on the way.
 const GGUF_TOKENIZER_BYTES_PER_TOKEN: u64 = 600;
 /// Of that, what the open file keeps where no tokenizer is made of it.
-const GGUF_VOCABULARY_BYTES_PER_TOKEN: u64 = 90;
+const GGUF_VOCABULARY_BYTES_PER_TOKEN: u64 = 60;
 
 /// The run file at a path: the file itself, or `tunesmith.toml` in a folder; and the folder.
 pub fn locate(path: &Path) -> Result<(PathBuf, PathBuf)> {
@@ -112,8 +112,9 @@ pub(crate) fn planned(context: &Context<'_>, plan: &RunPlan, folder: &Path, base
     }
     let steps = Steps::of(&plan.tune, rows.train.rows().len());
     let mut lines = lines(plan, base, &prepared, &steps);
-    if base.maps_weights() {
-        let text = format!("{} read where the files have them; the system may drop them and read them again", mapped_words(base)?);
+    if memory.mapped_bytes > 0 {
+        let gigabytes = memory.mapped_bytes as f64 / 1e9;
+        let text = format!("{gigabytes:.2} GB read where the files have them; the system may drop them and read them again");
         lines.push(("weights".into(), text));
     }
     lines.push(("saved".into(), budget::words(&policy, base.config().layers)));
@@ -264,22 +265,7 @@ fn policy(context: &Context<'_>, plan: &RunPlan, base: &Base, prepared: &Prepare
         Ok("a smaller base, a smaller [prepare] max_tokens or fewer arms need less".to_owned())
     };
     let fitting = || budget::policy(context.memory, base.config().layers, |policy| bytes(plan, rows, policy), nearest);
-    match fitting() {
-        // What is mapped the system may drop: the bits are the same, and the run only slower where it does.
-        Err(Error::Memory { .. }) if plan.model.mapped == Mapped::Auto && !base.maps_weights() => {
-            base.map_weights(true);
-            let mapped = fitting();
-            base.map_weights(mapped.is_ok());
-            // Without a mapping that helps, what to do is said of the run as it would be.
-            mapped.or_else(|_| fitting())
-        }
-        decided => decided,
-    }
-}
-
-/// "1.2 GB of weights".
-fn mapped_words(base: &Base) -> Result<String> {
-    Ok(format!("{:.2} GB of weights", base.mappable_bytes()? as f64 / 1e9))
+    budget::or_mapped(base, plan.model.mapped, fitting)
 }
 
 /// Planned memory of a whole run.
@@ -329,10 +315,7 @@ pub(crate) fn memory_facts(
     lines.extend(process_lines(context, base));
     lines.retain(|(_, bytes)| *bytes > 0);
     let planned_bytes = lines.iter().map(|(_, bytes)| bytes).sum();
-    if base.maps_weights() {
-        lines.push(("mapped from the files, not counted".into(), base.mappable_bytes()?));
-    }
-    Ok(MemoryFacts { lines, planned_bytes, peak_rss_bytes: 0 })
+    Ok(MemoryFacts { lines, planned_bytes, mapped_bytes: base.mapped_bytes()?, peak_rss_bytes: 0 })
 }
 
 /// What the process takes beside the engine's tables, by line.

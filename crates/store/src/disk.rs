@@ -29,7 +29,7 @@ pub fn memory_bytes() -> Option<u64> {
 pub fn memory_available_bytes() -> Option<u64> {
     let left_in_group = group_limit().map(|limit| {
         let used = number("/sys/fs/cgroup/memory.current").or_else(|| number("/sys/fs/cgroup/memory/memory.usage_in_bytes"));
-        limit.saturating_sub(used.unwrap_or(0))
+        limit.saturating_sub(used.unwrap_or(0).saturating_sub(group_cache()))
     });
     least(kilobytes("/proc/meminfo", "MemAvailable:"), left_in_group)
 }
@@ -56,6 +56,20 @@ fn group_limit() -> Option<u64> {
     number("/sys/fs/cgroup/memory.max").or_else(|| number("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 }
 
+/// Of the memory that the group uses, pages of files, which make room where memory is needed: a base's files were read for their hashes.
+fn group_cache() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let stat = read("/sys/fs/cgroup/memory.stat").or_else(|| read("/sys/fs/cgroup/memory/memory.stat")).unwrap_or_default();
+    cached(&stat)
+}
+
+/// The same of a `memory.stat`: version 1 also has the lines of the group alone, without the groups in it.
+fn cached(stat: &str) -> u64 {
+    let line = |key: &str| stat.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse::<u64>().ok());
+    let list = |total: &str, own: &str| line(total).or_else(|| line(own)).unwrap_or(0);
+    list("total_inactive_file", "inactive_file").saturating_add(list("total_active_file", "active_file"))
+}
+
 fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     a.into_iter().chain(b).min()
 }
@@ -80,5 +94,12 @@ mod tests {
         assert!(memory_bytes().unwrap() >= memory_available_bytes().unwrap());
         assert!(peak_rss_bytes().unwrap() >= 1 << 20);
         assert!(peak_rss_bytes().unwrap() >= rss_bytes().unwrap() / 2);
+    }
+
+    #[test]
+    fn pages_of_files_make_room() {
+        assert_eq!(cached("anon 9\nfile 8\ninactive_file 3\nactive_file 4\n"), 7);
+        assert_eq!(cached("inactive_file 1\nactive_file 1\ntotal_inactive_file 30\ntotal_active_file 40\n"), 70);
+        assert_eq!(cached(""), 0);
     }
 }

@@ -46,8 +46,12 @@ pub enum GgufValue {
     Bool(bool),
     /// UTF-8 text.
     Text(String),
-    /// Elements of one kind that are not texts.
+    /// Elements of one kind for which there is no form below.
     Array(Vec<GgufValue>),
+    /// i32: the kinds of a vocabulary's tokens, for one.
+    Integers(Vec<i32>),
+    /// f32: the scores of a vocabulary's tokens, for one.
+    Floats(Vec<f32>),
     /// Texts: a vocabulary, for one.
     Texts(Texts),
 }
@@ -106,7 +110,20 @@ impl GgufValue {
             Self::Bool(_) => "a boolean",
             Self::Text(_) => "a text",
             Self::Array(_) => "an array",
+            Self::Integers(_) => "an array of integers",
+            Self::Floats(_) => "an array of floats",
             Self::Texts(_) => "an array of texts",
+        }
+    }
+
+    /// How many elements an array has; `None` of what is none.
+    pub fn elements(&self) -> Option<usize> {
+        match self {
+            Self::Array(values) => Some(values.len()),
+            Self::Integers(numbers) => Some(numbers.len()),
+            Self::Floats(numbers) => Some(numbers.len()),
+            Self::Texts(texts) => Some(texts.len()),
+            _ => None,
         }
     }
 
@@ -403,11 +420,13 @@ impl<R: Read> Cursor<R> {
             texts.together.shrink_to_fit();
             return Ok(GgufValue::Texts(texts));
         }
-        let mut values = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            values.push(self.value(key, kind, depth + 1)?);
+        // A vocabulary has hundreds of thousands of these.
+        let words = |this: &mut Self| (0..count).map(|_| this.bytes::<4>("an array")).collect::<Read_<Vec<_>>>();
+        match kind {
+            5 => Ok(GgufValue::Integers(words(self)?.into_iter().map(i32::from_le_bytes).collect())),
+            6 => Ok(GgufValue::Floats(words(self)?.into_iter().map(f32::from_le_bytes).collect())),
+            _ => (0..count).map(|_| self.value(key, kind, depth + 1)).collect::<Read_<_>>().map(GgufValue::Array),
         }
-        Ok(GgufValue::Array(values))
     }
 
     fn text(&mut self, what: &'static str, limit: u64) -> Read_<String> {

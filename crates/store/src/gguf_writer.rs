@@ -100,7 +100,7 @@ fn kind_of(value: &GgufValue) -> u32 {
         GgufValue::Float(_) => 6,
         GgufValue::Bool(_) => 7,
         GgufValue::Text(_) => 8,
-        GgufValue::Array(_) | GgufValue::Texts(_) => 9,
+        GgufValue::Array(_) | GgufValue::Integers(_) | GgufValue::Floats(_) | GgufValue::Texts(_) => 9,
     }
 }
 
@@ -115,16 +115,28 @@ fn put_value(out: &mut Vec<u8>, value: &GgufValue, kind: u32) {
         (GgufValue::Text(text), _) => put_text(out, text),
         (GgufValue::Array(values), _) => {
             let kind = values.iter().map(kind_of).max().unwrap_or(8); // the widest of its integers
-            out.extend(kind.to_le_bytes());
-            out.extend((values.len() as u64).to_le_bytes());
+            put_length(out, kind, values.len());
             values.iter().for_each(|v| put_value(out, v, kind));
         }
+        (GgufValue::Integers(numbers), _) => {
+            put_length(out, 5, numbers.len());
+            numbers.iter().for_each(|n| out.extend(n.to_le_bytes()));
+        }
+        (GgufValue::Floats(numbers), _) => {
+            put_length(out, 6, numbers.len());
+            numbers.iter().for_each(|x| out.extend(x.to_le_bytes()));
+        }
         (GgufValue::Texts(texts), _) => {
-            out.extend(8u32.to_le_bytes());
-            out.extend((texts.len() as u64).to_le_bytes());
+            put_length(out, 8, texts.len());
             texts.iter().for_each(|text| put_text(out, text));
         }
     }
+}
+
+/// What stands before an array's elements.
+fn put_length(out: &mut Vec<u8>, kind: u32, elements: usize) {
+    out.extend(kind.to_le_bytes());
+    out.extend((elements as u64).to_le_bytes());
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

@@ -480,17 +480,10 @@ fn vocabulary(keys: &BTreeMap<String, GgufValue>) -> std::result::Result<GgufVoc
         Some(other) => Err(wrong(name, other.kind(), "a boolean")),
         None => Ok(None),
     };
-    let array = |name: &str| match get(name) {
-        Some(GgufValue::Array(values)) => Ok(&values[..]),
-        Some(GgufValue::Texts(texts)) if texts.is_empty() => Ok(&[][..]), // an empty array is of any kind
-        Some(other) => Err(wrong(name, other.kind(), "an array")),
-        None => Ok(&[][..]),
-    };
     let texts = |name: &str| match get(name) {
         Some(GgufValue::Texts(texts)) => Ok(texts.iter().map(str::to_owned).collect()),
-        Some(GgufValue::Array(values)) => {
-            values.first().map_or(Ok(Vec::new()), |other| Err(wrong(name, other.kind(), "an array of texts")))
-        }
+        Some(other) if other.elements() == Some(0) => Ok(Vec::new()),
+        Some(GgufValue::Array(values)) => Err(wrong(name, values[0].kind(), "an array of texts")),
         Some(other) => Err(wrong(name, other.kind(), "an array of texts")),
         None => Ok(Vec::new()),
     };
@@ -499,18 +492,23 @@ fn vocabulary(keys: &BTreeMap<String, GgufValue>) -> std::result::Result<GgufVoc
         GgufValue::Unsigned(n) => i32::try_from(*n).ok(),
         _ => None,
     };
-    let token_types =
-        array("token_type")?.iter().map(|v| integer(v).ok_or_else(|| wrong("token_type", v.kind(), "an array of small integers")));
-    let score = |v: &GgufValue| match v {
-        GgufValue::Float(x) => Ok(*x as f32),
-        other => Err(wrong("scores", other.kind(), "an array of floats")),
+    let float = |v: &GgufValue| if let GgufValue::Float(x) = v { Some(*x as f32) } else { None };
+    const INTEGERS: &str = "an array of small integers";
+    const FLOATS: &str = "an array of floats";
+    let token_types = match get("token_type") {
+        Some(GgufValue::Integers(numbers)) => numbers.clone(),
+        other => elements(other, integer).map_err(|given| wrong("token_type", given, INTEGERS))?,
+    };
+    let scores = match get("scores") {
+        Some(GgufValue::Floats(numbers)) => numbers.clone(),
+        other => elements(other, float).map_err(|given| wrong("scores", given, FLOATS))?,
     };
     let vocabulary = GgufVocabulary {
         model: text("model")?.ok_or_else(|| wrong("model", "nothing", "a text"))?,
         pre: text("pre")?,
         tokens: texts("tokens")?,
-        token_types: token_types.collect::<std::result::Result<_, _>>()?,
-        scores: array("scores")?.iter().map(score).collect::<std::result::Result<_, _>>()?,
+        token_types,
+        scores,
         merges: texts("merges")?,
         add_bos: flag("add_bos_token")?,
         add_eos: flag("add_eos_token")?,
@@ -525,6 +523,17 @@ fn vocabulary(keys: &BTreeMap<String, GgufValue>) -> std::result::Result<GgufVoc
         }
     }
     Ok(vocabulary)
+}
+
+/// The elements of an array, none where there is no array or it is empty, which may be of any kind; or the kind of what is not
+/// `wanted`.
+fn elements<T>(value: Option<&GgufValue>, wanted: impl Fn(&GgufValue) -> Option<T>) -> std::result::Result<Vec<T>, &'static str> {
+    match value {
+        None => Ok(Vec::new()),
+        Some(GgufValue::Array(values)) => values.iter().map(|v| wanted(v).ok_or_else(|| v.kind())).collect(),
+        Some(other) if other.elements() == Some(0) => Ok(Vec::new()),
+        Some(other) => Err(other.kind()),
+    }
 }
 
 /// `license:` in the front matter of a model card; a card that cannot be read says nothing.

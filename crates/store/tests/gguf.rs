@@ -22,7 +22,12 @@ fn what_is_written_comes_back() {
         ("a.numbers".into(), GgufValue::Array(vec![GgufValue::Unsigned(1), GgufValue::Unsigned(1 << 40)])),
         (
             "a.nested".into(),
-            GgufValue::Array(vec![GgufValue::Array(vec![GgufValue::Signed(-1)]), GgufValue::Texts(std::iter::empty::<&str>().collect())]),
+            GgufValue::Array(vec![
+                GgufValue::Array(vec![GgufValue::Signed(-1 << 40)]),
+                GgufValue::Integers(vec![-1, 7]),
+                GgufValue::Floats(vec![0.5]),
+                GgufValue::Texts(std::iter::empty::<&str>().collect()),
+            ]),
         ),
     ]);
     let bytes: Vec<u8> = (0..=255).collect();

@@ -95,7 +95,7 @@ fn vocabulary() -> BTreeMap<String, GgufValue> {
         ("tokenizer.ggml.model".into(), GgufValue::Text("gpt2".into())),
         ("tokenizer.ggml.pre".into(), GgufValue::Text("smollm".into())),
         ("tokenizer.ggml.tokens".into(), texts(&["<|s|>", "a", "b", "ab"])),
-        ("tokenizer.ggml.token_type".into(), GgufValue::Array([3, 1, 1, 1].map(GgufValue::Signed).into())),
+        ("tokenizer.ggml.token_type".into(), GgufValue::Integers(vec![3, 1, 1, 1])),
         ("tokenizer.ggml.merges".into(), texts(&["a b"])),
         ("tokenizer.ggml.bos_token_id".into(), GgufValue::Unsigned(0)),
         ("tokenizer.ggml.eos_token_id".into(), GgufValue::Unsigned(3)),

@@ -296,6 +296,9 @@ fn memory_lines(memory: &MemoryFacts) {
         emit(&format!("{name:<26} {:>12}", megabytes(*bytes)));
     }
     emit(&format!("{:<26} {:>12}", "memory at most", megabytes(memory.planned_bytes)));
+    if memory.mapped_bytes > 0 {
+        emit(&format!("{:<26} {:>12}", "mapped from the files", megabytes(memory.mapped_bytes)));
+    }
 }
 
 fn data_lines(facts: &DataFacts) {
@@ -567,6 +570,9 @@ fn bench_train(session: &mut Session<'_>, bench: &BenchTrain) -> Result<Exit> {
             megabytes(result.peak_rss_bytes),
             megabytes(result.planned_bytes)
         ));
+        if result.mapped_bytes > 0 {
+            emit(&format!("{} of weights mapped from the files, not in the plan", megabytes(result.mapped_bytes)));
+        }
         emit(&losses_line(&result.losses));
     }
     Ok(Exit::Done)

@@ -20,14 +20,16 @@
 //!
 //! Full fine-tuning has no pairs, and backward twice as many as forward everywhere.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use data::TokenRow;
 use data::pack;
 use engine::adapter::{Adapter, LoraConfig};
 use engine::batch::{Batch, PassLimits};
-use engine::config::{Linear, ModelConfig};
+use engine::config::{Linear, ModelConfig, TensorName};
 use engine::cpu::CpuDevice;
+use engine::device::Stored;
 use engine::full::FullConfig;
 use engine::memory::{self, MemoryPlan, Policy, TrainingUse, Uses};
 use engine::random::{self, Purpose};
@@ -43,7 +45,7 @@ use crate::context::{Context, Event, Observer};
 use crate::error::{Error, Result};
 use crate::moments;
 use crate::plan::process_lines;
-use crate::spec::{Optimizer, defaults};
+use crate::spec::{Mapped, Optimizer, defaults};
 use crate::tune::EngineBatch;
 
 /// The peer's learning rate.
@@ -108,8 +110,8 @@ pub struct BenchTrain {
     pub model: String,
     /// How its weights are stored.
     pub storage: String,
-    /// As given.
-    pub mapped: bool,
+    /// Bytes of them that are read where the files have them: not in the plan, and in the peak as far as the system kept them.
+    pub mapped_bytes: u64,
     /// As given.
     pub method: String,
     /// As given.
@@ -204,7 +206,7 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
         peak_rss_bytes: store::disk::peak_rss_bytes().unwrap_or(0),
         model: options.model.to_owned(),
         storage: base.storage_names(),
-        mapped: options.mapped,
+        mapped_bytes: base.mapped_bytes()?,
         method: options.method.to_owned(),
         optimizer: options.optimizer.to_owned(),
         rank: options.rank,
@@ -246,34 +248,39 @@ pub(super) fn fitted(
     lora: &LoraConfig,
     training: impl Fn(Policy) -> TrainingUse,
 ) -> Result<(Uses, u64)> {
-    let storages = base.stored()?;
     // Made on the host and freed, but in pieces that the allocator keeps.
     let host = 4 * lora.parameters(base.config()) as u64;
-    let plan = |device: &CpuDevice, uses: &Uses| memory::plan(device, base.config(), |name| storages[&name], Some(lora), uses);
+    let plan =
+        |device: &CpuDevice, stored: &Storages, uses: &Uses| memory::plan(device, base.config(), |name| stored[&name], Some(lora), uses);
     fitted_with(context, base, host, plan, training)
 }
 
 /// The same of full fine-tuning.
 fn fitted_full(context: &Context<'_>, base: &Base, full: &FullConfig, training: impl Fn(Policy) -> TrainingUse) -> Result<(Uses, u64)> {
-    let storages = base.stored()?;
-    let plan = |device: &CpuDevice, uses: &Uses| memory::plan_full(device, base.config(), |name| storages[&name], full, uses);
+    let plan =
+        |device: &CpuDevice, stored: &Storages, uses: &Uses| memory::plan_full(device, base.config(), |name| stored[&name], full, uses);
     fitted_with(context, base, 0, plan, training)
 }
+
+type Storages = BTreeMap<TensorName, Stored>;
 
 fn fitted_with(
     context: &Context<'_>,
     base: &Base,
     host: u64,
-    plan: impl Fn(&CpuDevice, &Uses) -> MemoryPlan,
+    plan: impl Fn(&CpuDevice, &Storages, &Uses) -> MemoryPlan,
     training: impl Fn(Policy) -> TrainingUse,
 ) -> Result<(Uses, u64)> {
     let device = CpuDevice::new(context.threads);
     let process: u64 = process_lines(context, base).iter().map(|(_, bytes)| bytes).sum::<u64>() + host;
     let uses = |policy: &Policy| Uses { training: Some(training(policy.clone())), ..Uses::default() };
-    let planned = |policy: &Policy| Ok(plan(&device, &uses(policy)).total_bytes() as u64 + process);
     let nearest = |_| Ok("fewer or shorter sequences, or a smaller base, need less".to_owned());
-    let policy = budget::policy(context.memory, base.config().layers, planned, nearest)?;
-    Ok((uses(&policy), planned(&policy)?))
+    budget::or_mapped(base, Mapped::Auto, || {
+        let stored = base.stored()?;
+        let planned = |policy: &Policy| Ok(plan(&device, &stored, &uses(policy)).total_bytes() as u64 + process);
+        let policy = budget::policy(context.memory, base.config().layers, planned, nearest)?;
+        Ok((uses(&policy), planned(&policy)?))
+    })
 }
 
 /// LoRA on all linear layers.

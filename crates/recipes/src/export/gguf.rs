@@ -131,12 +131,12 @@ fn tokenizer(base: &Base) -> Result<Vec<(String, GgufValue)>> {
         ("model", text(&vocabulary.model)),
         ("pre", text(if vocabulary.pre.is_empty() { "default" } else { &vocabulary.pre })),
         ("tokens", texts(vocabulary.tokens)),
-        ("token_type", GgufValue::Array(vocabulary.token_types.iter().map(|&kind| GgufValue::Signed(kind.into())).collect())),
+        ("token_type", GgufValue::Integers(vocabulary.token_types)),
     ];
     if vocabulary.scores.is_empty() {
         keys.push(("merges", texts(vocabulary.merges)));
     } else {
-        keys.push(("scores", GgufValue::Array(vocabulary.scores.iter().map(|&score| GgufValue::Float(score.into())).collect())));
+        keys.push(("scores", GgufValue::Floats(vocabulary.scores)));
     }
     // Of the tokens that end a text, the files name the tokenizer's own, one that ends a turn and one that ends a message.
     let mut ends = base.end_ids.iter().copied().filter(|id| Some(*id) != vocabulary.eos);

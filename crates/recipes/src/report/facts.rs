@@ -401,10 +401,20 @@ pub struct LookFacts {
 pub struct MemoryFacts {
     /// (what, planned bytes).
     pub lines: Vec<(String, u64)>,
-    /// Planned peak of the process.
+    /// Planned peak of the process, without what is mapped.
     pub planned_bytes: u64,
-    /// Measured peak (0: the system does not tell).
+    /// Weights read where the files have them: pages that the system may drop and read again.
+    #[serde(default)]
+    pub mapped_bytes: u64,
+    /// Measured peak, with the pages of mapped weights that were in memory (0: the system does not tell).
     pub peak_rss_bytes: u64,
+}
+
+impl MemoryFacts {
+    /// What the measured peak is where the system keeps all that is mapped.
+    pub fn predicted_bytes(&self) -> u64 {
+        self.planned_bytes.saturating_add(self.mapped_bytes)
+    }
 }
 
 /// What the test set can prove.

@@ -357,6 +357,7 @@ pub(crate) fn tickets() -> Report {
         memory: MemoryFacts {
             lines: vec![("base weights".into(), 98_133_440), ("adapter, gradients, moments".into(), 78_200_000), ("activations".into(), 301_000_000), ("scratch of the kernels".into(), 24_000_000), ("tokenizer, code, stacks, buffers".into(), 61_000_000)],
             planned_bytes: 562_333_440,
+            mapped_bytes: 0,
             peak_rss_bytes: 548_102_144,
         },
         power: PowerFacts { items: n, detectable_difference: 0.098, items_for: vec![(0.05, 820), (0.03, 2280)], of_perplexity: false },

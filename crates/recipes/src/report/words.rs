@@ -303,14 +303,19 @@ pub(super) fn blanks(report: &Report) -> Vec<String> {
 pub(super) fn memory(report: &Report) -> String {
     use super::numbers::bytes;
     let memory = &report.memory;
-    match (memory.planned_bytes, memory.peak_rss_bytes) {
+    match (memory.predicted_bytes(), memory.peak_rss_bytes) {
         (0, 0) => "Memory was neither planned nor measured yet.".to_owned(),
         (planned, 0) => format!("Predicted peak {}; not measured (no training yet, or the system does not tell).", bytes(planned)),
         (0, peak) => format!("Measured peak {}; nothing was predicted.", bytes(peak)),
-        (planned, peak) => {
-            let off = (peak as f64 - planned as f64) / planned as f64;
+        (predicted, peak) => {
+            let off = (peak as f64 - predicted as f64) / predicted as f64;
             let side = if off > 0.0 { "above" } else { "below" };
-            format!("Predicted peak {}, measured {}: {} {side} the prediction.", bytes(planned), bytes(peak), percent(off.abs()))
+            let apart = if memory.mapped_bytes > 0 {
+                format!(", of it {} of mapped weights, which the system drops where memory is short", bytes(memory.mapped_bytes))
+            } else {
+                String::new()
+            };
+            format!("Predicted peak {}{apart}; measured {}: {} {side} the prediction.", bytes(predicted), bytes(peak), percent(off.abs()))
         }
     }
 }

@@ -168,11 +168,11 @@ fn looks(report: &Report, training: &TrainingFacts) -> String {
 pub(super) fn memory(report: &Report) -> Option<Section> {
     let memory = &report.memory;
     let mut body = paragraph(&words::memory(report));
-    let most = memory.planned_bytes.max(memory.peak_rss_bytes);
+    let most = memory.predicted_bytes().max(memory.peak_rss_bytes);
     if most > 0 {
         let mut table = Table::new("Peak memory of the process.", &[("", Column::Text), ("Bytes", Column::Number), ("", Column::Drawing)]);
         for (name, value) in
-            [("Predicted", memory.planned_bytes), ("Measured", memory.peak_rss_bytes)].into_iter().filter(|(_, value)| *value > 0)
+            [("Predicted", memory.predicted_bytes()), ("Measured", memory.peak_rss_bytes)].into_iter().filter(|(_, value)| *value > 0)
         {
             table.row("", &[name.to_owned(), html(&bytes(value)), svg::share_bar(value as f64 / most as f64, "s-validation")]);
         }
