@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 
-use engine::compute::{Compute, ComputePath};
+use engine::compute::Compute;
 use engine::config::{ModelConfig, TensorName};
 use engine::cpu::CpuDevice;
-use engine::device::Stored;
 use engine::full::FullConfig;
 use engine::model::{Model, SharedTensor, SourceError, TensorView, WeightSource};
 use engine::storage::{self as engine_storage, Storage};
@@ -32,6 +31,8 @@ use crate::inspect::hosted;
 use crate::layers::LayerPattern;
 use crate::spec::{Mapped, RunPlan};
 use crate::storage;
+
+mod mapping;
 
 /// A base model, ready to be loaded.
 pub struct Base {
@@ -57,7 +58,9 @@ pub struct Base {
     text: OnceLock<TextSide>,
     /// How weights are held where not as the file has them.
     storage: Option<Storage>,
-    /// Weights are read where the files have them. What it is only shows when the run's memory is planned.
+    /// When weights are read where the files have them.
+    mapping: Mapped,
+    /// Whether they are, which may show only when the run's memory is planned.
     mapped: AtomicBool,
     /// How it is asked.
     compute: Compute,
@@ -269,8 +272,7 @@ impl Base {
     pub fn of_plan(context: &Context<'_>, observer: &mut dyn Observer, plan: &RunPlan, folder: &Path, offline: bool) -> Result<Base> {
         let located = locate(context, observer, &beside(&plan.model.base, folder), offline)?;
         let base = Base::describe(context, &plan.model.base, located)?.with_text(&plan.model.template)?;
-        base.map_weights(plan.model.mapped == Mapped::Always);
-        base.held_as(&plan.model.storage)?.asked_by(&plan.engine.compute, &plan.engine.kv_cache)
+        base.mapped_when(plan.model.mapped).held_as(&plan.model.storage)?.asked_by(&plan.engine.compute, &plan.engine.kv_cache)
     }
 
     /// The same, but never fetches.
@@ -290,33 +292,6 @@ impl Base {
     pub fn asked_by(mut self, path: &str, kv_cache: &str) -> Result<Base> {
         self.compute = compute::parse(path, kv_cache)?;
         Ok(self)
-    }
-
-    /// From now on weights that are held as the files have them are loaded by mapping the files, or copied.
-    pub fn map_weights(&self, mapped: bool) {
-        self.mapped.store(mapped, Ordering::Relaxed);
-    }
-
-    /// Whether they are mapped: integer products read weights in a form of their own, which is a copy.
-    pub fn maps_weights(&self) -> bool {
-        self.mapped.load(Ordering::Relaxed) && self.compute.path == ComputePath::Exact
-    }
-
-    /// Bytes of the files' tensors that are read where they lie.
-    pub(crate) fn mapped_bytes(&self) -> Result<u64> {
-        let shared = self.stored()?.into_iter().filter(|(_, stored)| stored.shared);
-        let bytes = shared.map(|(name, Stored { storage, .. })| {
-            let (rows, cols) = self.config().tensor_shape(name);
-            storage.bytes(rows, cols).unwrap_or(0) as u64
-        });
-        Ok(bytes.sum())
-    }
-
-    /// Whether a tensor can be read where it lies: a matrix as the model has it, in rows that stand together in their order.
-    fn mappable(&self, placed: &Placed) -> Result<bool> {
-        let (file, held) = self.held(placed)?;
-        let as_is = file == held && placed.order.is_none() && placed.offset == 0.0;
-        Ok(as_is && matrix(placed).is_some() && self.files.quantized(&placed.source).is_none())
     }
 
     /// How it is asked.
@@ -358,6 +333,7 @@ impl Base {
             template: String::new(),
             text: OnceLock::new(),
             storage: None,
+            mapping: Mapped::default(),
             mapped: AtomicBool::new(false),
             compute: Compute::default(),
             threads: context.threads,
@@ -413,7 +389,7 @@ impl Base {
 
     /// Loads the weights.
     pub fn load(&self, threads: usize) -> Result<Model<CpuDevice>> {
-        self.storages()?; // says which tensor is stored in a way that is not read, before anything is allocated
+        self.map_where_large(threads)?; // says which tensor is stored in a way that is not read, before anything is allocated
         Ok(Model::load(CpuDevice::new(threads), self.config().clone(), self)?)
     }
 
@@ -499,13 +475,6 @@ impl Base {
     /// How every tensor is held.
     pub fn storages(&self) -> Result<BTreeMap<TensorName, Storage>> {
         self.placed.values().map(|placed| Ok((placed.name, self.held(placed)?.1))).collect()
-    }
-
-    /// The same, with whether the tensor is read where its file has it.
-    pub(crate) fn stored(&self) -> Result<BTreeMap<TensorName, Stored>> {
-        let maps = self.maps_weights();
-        let stored = |placed: &Placed| Ok((placed.name, Stored { storage: self.held(placed)?.1, shared: maps && self.mappable(placed)? }));
-        self.placed.values().map(stored).collect()
     }
 
     /// How every tensor would be held with another `[model] storage`.
@@ -632,27 +601,8 @@ impl WeightSource for Base {
     }
 
     fn shared(&self, name: TensorName) -> std::result::Result<Option<SharedTensor>, SourceError> {
-        let placed = self.placed.get(&name).ok_or(SourceError::Missing)?;
-        let unreadable = |error: Error| SourceError::Unreadable(std::io::Error::other(error));
-        let (true, Some((rows, cols)), (storage, _)) =
-            (self.maps_weights() && self.mappable(placed).map_err(unreadable)?, matrix(placed), self.held(placed).map_err(unreadable)?)
-        else {
-            return Ok(None);
-        };
-        let whole = self.files.map(&placed.source).map_err(|error| unreadable(error.into()))?;
-        let row_bytes = storage.row_bytes(cols).unwrap_or(0);
-        let part = whole.part(placed.first_row.saturating_mul(row_bytes), rows.saturating_mul(row_bytes));
-        let Some(bytes) = part else { return Ok(None) };
-        if !engine_storage::finite(storage, cols, bytes.as_ref()) {
-            return Err(unreadable(Error::Weights { tensor: placed.source.clone() }));
-        }
-        Ok(Some(SharedTensor { storage, rows, cols, bytes: Arc::new(bytes) }))
+        self.mapped_tensor(self.placed.get(&name).ok_or(SourceError::Missing)?)
     }
-}
-
-/// Rows and columns of what is a matrix.
-fn matrix(placed: &Placed) -> Option<(usize, usize)> {
-    if let [rows, cols] = placed.shape[..] { Some((rows, cols)) } else { None }
 }
 
 /// Files beside the weights are this long at most.

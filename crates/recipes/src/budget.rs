@@ -42,9 +42,9 @@ pub(crate) fn policy(
 ///
 /// # Errors
 /// As `fitting`'s.
-pub(crate) fn or_mapped<T>(base: &Base, choice: Mapped, fitting: impl Fn() -> Result<T>) -> Result<T> {
+pub(crate) fn or_mapped<T>(base: &Base, fitting: impl Fn() -> Result<T>) -> Result<T> {
     match fitting() {
-        Err(Error::Memory { .. }) if choice == Mapped::Auto && !base.maps_weights() => {
+        Err(Error::Memory { .. }) if base.mapping() == Mapped::Auto && !base.maps_weights() => {
             base.map_weights(true);
             let mapped = fitting();
             base.map_weights(mapped.is_ok());

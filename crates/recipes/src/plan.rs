@@ -265,7 +265,7 @@ fn policy(context: &Context<'_>, plan: &RunPlan, base: &Base, prepared: &Prepare
         Ok("a smaller base, a smaller [prepare] max_tokens or fewer arms need less".to_owned())
     };
     let fitting = || budget::policy(context.memory, base.config().layers, |policy| bytes(plan, rows, policy), nearest);
-    budget::or_mapped(base, plan.model.mapped, fitting)
+    budget::or_mapped(base, fitting)
 }
 
 /// Planned memory of a whole run.

@@ -143,8 +143,8 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
         ("--rank", options.rank, 1),
         ("--steps", options.steps, 2),
     ])?;
-    let base = Base::open_weights(context, observer, options.model)?.held_as(options.storage)?;
-    base.map_weights(options.mapped);
+    let mapping = if options.mapped { Mapped::Always } else { Mapped::Auto };
+    let base = Base::open_weights(context, observer, options.model)?.mapped_when(mapping).held_as(options.storage)?;
     let config = base.config().clone();
     let ids = match options.ids {
         Some(file) => read_ids(file, options, config.vocab)?,
@@ -275,7 +275,7 @@ fn fitted_with(
     let process: u64 = process_lines(context, base).iter().map(|(_, bytes)| bytes).sum::<u64>() + host;
     let uses = |policy: &Policy| Uses { training: Some(training(policy.clone())), ..Uses::default() };
     let nearest = |_| Ok("fewer or shorter sequences, or a smaller base, need less".to_owned());
-    budget::or_mapped(base, Mapped::Auto, || {
+    budget::or_mapped(base, || {
         let stored = base.stored()?;
         let planned = |policy: &Policy| Ok(plan(&device, &stored, &uses(policy)).total_bytes() as u64 + process);
         let policy = budget::policy(context.memory, base.config().layers, planned, nearest)?;

@@ -13,7 +13,7 @@ use engine::batch::PassLimits;
 use engine::compute::ComputePath;
 use engine::config::{Linear, ModelConfig, TensorName};
 use engine::cpu::CpuDevice;
-use engine::device::{Device, Limits, Storage};
+use engine::device::{Device, Limits, Storage, Stored};
 use engine::full::FullConfig;
 use engine::memory::{self, Policy, TrainingUse, Uses};
 use engine::moments::MomentStorage;
@@ -61,10 +61,14 @@ pub struct Method {
     pub trained: u64,
     /// Least memory: everything is computed again in the backward pass.
     pub memory_least: u64,
+    /// The same where weights that are held as the files have them are mapped: the system may drop their pages.
+    pub memory_mapped: u64,
     /// Memory of the fastest way: everything is kept.
     pub memory_fastest: u64,
     /// Whether the least fits the memory that is available now; nothing where the system does not say.
     pub fits: Option<bool>,
+    /// The same of mapped weights.
+    pub fits_mapped: Option<bool>,
     /// Estimated tokens a second.
     pub tokens_per_second: f64,
     /// Estimated hours for a million tokens.
@@ -124,12 +128,12 @@ pub(crate) fn methods(context: &Context<'_>, base: &Base, speed: &Speed, hourly_
             continue;
         }
         for dora in [false, true] {
-            methods.push(method(context, base, speed, Trained::Adapter { dora }, storage, &held, hourly_cost));
+            methods.push(method(context, base, speed, Trained::Adapter { dora }, storage, hourly_cost)?);
         }
     }
     // Only where a small step could change a weight.
     if base.trains_in_full().is_ok() {
-        methods.push(method(context, base, speed, Trained::All, "", &base.storages()?, hourly_cost));
+        methods.push(method(context, base, speed, Trained::All, "", hourly_cost)?);
     }
     Ok(methods)
 }
@@ -151,29 +155,22 @@ fn linear_bytes(base: &Base, held: &BTreeMap<TensorName, Storage>) -> usize {
     held.iter().filter(|(name, _)| matches!(name, TensorName::Linear(..))).map(bytes).sum()
 }
 
-fn method(
-    context: &Context<'_>,
-    base: &Base,
-    speed: &Speed,
-    trained: Trained,
-    storage: &str,
-    held: &BTreeMap<TensorName, Storage>,
-    hourly_cost: Option<f64>,
-) -> Method {
+fn method(context: &Context<'_>, base: &Base, speed: &Speed, trained: Trained, storage: &str, hourly_cost: Option<f64>) -> Result<Method> {
     let config = base.config();
     let adapter = LoraConfig { dora: trained == Trained::Adapter { dora: true }, ..lora(RANK) };
     let full = FullConfig::all();
     let tokens = TOKENS.min(config.context).max(1);
     let device = CpuDevice::new(context.threads);
     let process: u64 = process_lines(context, base).iter().map(|(_, bytes)| bytes).sum();
-    let needed = |policy: Policy| {
+    let (held, mapped) = (base.storages_as(storage)?, base.mapped_as(storage)?);
+    let needed = |policy: Policy, stored: &dyn Fn(TensorName) -> Stored| {
         let pass = PassLimits::dense(tokens);
         let training =
             TrainingUse { pass, policy, several_passes: false, reduction_leaves: 1, micro_batches: 1, moments: MomentStorage::F32 };
         let uses = Uses { training: Some(training), ..Uses::default() };
         let plan = match trained {
-            Trained::Adapter { .. } => memory::plan(&device, config, |name| held[&name], Some(&adapter), &uses),
-            Trained::All => memory::plan_full(&device, config, |name| held[&name], &full, &uses),
+            Trained::Adapter { .. } => memory::plan(&device, config, stored, Some(&adapter), &uses),
+            Trained::All => memory::plan_full(&device, config, stored, &full, &uses),
         };
         plan.total_bytes() as u64 + process
     };
@@ -184,8 +181,10 @@ fn method(
     } / tokens.max(2) as f64;
     let tokens_per_second = EFFICIENCY * speed.gflops * 1e9 / flops;
     let hours_per_million = 1e6 / tokens_per_second / 3600.0;
-    let least = needed(Policy::Recompute);
-    Method {
+    let copied = |name| Stored::from(held[&name]);
+    let (least, least_mapped) = (needed(Policy::Recompute, &copied), needed(Policy::Recompute, &|name| mapped[&name]));
+    let available = store::disk::memory_available_bytes();
+    Ok(Method {
         method: match (trained, quantised) {
             (Trained::All, _) => "full",
             (Trained::Adapter { dora: false }, false) => "LoRA",
@@ -199,11 +198,13 @@ fn method(
             Trained::All => full.parameters(config),
         } as u64,
         memory_least: least,
-        memory_fastest: needed(Policy::Keep),
-        fits: store::disk::memory_available_bytes().map(|available| least <= available),
+        memory_mapped: least_mapped,
+        memory_fastest: needed(Policy::Keep, &copied),
+        fits: available.map(|available| least <= available),
+        fits_mapped: available.map(|available| least_mapped <= available),
         tokens_per_second,
         hours_per_million,
         millions_per_night: NIGHT_HOURS / hours_per_million,
         cost_per_million: hourly_cost.map(|cost| cost * hours_per_million),
-    }
+    })
 }

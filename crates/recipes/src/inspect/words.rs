@@ -167,8 +167,13 @@ fn methods(lines: &mut Vec<String>, model: &Local) {
             figures(method.hours_per_million),
             figures(method.millions_per_night)
         ));
-        if method.fits == Some(false) {
-            named(lines, "", "needs more memory than is available now");
+        match (method.fits, method.fits_mapped) {
+            (Some(false), Some(true)) => {
+                let least = size(method.memory_mapped);
+                named(lines, "", &format!("fits with {least} while weights are read from the mapped files, at the disk's speed"));
+            }
+            (Some(false), _) => named(lines, "", "needs more memory than is available now"),
+            _ => {}
         }
     }
 }

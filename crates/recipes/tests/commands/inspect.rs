@@ -49,6 +49,7 @@ fn a_folder_is_told_from_its_files() {
     // Weights, gradients and both moments in f32, whatever else there is.
     assert!(full.memory_least > 16 * full.trained, "{full:?}");
     assert!(model.methods.iter().all(|method| method.memory_least <= method.memory_fastest && method.cost_per_million.is_some()));
+    assert!(model.methods[0].memory_mapped < model.methods[0].memory_least && full.memory_mapped == full.memory_least, "{full:?}");
     let rank_16: u64 = model.adapters.iter().map(|adapter| adapter.parameters_rank_16).sum();
     assert_eq!(model.methods[0].trained, rank_16, "the engine counts the same");
     let text = text(&inspection);
