@@ -435,8 +435,12 @@ pub(crate) struct BenchGenerate {
     /// How the weights are held in memory [default: as the files have them]
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes::storage::CHOICES))]
     pub(crate) storage: Option<String>,
-    #[command(flatten)]
-    pub(crate) compute: Compute,
+    /// Products over quantised weights: in integers (fast), as its peer llama.cpp has them, or in f32 (exact)
+    #[arg(long, default_value = "fast", value_parser = clap::builder::PossibleValuesParser::new(recipes::compute::PATHS))]
+    pub(crate) compute: String,
+    /// What the cache of keys and values holds
+    #[arg(long, default_value = "f32", value_parser = clap::builder::PossibleValuesParser::new(recipes::compute::KV_CACHES))]
+    pub(crate) kv_cache: String,
 }
 
 /// How a model is asked.

@@ -570,6 +570,8 @@ fn bench_train(session: &mut Session<'_>, bench: &BenchTrain) -> Result<Exit> {
             megabytes(result.peak_rss_bytes),
             megabytes(result.planned_bytes)
         ));
+        emit(&format!("model FLOPs of a step, computing again not counted: {:.4e} =", result.flops_per_step));
+        result.flops_formula.split("; ").for_each(|line| emit(&format!("  {line}")));
         if result.mapped_bytes > 0 {
             emit(&format!("{} of weights mapped from the files, not in the plan", megabytes(result.mapped_bytes)));
         }
@@ -652,8 +654,8 @@ fn bench_generate(session: &mut Session<'_>, bench: &BenchGenerate) -> Result<Ex
     let options = recipes::bench::generate::BenchGenerateOptions {
         model: &bench.model,
         storage: bench.storage.as_deref().unwrap_or_default(),
-        compute: bench.compute.compute.as_deref().unwrap_or_default(),
-        kv_cache: bench.compute.kv_cache.as_deref().unwrap_or_default(),
+        compute: &bench.compute,
+        kv_cache: &bench.kv_cache,
     };
     let result = recipes::bench::generate::generate(&session.context, &mut session.progress, &options)?;
     if session.json {
@@ -662,6 +664,7 @@ fn bench_generate(session: &mut Session<'_>, bench: &BenchGenerate) -> Result<Ex
         emit(&format!("prefill     {:.1} tokens/s ({} tokens)", result.prefill_tokens_per_second, result.prefill_tokens));
         emit(&format!("generation  {:.1} tokens/s", result.generate_tokens_per_second));
         emit(&format!("32 texts    {:.1} tokens/s", result.batch32_tokens_per_second));
+        emit(&format!("products    {}, {} cache of keys and values", result.compute_path, result.kv_cache));
     }
     Ok(Exit::Done)
 }

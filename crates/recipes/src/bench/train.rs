@@ -130,6 +130,8 @@ pub struct BenchTrain {
     pub threads: usize,
     /// Model FLOPs of a step.
     pub flops_per_step: f64,
+    /// What they count; computing again is not counted.
+    pub flops_formula: &'static str,
     /// Seconds of each step.
     pub step_seconds: Vec<f64>,
 }
@@ -171,16 +173,16 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
         |policy| TrainingUse { pass, policy, several_passes: false, reduction_leaves: 1, micro_batches: borrowed.len(), moments };
     let mut optimizer = trainer_config(options.steps, LEARNING_RATE, None);
     optimizer.optimizer.lora_plus_ratio = options.lora_plus_ratio;
-    let (mut trainer, flops_per_step, planned_bytes) = if let Some(full) = full {
+    let (mut trainer, flops_per_step, flops_formula, planned_bytes) = if let Some(full) = full {
         let (uses, planned_bytes) = fitted_full(context, &base, &full, training)?;
         let trainer = Trainer::full(base.load_trained(context.threads, &full)?, optimizer, &uses)?;
-        (trainer, full_flops_per_step(&config, options.batch, options.length), planned_bytes)
+        (trainer, full_flops_per_step(&config, options.batch, options.length), FULL_FORMULA, planned_bytes)
     } else {
         let (uses, planned_bytes) = fitted(context, &base, &adapter_config, training)?;
         let mut model = base.load(context.threads)?;
         let adapter = start.map_or_else(|| model.fresh_adapter(&adapter_config, SEED), Ok)?;
         let trainer = Trainer::new(model, &adapter, optimizer, &uses)?;
-        (trainer, flops_per_step(&config, &adapter_config, options.batch, options.length), planned_bytes)
+        (trainer, flops_per_step(&config, &adapter_config, options.batch, options.length), LORA_FORMULA, planned_bytes)
     };
 
     observer.event(Event::Start { what: "training".into(), total: options.steps as u64, unit: "steps" });
@@ -216,6 +218,7 @@ pub fn train(context: &Context<'_>, observer: &mut dyn Observer, options: BenchT
         micro_batches: borrowed.len(),
         threads: context.threads,
         flops_per_step,
+        flops_formula,
         step_seconds,
     })
 }
@@ -348,6 +351,14 @@ fn read_ids(file: &Path, options: &BenchTrainOptions<'_>, vocab: usize) -> Resul
     }
     Ok(lists)
 }
+
+/// What [`flops_per_step`] counts.
+const LORA_FORMULA: &str = "sum over layers of (sum over linears of (4 T out in + 6 T rank (in + out)) + 12 P heads head_dim) \
++ 4 H vocab hidden - sum over the first layer's query, key and value of 2 T in (out + rank); \
+T: tokens, H: tokens with loss, P: pairs of a query and a key it sees";
+/// What [`full_flops_per_step`] counts.
+const FULL_FORMULA: &str = "sum over layers of (sum over linears of 6 T out in + 12 P heads head_dim) + 6 H vocab hidden; \
+T: tokens, H: tokens with loss, P: pairs of a query and a key it sees";
 
 /// Model FLOPs of a step; see the module's table.
 pub fn flops_per_step(config: &ModelConfig, lora: &LoraConfig, batch: usize, length: usize) -> f64 {

@@ -274,7 +274,7 @@ fn bench_train_measures_a_tiny_model() {
         .tunesmith(&["bench", "train", "--model", "base", "--batch", "2", "--length", "32", "--rank", "4", "--steps", "3", "--json"])
         .expect(0)
         .json();
-    for key in ["tokens_per_second", "losses", "gflops", "planned_bytes", "peak_rss_bytes"] {
+    for key in ["tokens_per_second", "losses", "gflops", "flops_formula", "planned_bytes", "peak_rss_bytes"] {
         assert!(json.get(key).is_some(), "no {key}: {json}");
     }
 }
