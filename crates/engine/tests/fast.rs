@@ -54,7 +54,7 @@ fn far(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>() / a.len() as f64
 }
 
-/// The rows are rounded as Q8_0 rounds weights, to eight bits under one scale for 32 elements: what that moves is of the size of
+/// The rows are rounded much as Q8_0 rounds weights, to eight bits, under one scale for 16 elements and not 32: what that moves is of the size of
 /// what rounding the weights so moves. (These models' random weights amplify both far more than a trained model's do.)
 #[test]
 fn fast_is_as_near_exact_as_eight_bits_are_and_not_exact() {

@@ -1,4 +1,4 @@
-//! Keys and values as a cache keeps them: f32, bfloat16, or eight bits under one scale for 32 elements.
+//! Keys and values as a cache keeps them: f32, bfloat16, or eight bits under one scale for 16 elements.
 //!
 //! A cache is made of f32 elements whatever it holds, so that it lies in the same memory as everything else: the bits of
 //! one or two words of codes in each. What is read back is a function of the row alone, the same at every level.
@@ -7,15 +7,16 @@
 //! |---|---|
 //! | f32 | d numbers |
 //! | bf16 | groups of 32, each 16 elements: element l in the low half of element l, l + 16 in the high half |
-//! | int8 | groups of 64, each two scales and 16 elements: byte t of element l is 16 t + l; a number is code · scale t / 2 |
+//! | int8 | groups of 64, each two elements of scales and 16 of codes: byte t of element l is 16 t + l; a number is code · scale t |
 //!
-//! bfloat16 is rounded to nearest, ties to even; int8 likewise, with scale = max |x| / 127 of its 32 elements: one for a
-//! whole head of 256 loses what lies beside its largest (Gemma 3's mean KL is 0.02 so). Keys and values must be finite.
+//! bfloat16 is rounded to nearest, ties to even. int8 likewise, with scale = max |x| / 127 of its 16 elements, which is rounded up to
+//! bfloat16; scales 0 and 1 are the halves of the first element, 2 and 3 those of the second. One scale for a whole head of 256 loses what
+//! lies beside its largest: Gemma 3's mean KL was 0.02 so. Keys and values must be finite.
 
 use crate::rows;
 use crate::simd::{LANES, Simd};
 
-/// Elements that a group of 64 codes and their two scales take.
+/// Elements that a group of 64 codes and their four scales take.
 const INT8_GROUP: usize = 2 + LANES;
 
 /// How a cache holds keys and values.
@@ -26,7 +27,7 @@ pub enum KvType {
     F32,
     /// The upper halves.
     Bf16,
-    /// Eight bits under one scale for 32 elements.
+    /// Eight bits under one scale for 16 elements.
     Int8,
 }
 
@@ -101,21 +102,27 @@ fn store_bf16(head: &mut [f32], x: &[f32]) {
 
 fn store_int8(head: &mut [f32], x: &[f32]) {
     for (group, x) in head.chunks_exact_mut(INT8_GROUP).zip(x.chunks(4 * LANES)) {
-        let mut codes = [[0u8; 4]; LANES];
-        for (half, x) in x.chunks(2 * LANES).enumerate() {
+        let (mut scales, mut codes) = ([0u32; 4], [[0u8; 4]; LANES]);
+        for (t, x) in x.chunks(LANES).enumerate() {
             let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-            let inverse = 127.0 / largest;
+            let bits = (largest / 127.0).to_bits();
+            scales[t] = (bits >> 16) + u32::from(bits & 0xffff > 0);
+            let inverse = 1.0 / f32::from_bits(scales[t] << 16);
             let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-            group[half] = largest / 127.0;
-            for (i, x) in x.iter().enumerate() {
-                codes[i % LANES][2 * half + i / LANES] = (x * inverse).round_ties_even() as i8 as u8;
+            for (codes, x) in codes.iter_mut().zip(x) {
+                codes[t] = (x * inverse).round_ties_even() as i8 as u8;
             }
         }
-        if x.len() <= 2 * LANES {
-            group[1] = 0.0;
-        }
+        group[0] = f32::from_bits(scales[0] | scales[1] << 16);
+        group[1] = f32::from_bits(scales[2] | scales[3] << 16);
         group[2..].iter_mut().zip(codes).for_each(|(word, codes)| *word = f32::from_bits(u32::from_le_bytes(codes)));
     }
+}
+
+/// The scale of the elements whose codes are byte `t`.
+#[inline(always)]
+fn int8_scale(group: &[f32], t: usize) -> f32 {
+    f32::from_bits(group[t / 2].to_bits() >> (16 * (t % 2)) << 16)
 }
 
 /// `out[head_dim]` = a head as it is read back, one number at a time: the oracle of `expand`.
@@ -131,7 +138,7 @@ pub fn read_head(head: &[f32], kv: KvType, out: &mut [f32]) {
             KvType::Int8 => {
                 let (group, byte) = (&head[i / (4 * LANES) * INT8_GROUP..][..INT8_GROUP], i / LANES % 4);
                 let code = group[2 + i % LANES].to_bits().to_le_bytes()[byte] as i8;
-                f32::from(code) * group[byte / 2]
+                f32::from(code) * int8_scale(group, byte)
             }
         };
     }
@@ -156,7 +163,7 @@ pub(crate) fn expand<S: Simd>(s: S, head: &[f32], kv: KvType, out: &mut [f32]) {
                 let words = s.to_bits(s.load(&group[2..]));
                 for (t, out) in out.chunks_exact_mut(LANES).enumerate() {
                     let code = s.sar_i(s.shl_i(words, 24 - 8 * t as u32), 24);
-                    s.store(out, s.mul(s.to_f(code), s.splat(group[t / 2])));
+                    s.store(out, s.mul(s.to_f(code), s.splat(int8_scale(group, t))));
                 }
             }
         }

@@ -56,7 +56,7 @@ fn rounded(x: &[f32]) -> Vec<f64> {
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         x.iter().map(|&x| f64::from((x * inverse).round_ties_even()) * scale).collect::<Vec<f64>>()
     };
-    x.chunks_exact(32).flat_map(of_block).collect()
+    x.chunks_exact(16).flat_map(of_block).collect()
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn rounding_errs_by_half_a_step() {
     let mut draws = Draws::new(2);
     let x = draws.normal(32 * 50);
     let rounded = rounded(&x);
-    for (x, rounded) in x.chunks(32).zip(rounded.chunks(32)) {
+    for (x, rounded) in x.chunks(16).zip(rounded.chunks(16)) {
         let step = x.iter().fold(0.0f32, |a, b| a.max(b.abs())) / 127.0;
         for (x, rounded) in x.iter().zip(rounded) {
             assert!((f64::from(*x) - rounded).abs() <= 0.501 * f64::from(step));
@@ -184,5 +184,5 @@ fn room_is_counted() {
     let mut rounded = Rounded::default();
     rounded.reserve(5, 96).unwrap();
     assert_eq!(rounded.bytes(), Rounded::bytes_for(5, 96));
-    assert_eq!(Rounded::bytes_for(1, 64), 64 + 8 + 16);
+    assert_eq!(Rounded::bytes_for(1, 64), 64 + 16 + 16);
 }
