@@ -32,6 +32,7 @@ use crate::layers::LayerPattern;
 use crate::spec::{Mapped, RunPlan};
 use crate::storage;
 
+mod loading;
 mod mapping;
 
 /// A base model, ready to be loaded.

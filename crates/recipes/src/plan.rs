@@ -303,6 +303,7 @@ pub(crate) fn memory_facts(
         };
         *by_name.entry(name).or_insert(0) += entry.bytes as u64;
     }
+    let records = 4 * prepared.facts.tokens_rendered * 8;
     let mut lines: Vec<(String, u64)> = by_name.into_iter().collect();
     lines.extend([
         ("activations".into(), largest(|plan| plan.activation_bytes)),
@@ -310,8 +311,10 @@ pub(crate) fn memory_facts(
         ("sampling".into(), answering.host_bytes() as u64),
         ("adapter on the host".into(), host),
         ("checkpoint being written".into(), writing),
-        ("records".into(), 4 * prepared.facts.tokens_rendered * 8),
+        ("records".into(), records),
     ]);
+    let running: u64 = lines.iter().map(|(_, bytes)| bytes).sum();
+    lines.push(("more while it is loaded".into(), (records + base.loading_bytes(&training)?).saturating_sub(running)));
     lines.extend(process_lines(context, base));
     lines.retain(|(_, bytes)| *bytes > 0);
     let planned_bytes = lines.iter().map(|(_, bytes)| bytes).sum();

@@ -280,7 +280,10 @@ fn fitted_with(
     let nearest = |_| Ok("fewer or shorter sequences, or a smaller base, need less".to_owned());
     budget::or_mapped(base, || {
         let stored = base.stored()?;
-        let planned = |policy: &Policy| Ok(plan(&device, &stored, &uses(policy)).total_bytes() as u64 + process);
+        let planned = |policy: &Policy| {
+            let table = plan(&device, &stored, &uses(policy));
+            Ok(process + (table.total_bytes() as u64).max(base.loading_bytes(&table)?))
+        };
         let policy = budget::policy(context.memory, base.config().layers, planned, nearest)?;
         Ok((uses(&policy), planned(&policy)?))
     })
