@@ -9,7 +9,7 @@
 
 mod table;
 
-pub(crate) use table::{Dealt, Keys, NONE, Table};
+pub(crate) use table::{Dealt, Keys, NONE, Table, counted};
 
 use crate::steps::Reason;
 use crate::{DataError, Record, Rejected, TokenRow, TrainRows};

@@ -226,6 +226,15 @@ impl<'a> From<&'a mut Moment8bit> for optimizer::eight_bit::Moment<'a> {
     }
 }
 
+/// A weight has elements, and as many bytes as they take.
+fn has_size(name: &str, storage: Storage, rows: usize, cols: usize, bytes: &[u8]) -> Result<(), DeviceError> {
+    let (expected, given) = (storage.bytes(rows, cols).unwrap_or(0), bytes.len());
+    if given == expected && expected > 0 {
+        return Ok(());
+    }
+    Err(DeviceError::WeightSize { name: name.to_owned(), given, expected, rows, cols, storage })
+}
+
 impl Device for CpuDevice {
     fn scope<T: Send>(&mut self, work: impl FnOnce(&mut CpuDevice) -> T + Send) -> T {
         let pool = self.pool();
@@ -313,10 +322,7 @@ impl Device for CpuDevice {
     }
 
     fn weight(&mut self, name: &str, storage: Storage, rows: usize, cols: usize, bytes: &[u8]) -> Result<WeightId, DeviceError> {
-        let expected = storage.bytes(rows, cols).unwrap_or(0);
-        if bytes.len() != expected || expected == 0 {
-            return Err(DeviceError::WeightSize { name: name.to_owned(), given: bytes.len(), expected, rows, cols, storage });
-        }
+        has_size(name, storage, rows, cols, bytes)?;
         let needed = self.weight_bytes(storage, rows, cols);
         let weight = self.pool.install(|| Weight::new(storage, rows, cols, bytes));
         self.weights.push(weight.map_err(|_| DeviceError::OutOfMemory { name: name.to_owned(), needed })?);
@@ -336,10 +342,7 @@ impl Device for CpuDevice {
         cols: usize,
         bytes: SharedBytes,
     ) -> Result<WeightId, DeviceError> {
-        let (expected, given) = (storage.bytes(rows, cols).unwrap_or(0), (*bytes).as_ref().len());
-        if given != expected || expected == 0 {
-            return Err(DeviceError::WeightSize { name: name.to_owned(), given, expected, rows, cols, storage });
-        }
+        has_size(name, storage, rows, cols, (*bytes).as_ref())?;
         if !Weight::can_share(storage, cols) {
             return self.weight(name, storage, rows, cols, (*bytes).as_ref());
         }
@@ -352,10 +355,7 @@ impl Device for CpuDevice {
     }
 
     fn trained_weight(&mut self, name: &str, storage: Storage, rows: usize, cols: usize, bytes: &[u8]) -> Result<WeightId, DeviceError> {
-        let expected = storage.bytes(rows, cols).unwrap_or(0);
-        if bytes.len() != expected || expected == 0 {
-            return Err(DeviceError::WeightSize { name: name.to_owned(), given: bytes.len(), expected, rows, cols, storage });
-        }
+        has_size(name, storage, rows, cols, bytes)?;
         let needed = self.trained_weight_bytes(rows, cols);
         let weight = self.pool.install(|| Weight::trained(storage, rows, cols, bytes));
         self.weights.push(weight.map_err(|_| DeviceError::OutOfMemory { name: name.to_owned(), needed })?);

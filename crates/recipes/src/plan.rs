@@ -115,7 +115,7 @@ pub(crate) fn planned(context: &Context<'_>, plan: &RunPlan, folder: &Path, base
     if memory.mapped_bytes > 0 {
         let gigabytes = memory.mapped_bytes as f64 / 1e9;
         let text = format!("{gigabytes:.2} GB read where the files have them; the system may drop them and read them again");
-        lines.push(("weights".into(), text));
+        lines.push(("mapped".into(), text));
     }
     lines.push(("saved".into(), budget::words(&policy, base.config().layers)));
     Ok(Planned { lines, memory, power, policy, steps: steps.total as u64, prepared, plan: plan.clone() })

@@ -3,7 +3,7 @@
 use super::stored::{line, parts, record};
 use super::{NearReport, PassageReport, Rejects};
 use crate::spill::Log;
-use crate::split::{Keys, NONE, Part, SplitReport};
+use crate::split::{Keys, NONE, Part, SplitReport, counted};
 use crate::steps::Reason;
 use crate::{DataError, Record, Rejected, wire};
 use std::collections::BTreeMap;
@@ -69,18 +69,8 @@ impl Finished {
 
     /// Records of each stratum in training, validation and test, by name.
     pub fn strata(&self) -> Vec<(String, u64, u64, u64)> {
-        let mut counts = vec![(0, 0, 0); self.strata.len()];
-        for (place, stratum) in self.place.iter().zip(&self.stratum).filter(|(_, stratum)| **stratum != NONE) {
-            let counts = &mut counts[*stratum as usize];
-            match place {
-                Some(Part::Train) => counts.0 += 1,
-                Some(Part::Validation) => counts.1 += 1,
-                Some(Part::Test) => counts.2 += 1,
-                _ => {}
-            }
-        }
-        let named = self.strata.iter().zip(counts).filter(|(_, counts)| *counts != (0, 0, 0));
-        named.map(|(name, (train, validation, test))| (name.clone(), train, validation, test)).collect()
+        let counts = counted(&self.strata, &self.stratum, &self.place);
+        counts.into_iter().map(|(name, train, validation, test)| (name, train as u64, validation as u64, test as u64)).collect()
     }
 
     /// Balances training by sampling: of each stratum at most `ratio` times as many records stay as the smallest one has, drawn

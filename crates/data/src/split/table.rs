@@ -9,6 +9,23 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// No class: the record has no group, or its answer is one of too many to tell apart.
 pub(crate) const NONE: u32 = u32::MAX;
 
+/// Records of each stratum in training, validation and test, by name; without those that have none there. `stratum` has a record's
+/// place among `names`, `parts` its part.
+pub(crate) fn counted(names: &[String], stratum: &[u32], parts: &[Option<Part>]) -> Vec<(String, usize, usize, usize)> {
+    let mut counts = vec![(0, 0, 0); names.len()];
+    for (part, stratum) in parts.iter().zip(stratum).filter(|(_, stratum)| **stratum != NONE) {
+        let counts = &mut counts[*stratum as usize];
+        match part {
+            Some(Part::Train) => counts.0 += 1,
+            Some(Part::Validation) => counts.1 += 1,
+            Some(Part::Test) => counts.2 += 1,
+            _ => {}
+        }
+    }
+    let named = names.iter().zip(counts).filter(|(_, counts)| *counts != (0, 0, 0));
+    named.map(|(name, (train, validation, test))| (name.clone(), train, validation, test)).collect()
+}
+
 /// What a split needs to know of records, by row. Classes are numbers: two records of one number share that thing.
 #[derive(Default)]
 pub(crate) struct Table {
@@ -141,18 +158,7 @@ impl Table {
             let records = place.iter().flatten().filter(|part| matches!(part, Part::Validation | Part::Test)).count();
             return Err(DataError::EmptyPart { part: "training", records, units: records });
         }
-        let mut strata = vec![(0, 0, 0); self.strata.len()];
-        for (part, stratum) in place.iter().zip(&self.stratum).filter(|(_, stratum)| **stratum != NONE) {
-            let counts = &mut strata[*stratum as usize];
-            match part {
-                Some(Part::Train) => counts.0 += 1,
-                Some(Part::Validation) => counts.1 += 1,
-                Some(Part::Test) => counts.2 += 1,
-                _ => {}
-            }
-        }
-        let named = self.strata.iter().zip(strata).filter(|(_, counts)| *counts != (0, 0, 0));
-        report.strata = named.map(|(name, (train, validation, test))| (name.clone(), train, validation, test)).collect();
+        report.strata = counted(&self.strata, &self.stratum, &place);
         let tested = place.iter().filter(|part| **part == Some(Part::Test)).count();
         report.small_strata = small_strata(&report.strata, tested);
         Ok(Dealt { place, left_out, report })

@@ -13,10 +13,11 @@ impl Base {
     pub(crate) fn loading_bytes(&self, plan: &MemoryPlan) -> Result<u64> {
         let held: BTreeMap<&str, u64> = plan.parameters.iter().map(|entry| (entry.name.as_str(), entry.bytes as u64)).collect();
         let stored = self.stored()?;
-        let (mut before, mut most) = (0, 0);
+        let mut tensors = Vec::new();
         // Loaded in this order.
         for name in self.config().tensor_names() {
             let (Some(placed), Some(kept)) = (self.placed.get(&name), held.get(name.to_string().as_str())) else { continue };
+            let mut at_once = *kept;
             if !stored[&name].shared {
                 let info = self.info(&placed.source);
                 let (file, as_held) = self.held(placed)?;
@@ -30,10 +31,34 @@ impl Base {
                     placed.source_shape != placed.shape || placed.order.is_some() || self.files.quantized(&placed.source).is_some();
                 let made = if copied { read + of(file) } else { read };
                 let converted = if as_held == file { of(file) } else { of(file) + of(as_held) };
-                most = most.max(before + made.max(converted).max(of(as_held) + kept));
+                at_once = made.max(converted).max(of(as_held) + kept);
             }
-            before += kept;
+            tensors.push((at_once, *kept));
         }
-        Ok(most)
+        Ok(most_at_once(&tensors))
+    }
+}
+
+/// Most that is held at once: of each tensor, in order, what it takes while it is loaded, and what stays of it.
+fn most_at_once(tensors: &[(u64, u64)]) -> u64 {
+    let mut before = 0;
+    let held = tensors.iter().map(|(at_once, kept)| {
+        let now = before + at_once;
+        before += kept;
+        now
+    });
+    held.max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_tensor_counts_where_it_comes() {
+        assert_eq!(most_at_once(&[]), 0);
+        assert_eq!(most_at_once(&[(200, 100), (20, 10)]), 200); // the vocabulary, read before all else
+        assert_eq!(most_at_once(&[(20, 10), (200, 100)]), 210);
+        assert_eq!(most_at_once(&[(20, 10); 30]), 310);
     }
 }

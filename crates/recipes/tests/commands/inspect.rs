@@ -32,7 +32,7 @@ fn a_folder_is_told_from_its_files() {
     home.write("llama/README.md", "---\nlicense: gemma\n---\n");
     home.write("llama/pytorch_model.bin", "PK");
     home.write("llama/modeling_llama.py", "import os");
-    let inspection = look(&home, &[folder], None).unwrap();
+    let mut inspection = look(&home, &[folder], None).unwrap();
     let model = local(&inspection.models[0]);
     // The golden tokenizer has no bytes: what users write does not come back.
     assert!(!model.ready && model.problems.len() == 1 && model.problems[0].what.contains("does not give back"), "{:?}", model.problems);
@@ -52,9 +52,15 @@ fn a_folder_is_told_from_its_files() {
     assert!(model.methods[0].memory_mapped < model.methods[0].memory_least && full.memory_mapped == full.memory_least, "{full:?}");
     let rank_16: u64 = model.adapters.iter().map(|adapter| adapter.parameters_rank_16).sum();
     assert_eq!(model.methods[0].trained, rank_16, "the engine counts the same");
-    let text = text(&inspection);
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(text.contains("pytorch_model.bin (pickle") && text.contains("Gemma Terms of Use"), "{text}");
+    let words = |inspection: &Inspection| text(inspection).split_whitespace().collect::<Vec<_>>().join(" ");
+    let all = words(&inspection);
+    assert!(all.contains("pytorch_model.bin (pickle") && all.contains("Gemma Terms of Use"), "{all}");
+    for (mapped, said) in [(true, "read from the mapped files"), (false, "needs more memory than is available now")] {
+        let Inspected::Local(model) = &mut inspection.models[0] else { unreachable!("a folder is local") };
+        (model.methods[0].fits, model.methods[0].fits_mapped) = (Some(false), Some(mapped));
+        let other = words(&inspection);
+        assert!(other.contains(said) && !all.contains(said), "{other}");
+    }
 }
 
 #[test]
